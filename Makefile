@@ -1,0 +1,37 @@
+# Everything a fresh machine needs is Python 3.11+ and this file.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed$(if $(CPU),-cpu)
+
+.PHONY: search test test-all check env lock clean
+
+search: env            ## run the bundled study end to end
+	$(BIN)/python scripts/search.py --space digits_w3a3 $(ARGS)
+
+test: env              ## the default tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: env          ## also the slow ones
+	$(BIN)/python -m pytest $(ARGS)
+
+check: env             ## linter and formatter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+env: $(STAMP)          ## prepare .venv; CPU=1 leaves the CUDA packages out
+
+$(STAMP): requirements.lock requirements-uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(v < (3, 11) and f"`Python >= 3.11` must hold, but got {v[0]}.{v[1]}. Use make PYTHON=python3.11 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	.ci/install $(if $(CPU),cpu)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	rm -f .venv/.installed*
+	touch $@
+
+lock:                  ## pin what pyproject.toml allows today
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-annotate --no-header --output-file requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Quantized fine-tuning: low-pass filter, saliency, losses, views of the dataset, the loop."""

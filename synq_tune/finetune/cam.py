@@ -1,0 +1,112 @@
+"""Class activation maps of a batch on the graph of its one forward (SynQ's second idea, Eq. 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from synq_tune.errors import InputError, lookup
+from synq_tune.models.taps import CAM_TAP, FINAL_MAP_TAP
+
+_EPS = 1e-6
+
+
+def _cam_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+    """The class's row of the classifier: behind average pooling, d score / d map is row / (H·W)."""
+    return gradients.sum((2, 3))
+
+
+def _gradcam_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM (Selvaraju et al., 2017): the mean gradient of each channel."""
+    return gradients.mean((2, 3))
+
+
+def _gradcam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM++ (Chattopadhay et al., 2018), Eq. 19: positive gradients weighted per pixel."""
+    squared = gradients.square()
+    total = activations.sum((2, 3), keepdim=True)
+    alpha = squared / (2 * squared + total * squared * gradients + _EPS)
+    alpha = torch.where(gradients != 0, alpha, torch.zeros_like(alpha))
+    return (gradients.clamp_min(0) * alpha).sum((2, 3))
+
+
+CAMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cam": _cam_weights,
+    "gradcam": _gradcam_weights,
+    "gradcam++": _gradcam_plus_plus_weights,
+}
+"""Technique → channel weights (N, C) from activations and gradients, each (N, C, H, W)."""
+
+
+def cam_tap(graph: fx.GraphModule, technique: str) -> str:
+    """Name of the tap a technique looks at.
+
+    Raises:
+        InputError: the technique is unknown, or the network has no such place.
+    """
+    lookup("CAM technique", technique, CAMS)
+    name = FINAL_MAP_TAP if technique == "cam" else CAM_TAP
+    names = dict(graph.named_children())
+    if name not in names or (technique == "cam" and not _ends_in_pool_and_linear(graph)):
+        needs = "global pooling + linear" if technique == "cam" else "a convolution with H·W > 1"
+        raise InputError(
+            f"`the network has {needs}` must hold for cam={technique!r}, but it has none. "
+            "Choose another technique or set lambda_cam=0."
+        )
+    return name
+
+
+_HEAD_MODULES = (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Dropout, nn.Identity, nn.Linear)
+
+
+def _ends_in_pool_and_linear(graph: fx.GraphModule) -> bool:
+    """Whether only pooling, reshaping and one linear layer follow the final map."""
+    nodes = list(graph.graph.nodes)
+    start = next((i for i, n in enumerate(nodes) if n.target == FINAL_MAP_TAP), None)
+    if start is None:
+        return False
+    modules = [graph.get_submodule(n.target) for n in nodes[start + 1 :] if n.op == "call_module"]
+    is_linear = [isinstance(m, nn.Linear) for m in modules]
+    return all(isinstance(m, _HEAD_MODULES) for m in modules) and sum(is_linear) == 1
+
+
+def saliency_map(
+    activations: Tensor, scores: Tensor, technique: str, floor: bool = False
+) -> Tensor:
+    """ReLU(Σ_k a_k A_k) of each image for its class.
+
+    The channel weights a_k are constants (first order): the gradient of the map reaches the network
+    through the activations alone. Only the head between the map and the scores is walked.
+
+    Args:
+        activations: (N, C, H, W), part of the graph of `scores`.
+        scores: (N,), each image's logit of the class to explain.
+        technique: key of `CAMS`.
+        floor: floor channel weights at 1e-10 (released code).
+
+    Returns:
+        (N, H, W), non-negative, differentiable through `activations`.
+    """
+    (gradients,) = torch.autograd.grad(scores.sum(), activations, retain_graph=True)
+    weights = CAMS[technique](activations.detach(), gradients)
+    if floor:
+        weights = weights.clamp_min(1e-10)
+    return torch.einsum("nc,nchw->nhw", weights, activations).relu()
+
+
+def normalize_maps(maps: Tensor) -> Tensor:
+    """Per-image min-max of (N, H, W) to [0, 1]; the epsilon is relative to the maximum.
+
+    A constant map becomes zeros: an absolute epsilon would blow rounding noise up instead.
+    """
+    low = maps.amin((1, 2), keepdim=True)
+    high = maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low + _EPS * high + 1e-12)
+
+
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, h, w) → (N, H, W), bilinear."""
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,242 @@
+"""The training loop: one student forward per step, no teacher, no host synchronisation.
+
+Only recipes that perturb images against the student or align features (`synq_code`) ask the teacher
+within the loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, fx, nn
+
+from synq_tune.config import FineTune
+from synq_tune.errors import NonFiniteLossError
+from synq_tune.finetune.cam import cam_tap, normalize_maps, resize_maps, saliency_map
+from synq_tune.finetune.losses import (
+    cam_loss,
+    distillation_loss,
+    feature_loss,
+    masked_cross_entropy,
+)
+from synq_tune.finetune.source import Batch, ViewSource
+from synq_tune.models.taps import FEATURE_TAP, record, tap_names
+
+
+@dataclass
+class EpochMetrics:
+    """One evaluated epoch."""
+
+    epoch: int
+    """Number of finished epochs, from 1; 0 is calibration only."""
+    losses: dict[str, float]
+    """Mean of each weighted loss over the epoch's steps, `total` among them."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Accuracies, filled in by whoever evaluates."""
+
+
+def finetune(
+    student: fx.GraphModule,
+    source: ViewSource,
+    config: FineTune,
+    is_evaluated: Callable[[int], bool] = lambda epoch: True,
+    teacher: fx.GraphModule | None = None,
+    first_epoch: int = 0,
+) -> Iterator[EpochMetrics]:
+    """Train a calibrated student in place (Eq. 6); BatchNorm statistics stay the teacher's.
+
+    Args:
+        student: calibrated, in evaluation mode.
+        source: batches with the teacher's answers.
+        config: the trial's settings.
+        is_evaluated: whether to yield after an epoch, counted from 1; the last one always is.
+        teacher: needed where `perturbation_weight` or `feature_weight` is above zero.
+
+    Yields:
+        EpochMetrics of each evaluated epoch, its losses filled in.
+
+    Raises:
+        NonFiniteLossError: a loss became NaN or infinite; names loss, epoch, step and settings.
+    """
+    step = TrainingStep(student, config, teacher)
+    optimizer = _optimizer(student, config)
+    total = max(1, config.epochs * source.steps_per_epoch)
+    for epoch in range(first_epoch, config.epochs):
+        rows = []
+        for number, batch in enumerate(source.batches(epoch)):
+            done = epoch * source.steps_per_epoch + number
+            _set_lr(optimizer, config.lr * lr_factor(config, epoch, done / total))
+            rows.append(_update(step, batch, optimizer, config))
+        losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
+        if is_evaluated(epoch + 1) or epoch + 1 == config.epochs:
+            yield EpochMetrics(epoch + 1, losses)
+
+
+def _update(
+    step: TrainingStep, batch: Batch, optimizer: torch.optim.Optimizer, config: FineTune
+) -> Tensor:
+    """One optimizer step; returns the losses (L,), detached, still on the device."""
+    losses = step(batch)
+    optimizer.zero_grad(set_to_none=True)
+    losses[0].backward()
+    if config.grad_clip is not None:
+        nn.utils.clip_grad_norm_(step.student.parameters(), config.grad_clip)
+    optimizer.step()
+    return losses.detach()
+
+
+def _optimizer(student: nn.Module, config: FineTune) -> torch.optim.SGD:
+    # Decaying a learned step size would shrink the grid itself.
+    steps = [p for n, p in student.named_parameters() if n.endswith(".scale")]
+    is_step = {id(p) for p in steps}
+    rest = [p for p in student.parameters() if id(p) not in is_step]
+    groups = [{"params": rest}, {"params": steps, "weight_decay": 0.0}]
+    return torch.optim.SGD(
+        [g for g in groups if g["params"]], lr=config.lr, momentum=config.momentum,
+        nesterov=config.nesterov, weight_decay=config.weight_decay,
+    )  # fmt: skip
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def lr_factor(config: FineTune, epoch: int, progress: float) -> float:
+    """Learning rate over the initial one.
+
+    Args:
+        epoch: 0-based. progress: share of all steps done, in [0, 1).
+    """
+    final = config.final_lr_factor
+    if config.schedule == "cosine":
+        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    if config.schedule == "exponential":
+        return max(final, 1e-8) ** progress
+    if config.schedule == "multistep":
+        return 0.1 ** sum(epoch >= milestone for milestone in config.milestones)
+    return 1.0
+
+
+class TrainingStep:
+    """Batch → losses (L,): the total first, then each weighted part in order of `loss_names`."""
+
+    def __init__(
+        self, student: fx.GraphModule, config: FineTune, teacher: fx.GraphModule | None
+    ) -> None:
+        self.student, self.config, self.teacher = student, config, teacher
+        self.cam_tap = cam_tap(student, config.cam) if config.lambda_cam > 0 else None
+        self.feature_taps = tap_names(student, FEATURE_TAP) if config.feature_weight > 0 else []
+        self.asks_teacher = config.perturbation_weight > 0 or config.feature_weight > 0
+        if self.asks_teacher and teacher is None:
+            raise ValueError(
+                "`a teacher is given` must hold, but got teacher=None with "
+                f"perturbation_weight={config.perturbation_weight}, "
+                f"feature_weight={config.feature_weight}."
+            )
+
+    @property
+    def loss_names(self) -> list[str]:
+        """Names of the losses returned."""
+        config = self.config
+        parts = {"kd": True, "ce": config.lambda_ce > 0, "cam": self.cam_tap is not None}
+        parts |= {"feature": bool(self.feature_taps), "perturbed": config.perturbation_weight > 0}
+        return ["total", *(name for name, is_on in parts.items() if is_on)]
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Forward `batch` and return its losses with their graph."""
+        is_perturbed = self.config.perturbation_weight > 0
+        images = batch.images.requires_grad_(is_perturbed)
+        names = ([self.cam_tap] if self.cam_tap else []) + self.feature_taps
+        with record(self.student, names) as values:
+            logits = self.student(images)
+        teacher_logits, features = self._ask_teacher(images, batch)
+        parts = self._clean(logits, teacher_logits, values, features, batch)
+        if self.cam_tap:
+            parts["cam"] = self._cam(values[self.cam_tap], logits, batch)
+        if is_perturbed:
+            parts["perturbed"] = self._perturbed(images, parts, batch)
+        ordered = [parts[name] for name in self.loss_names[1:]]
+        return torch.stack([sum(ordered), *ordered])
+
+    def _ask_teacher(
+        self, images: Tensor, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The stored logits, or fresh ones with the teacher's features where a recipe needs them."""
+        if not self.asks_teacher:
+            return batch.teacher_logits, {}
+        with torch.set_grad_enabled(images.requires_grad):
+            with record(self.teacher, self.feature_taps) as features:
+                return self.teacher(images), features
+
+    def _clean(
+        self,
+        logits: Tensor,
+        teacher_logits: Tensor,
+        values: dict[str, Tensor],
+        features: dict[str, Tensor],
+        batch: Batch,
+    ) -> dict[str, Tensor]:
+        config = self.config
+        parts = self._kd_and_ce(logits, teacher_logits, batch)
+        if self.feature_taps:
+            pairs = ([m[name] for name in self.feature_taps] for m in (values, features))
+            parts["feature"] = config.feature_weight * feature_loss(*pairs)
+        return parts
+
+    def _kd_and_ce(
+        self, logits: Tensor, teacher_logits: Tensor, batch: Batch
+    ) -> dict[str, Tensor]:
+        config = self.config
+        kd = distillation_loss(logits, teacher_logits, config.temperature)
+        parts = {"kd": config.kd_weight * kd}
+        if config.lambda_ce > 0:
+            parts["ce"] = config.lambda_ce * masked_cross_entropy(
+                logits, batch.labels, batch.difficulty, config.tau, config.mask_strict
+            )
+        return parts
+
+    def _cam(self, activations: Tensor, logits: Tensor, batch: Batch) -> Tensor:
+        config = self.config
+        classes = logits.argmax(1) if config.cam_class == "argmax" else batch.labels
+        scores = logits.gather(1, classes[:, None])[:, 0]
+        student = saliency_map(activations, scores, config.cam, config.cam_floor)
+        maps = [student, batch.saliency]
+        if config.cam_resize:
+            maps = [resize_maps(m, batch.images.shape[-2:]) for m in maps]
+        if config.cam_normalize:
+            maps = [normalize_maps(m) for m in maps]
+        return config.lambda_cam * cam_loss(*maps, config.cam_reduction)
+
+    def _perturbed(self, images: Tensor, parts: dict[str, Tensor], batch: Batch) -> Tensor:
+        """The losses on images moved by ε against student and teacher (HAST, released SynQ)."""
+        config = self.config
+        clean = sum(parts[name] for name in ("kd", "ce", "feature") if name in parts)
+        (gradient,) = torch.autograd.grad(clean, images, retain_graph=True)
+        moved = images.detach() + config.perturbation_epsilon * gradient.sign()
+        with torch.no_grad(), record(self.teacher, self.feature_taps) as features:
+            teacher_logits = self.teacher(moved)
+        with record(self.student, self.feature_taps) as values:
+            logits = self.student(moved)
+        moved_parts = self._clean(logits, teacher_logits, values, features, batch)
+        return config.perturbation_weight * sum(moved_parts.values())
+
+
+def _mean_losses(
+    names: list[str], rows: Tensor, epoch: int, config: FineTune
+) -> dict[str, float]:
+    """Mean of (S, L) losses by name; one host synchronisation per epoch."""
+    rows = rows.double().cpu()
+    if not torch.isfinite(rows).all():
+        step, column = (~torch.isfinite(rows)).nonzero()[0].tolist()
+        # The total comes first but is only the sum: name the part that broke.
+        broken = [i for i in range(1, len(names)) if not torch.isfinite(rows[step, i])]
+        name = names[broken[0] if broken else column]
+        raise NonFiniteLossError(
+            f"{name} loss is {float(rows[step, column])} at epoch {epoch}, step {step + 1} "
+            f"(lr={config.lr}, lambda_ce={config.lambda_ce}, lambda_cam={config.lambda_cam})."
+        )
+    return dict(zip(names, rows.mean(0).tolist(), strict=True))

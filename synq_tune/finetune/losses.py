@@ -1,0 +1,88 @@
+"""The losses of fine-tuning, as free functions of tensors (SynQ, Eq. 2, 3, 5, 6)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T² · KL(teacher ‖ student) at temperature T, summed over classes, averaged over the batch.
+
+    Args:
+        student_logits: (N, K), differentiated through.
+        teacher_logits: (N, K).
+        temperature: T > 0; T² keeps the gradient's size as T changes.
+
+    Returns:
+        Scalar, non-negative.
+    """
+    student = F.log_softmax(student_logits / temperature, dim=1)
+    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    kl = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return temperature**2 * kl
+
+
+def difficulty(teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """δ = 1 - p_teacher(label) (Eq. 3), (N,) in [0, 1]."""
+    return 1.0 - teacher_logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
+
+
+def masked_cross_entropy(
+    student_logits: Tensor,
+    labels: Tensor,
+    difficulties: Tensor,
+    tau: float | None,
+    strict: bool = False,
+) -> Tensor:
+    """Cross-entropy with the hard labels of the samples the teacher finds easy (Eq. 6).
+
+    Harder samples contribute nothing; the sum is divided by the batch size N, not by the number of
+    easy samples.
+
+    Args:
+        student_logits: (N, K), differentiated through.
+        labels: (N,), class indices in [0, K).
+        difficulties: (N,) in [0, 1].
+        tau: threshold in [0, 1]; None keeps every sample.
+        strict: keep δ < τ (released code) instead of δ ≤ τ.
+
+    Returns:
+        Scalar, non-negative; 0 with its graph kept when no sample is easy.
+    """
+    per_sample = F.cross_entropy(student_logits, labels, reduction="none")
+    if tau is None:
+        return per_sample.mean()
+    easy = difficulties < tau if strict else difficulties <= tau
+    return (per_sample * easy).mean()
+
+
+def cam_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: str = "mean") -> Tensor:
+    """Squared difference of saliency maps, averaged over the batch (Eq. 5).
+
+    Args:
+        student_maps: (N, H, W), differentiated through.
+        teacher_maps: (N, H, W).
+        reduction: over a map's cells, `sum` (squared Frobenius norm) or `mean`.
+    """
+    squared = (student_maps - teacher_maps).square().flatten(1)
+    return (squared.sum(1) if reduction == "sum" else squared.mean(1)).mean()
+
+
+def feature_loss(student_maps: list[Tensor], teacher_maps: list[Tensor]) -> Tensor:
+    """Channel-attention alignment (FA of HAST): Σ over blocks of the mean squared difference.
+
+    A block's attention is mean_hw(A²) of each channel, L2-normalised over channels.
+
+    Args:
+        student_maps: (N, C, H, W) per residual block, differentiated through.
+        teacher_maps: the teacher's, same shapes.
+    """
+    return sum(
+        (_channel_attention(s) - _channel_attention(t)).square().mean()
+        for s, t in zip(student_maps, teacher_maps, strict=True)
+    )
+
+
+def _channel_attention(maps: Tensor) -> Tensor:
+    return F.normalize(maps.square().mean((2, 3)), dim=1)

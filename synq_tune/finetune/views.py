@@ -1,0 +1,188 @@
+"""What the teacher says about every view of the dataset: asked once, shared by every trial.
+
+A view of an image is a crop box and a flip. Its pixels are remade on the device whenever they are
+needed; stored are the box, the teacher's logits, and the saliency map of each CAM technique.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from synq_tune.config import FineTune
+from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.errors import InputError
+from synq_tune.finetune.cam import CAMS, cam_tap, saliency_map
+from synq_tune.finetune.losses import difficulty
+from synq_tune.finetune.low_pass import low_pass
+from synq_tune.models.taps import record
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.store import content_address, once
+from synq_tune.synthesis.augment import crop_and_flip, random_boxes
+
+_FIELDS = (
+    "d0", "filter_before_crop", "crop_scale", "flip", "num_views", "cam_class", "cam_layer",
+    "cam_floor",
+)  # fmt: skip
+"""Fields of FineTune that change a view or what the teacher says about it."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """V views of each of N images."""
+
+    boxes: Tensor
+    """(V, N, 4): top, left, height, width as fractions of the image."""
+    flips: Tensor
+    """(V, N) bool."""
+    logits: Tensor
+    """(V, N, K) float16, the teacher's."""
+    difficulty: Tensor
+    """(V, N) in [0, 1], of the image's label."""
+    saliency: dict[str, Tensor]
+    """Technique → (V, N, h, w), the teacher's maps before any normalisation."""
+
+    def to(self, device: torch.device | str) -> Views:
+        """The same views on another device."""
+        maps = {name: m.to(device) for name, m in self.saliency.items()}
+        rest = (self.boxes, self.flips, self.logits, self.difficulty)
+        return Views(*(t.to(device) for t in rest), maps)
+
+
+def view_pixels(images: Tensor, boxes: Tensor, flips: Tensor, config: FineTune) -> Tensor:
+    """Pixels of one view: crop, flip and low-pass filter in the order the recipe asks for.
+
+    Args:
+        images: (N, C, H, W); already filtered where `filter_before_crop`.
+        boxes: (N, 4). flips: (N,).
+
+    Returns:
+        (N, C, H, W) float32.
+    """
+    images = images.float()
+    if config.crop_scale is not None or config.flip:
+        images = crop_and_flip(images, boxes, flips)
+    return images if config.filter_before_crop else low_pass(images, config.d0)
+
+
+def base_images(images: Tensor, config: FineTune) -> Tensor:
+    """The images views are cut from, float16: filtered once here where the recipe says so."""
+    return low_pass(images, config.d0).half() if config.filter_before_crop else images.half()
+
+
+def load_views(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune, store: Path
+) -> Views:
+    """The views of the dataset's training part, made by the first trial that needs them."""
+    about = {
+        "dataset": dataset.address,
+        "sha256": dataset.sha256,
+        "teacher": teacher.fingerprint,
+        "settings": {key: getattr(config, key) for key in _FIELDS},
+        "format": 1,
+    }
+    path = store / "views" / f"{content_address(about)}.safetensors"
+    once(path, lambda temporary: _save(make_views(teacher, dataset, config), temporary))
+    return _load(path)
+
+
+def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> Views:
+    """Draw the views of the training part and ask the teacher about each of them once."""
+    images = base_images(dataset.train_images, config)
+    boxes, flips = _draw(len(images), config, seed=int(dataset.address[:8], 16))
+    techniques = _possible_techniques(teacher)
+    rows = [
+        _ask(teacher, images, dataset.train_labels, boxes[v], flips[v], config, techniques)
+        for v in range(config.num_views)
+    ]
+    logits = torch.stack([row[0] for row in rows])
+    labels = dataset.train_labels
+    hard = torch.stack([difficulty(view, labels) for view in logits])
+    maps = {t: torch.stack([row[1][t] for row in rows]) for t in techniques}
+    return Views(boxes, flips, logits.half(), hard, maps)
+
+
+def _draw(count: int, config: FineTune, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    scale = config.crop_scale or (1.0, 1.0)
+    boxes = torch.stack([random_boxes(count, scale, generator) for _ in range(config.num_views)])
+    if config.crop_scale is None:
+        boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(boxes).contiguous()
+    flips = torch.rand(config.num_views, count, generator=generator) < 0.5
+    return boxes, flips & config.flip
+
+
+def _possible_techniques(teacher: LoadedTeacher) -> list[str]:
+    """The CAM techniques this network has a place for."""
+
+    def has_place(technique: str) -> bool:
+        try:
+            cam_tap(teacher.graph, technique)
+        except InputError:
+            return False
+        return True
+
+    return [technique for technique in CAMS if has_place(technique)]
+
+
+def _ask(
+    teacher: LoadedTeacher,
+    images: Tensor,
+    labels: Tensor,
+    boxes: Tensor,
+    flips: Tensor,
+    config: FineTune,
+    techniques: list[str],
+    batch_size: int = 256,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits (N, K) and maps by technique (N, h, w) of one view of every image, on the CPU."""
+    device = next(teacher.graph.parameters()).device
+    logits: list[Tensor] = []
+    maps: dict[str, list[Tensor]] = {technique: [] for technique in techniques}
+    for part in torch.arange(len(images)).split(batch_size):
+        pixels = view_pixels(
+            images[part].to(device), boxes[part].to(device), flips[part].to(device), config
+        )
+        batch_logits, batch_maps = explain(
+            teacher, pixels, labels[part].to(device), techniques, config
+        )
+        logits.append(batch_logits.cpu())
+        for technique, values in batch_maps.items():
+            maps[technique].append(values.cpu())
+    return torch.cat(logits), {t: torch.cat(parts) for t, parts in maps.items()}
+
+
+def explain(
+    teacher: LoadedTeacher, pixels: Tensor, labels: Tensor, techniques: list[str], config: FineTune
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The teacher's logits (N, K) and saliency maps by technique (N, h, w), from one forward."""
+    taps = {technique: cam_tap(teacher.graph, technique) for technique in techniques}
+    with record(teacher.graph, sorted(set(taps.values()))) as values:
+        logits = teacher(pixels)
+    classes = logits.argmax(1) if config.cam_class == "argmax" else labels
+    scores = logits.gather(1, classes[:, None])[:, 0]
+    maps = {
+        technique: saliency_map(values[tap], scores, technique, config.cam_floor).detach()
+        for technique, tap in taps.items()
+    }
+    return logits.detach(), maps
+
+
+def _save(views: Views, path: Path) -> None:
+    tensors = {"boxes": views.boxes, "flips": views.flips, "logits": views.logits}
+    tensors["difficulty"] = views.difficulty
+    tensors |= {f"saliency.{name}": maps for name, maps in views.saliency.items()}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+
+
+def _load(path: Path) -> Views:
+    tensors = load_file(path)
+    maps = {
+        k.removeprefix("saliency."): v for k, v in tensors.items() if k.startswith("saliency.")
+    }
+    fields = (tensors[k] for k in ("boxes", "flips", "logits", "difficulty"))
+    return Views(*fields, maps)

@@ -1,0 +1,1 @@
+"""Teachers: how a pre-trained network is built, loaded, traced and described."""

@@ -1,0 +1,116 @@
+"""Build the module of a teacher by name: `MODELS` for our own, a prefix for a library's."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from synq_tune.config import Teacher
+from synq_tune.errors import InputError, lookup
+from synq_tune.models.cifar_resnet import CifarResNet, digits_resnet14
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "cifar_resnet20": partial(CifarResNet, 3),
+    "cifar_resnet32": partial(CifarResNet, 5),
+    "cifar_resnet44": partial(CifarResNet, 7),
+    "cifar_resnet56": partial(CifarResNet, 9),
+    "digits_resnet14": digits_resnet14,
+}
+
+BUNDLED_WEIGHTS = {"digits_resnet14": Path(__file__).parent / "weights/digits_resnet14.safetensors"}
+
+
+def _own(name: str, config: Teacher, pretrained: bool) -> nn.Module:
+    shape = {"in_channels": config.channels}
+    if config.num_classes is not None:
+        shape["num_classes"] = config.num_classes
+    return MODELS[name](**{**shape, **config.kwargs})
+
+
+def _timm(name: str, config: Teacher, pretrained: bool) -> nn.Module:
+    import timm
+
+    lookup("timm model", name.split(".")[0], timm.list_models())
+    shape: dict[str, Any] = {"in_chans": config.channels}
+    if config.num_classes is not None:
+        shape["num_classes"] = config.num_classes
+    return timm.create_model(name, pretrained=pretrained, **{**shape, **config.kwargs})
+
+
+def _torchvision(name: str, config: Teacher, pretrained: bool) -> nn.Module:
+    from torchvision import models
+
+    lookup("torchvision model", name, models.list_models(module=models))
+    shape = {} if config.num_classes is None else {"num_classes": config.num_classes}
+    weights = "DEFAULT" if pretrained else None
+    return models.get_model(name, weights=weights, **{**shape, **config.kwargs})
+
+
+def _pytorchcv(name: str, config: Teacher, pretrained: bool) -> nn.Module:
+    from pytorchcv.model_provider import _models, get_model
+
+    lookup("pytorchcv model", name, _models)
+    shape = {"in_channels": config.channels}
+    if config.num_classes is not None:
+        shape["num_classes"] = config.num_classes
+    return get_model(name, pretrained=pretrained, **{**shape, **config.kwargs})
+
+
+def _python(target: str, config: Teacher, pretrained: bool) -> nn.Module:
+    """The user's own function, from a module or a file; it runs because the user named it."""
+    place, colon, function = target.rpartition(":")
+    if not colon:
+        raise InputError(f"`model is place:function` must hold, but got model={target!r}.")
+    module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    if not hasattr(module, function):
+        raise InputError(f"`{place} defines {function}` must hold, but got model={target!r}.")
+    return getattr(module, function)(**config.kwargs)
+
+
+def _load_file(path: Path) -> Any:
+    if not path.is_file():
+        raise InputError(f"`the model's file exists` must hold, but got {path}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+_LIBRARIES = {
+    "timm": _timm,
+    "torchvision": _torchvision,
+    "pytorchcv": _pytorchcv,
+    "python": _python,
+}
+
+
+def build_model(config: Teacher, pretrained: bool = False) -> nn.Module:
+    """The network of a teacher, in evaluation mode, on the CPU.
+
+    Args:
+        config: names the model and its constructor's arguments.
+        pretrained: let the library load its own published weights.
+
+    Raises:
+        InputError: the library knows no such model or argument; the message says which.
+    """
+    prefix, colon, name = config.model.partition(":")
+    try:
+        if not colon:
+            return _own(config.model, config, pretrained).eval()
+        if prefix in _LIBRARIES:
+            return _LIBRARIES[prefix](name, config, pretrained).eval()
+        return _python(config.model, config, pretrained).eval()
+    except (TypeError, ModuleNotFoundError) as error:
+        raise InputError(
+            f"`the model can be built` must hold, but got model={config.model!r}, "
+            f"kwargs={config.kwargs}: {error}."
+        ) from error

@@ -1,0 +1,113 @@
+"""A loaded teacher: traced, frozen, and named by what it computes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, fx, nn
+
+from synq_tune.config import Teacher, Weights
+from synq_tune.errors import InputError
+from synq_tune.models.build import BUNDLED_WEIGHTS, build_model
+from synq_tune.models.checkpoint import fit_checkpoint, read_checkpoint
+from synq_tune.models.graph import trace
+from synq_tune.models.preprocessing import Preprocessing, resolve_preprocessing
+from synq_tune.models.taps import insert_taps
+from synq_tune.store import canonical_json
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """The full-precision network, ready to be asked."""
+
+    config: Teacher
+    graph: fx.GraphModule
+    """Traced, with taps, in evaluation mode; no parameter requires a gradient."""
+    preprocessing: Preprocessing
+    num_classes: int
+    fingerprint: str
+    """SHA-256 over architecture, input contract and every tensor."""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes in label order, if known."""
+        return self.config.class_names
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of normalised images (N, C, H, W)."""
+        return self.graph(images)
+
+
+def load_teacher(
+    config: Teacher, device: torch.device | str = "cpu", cam_layer: str | None = None
+) -> LoadedTeacher:
+    """Build the network, load its weights, trace it and freeze it.
+
+    Raises:
+        InputError: model or weights are wrong, missing or do not fit.
+    """
+    model = _with_weights(config)
+    preprocessing = resolve_preprocessing(config, model)
+    fingerprint = _fingerprint(config, preprocessing, model)
+    graph = trace(model.requires_grad_(False), preprocessing.shape)
+    num_classes = _num_classes(graph, config)
+    insert_taps(graph, cam_layer)
+    return LoadedTeacher(config, graph.to(device), preprocessing, num_classes, fingerprint)
+
+
+def _with_weights(config: Teacher) -> nn.Module:
+    weights = config.weights
+    if weights.file is None and config.model in BUNDLED_WEIGHTS:
+        weights = Weights(file=str(BUNDLED_WEIGHTS[config.model]))
+    if weights.file is not None:
+        model = build_model(config)
+        fit_checkpoint(model, read_checkpoint(weights), weights.file)
+        return model
+    if ":" not in config.model:
+        raise InputError(
+            f"`weights are given` must hold, but got model={config.model!r} and no weights. "
+            "Pass --weights FILE."
+        )
+    if config.model.startswith("python:") or ".py:" in config.model:
+        return build_model(config)  # the user's function loads its own weights
+    try:
+        return build_model(config, pretrained=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise InputError(
+            f"`the weights of {config.model} can be downloaded` must hold, but got: "
+            f"{str(error).splitlines()[0]}. Pass --weights FILE."
+        ) from error
+
+
+def _num_classes(graph: fx.GraphModule, config: Teacher) -> int:
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    shape = output.args[0].meta["shape"] if isinstance(output.args[0], fx.Node) else None
+    if shape is None or len(shape) != 2:
+        raise InputError(
+            f"`the network gives logits (N, K)` must hold, but got {shape} from {config.model!r}."
+        )
+    if config.num_classes not in (None, shape[1]):
+        raise InputError(
+            f"teacher.num_classes: `num_classes == {shape[1]}` (the network's) must hold, but got "
+            f"num_classes={config.num_classes}."
+        )
+    if config.class_names is not None and len(config.class_names) != shape[1]:
+        raise InputError(
+            f"teacher.class_names: `len(class_names) == {shape[1]}` must hold, but got "
+            f"{len(config.class_names)} names."
+        )
+    return shape[1]
+
+
+def _fingerprint(config: Teacher, preprocessing: Preprocessing, model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    about = {"model": config.model, "kwargs": config.kwargs, "input": preprocessing.as_dict()}
+    digest.update(canonical_json(about).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,150 @@
+"""The quantizer families: how a weight and an activation get their grid, and what learns.
+
+Every weight quantizer answers `forward(weight)`, `parameters_of(weight)`; every activation quantizer
+`forward(x)`, `parameters_of()`, `observe(x)`, `end_calibration()`. Adding a family is one entry here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from synq_tune.quantization.affine import (
+    affine_parameters,
+    code_limits,
+    dequantize,
+    per_channel,
+    quantize,
+    straight_through,
+)
+from synq_tune.quantization.observer import RangeObserver, least_squares, min_max
+
+
+class MinMaxWeight(nn.Module):
+    """Asymmetric, per output channel, plain min-max of the latent weight at each forward."""
+
+    def __init__(self, weight: Tensor, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, each (O,), without gradient."""
+        flat = weight.detach().flatten(1)
+        return affine_parameters(flat.amin(1), flat.amax(1), self.bits)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        scale, zero = (per_channel(v, weight) for v in self.parameters_of(weight))
+        with torch.no_grad():
+            value = dequantize(quantize(weight, scale, zero, self.bits), scale, zero)
+        return straight_through(weight, value)
+
+
+class LsqWeight(nn.Module):
+    """Learned step size (Esser et al., 2020): symmetric, one step per output channel."""
+
+    def __init__(self, weight: Tensor, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.scale = nn.Parameter(_symmetric_steps(weight.detach(), bits))
+
+    def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point (0), each (O,)."""
+        scale = self.scale.clamp_min(1e-8)
+        return scale, torch.zeros_like(scale)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        scale, zero = self.parameters_of(weight)
+        per_step = weight[0].numel()
+        return _learned(weight, per_channel(scale, weight), zero.view(-1)[0], self.bits, per_step)
+
+
+class MinMaxActivation(nn.Module):
+    """Asymmetric, per tensor, static range observed in calibration; identity gradient."""
+
+    batch_range = staticmethod(min_max)
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.observer = RangeObserver()
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("zero_point", torch.zeros(()))
+
+    def observe(self, x: Tensor) -> None:
+        """Take one batch into account."""
+        self.observer.update(*self.batch_range(x, self.bits))
+
+    def end_calibration(self) -> None:
+        """Fix the grid to the range observed."""
+        scale, zero_point = affine_parameters(*self.observer.range(), self.bits)
+        self.scale.data.copy_(scale)
+        self.zero_point.copy_(zero_point)
+
+    def parameters_of(self) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, scalars."""
+        return self.scale, self.zero_point
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            codes = quantize(x, self.scale, self.zero_point, self.bits)
+            value = dequantize(codes, self.scale, self.zero_point)
+        return straight_through(x, value)
+
+
+class LsqActivation(MinMaxActivation):
+    """Learned step size, per tensor; starts from the range of least squared error."""
+
+    batch_range = staticmethod(least_squares)
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        del self.scale
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def parameters_of(self) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, scalars."""
+        return self.scale.clamp_min(1e-8), self.zero_point
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, zero_point = self.parameters_of()
+        return _learned(x, scale, zero_point, self.bits, x[0].numel())
+
+
+def _symmetric_steps(weight: Tensor, bits: int) -> Tensor:
+    """Per channel, of 40 steps below the largest weight's the one with the least squared error."""
+    flat = weight.flatten(1)
+    low, high = code_limits(bits)
+    largest = flat.abs().amax(1).clamp_min(1e-8) / high
+    candidates = torch.linspace(0.25, 1.0, 40, device=weight.device)[:, None] * largest  # (S, O)
+    errors = torch.stack(
+        [((flat / s[:, None]).round().clamp(low, high) * s[:, None] - flat).square().sum(1)
+         for s in candidates]
+    )  # fmt: skip
+    return candidates.gather(0, errors.argmin(0, keepdim=True))[0]
+
+
+def _learned(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, per_step: int) -> Tensor:
+    """LSQ's forward; the step's gradient is scaled by 1/sqrt(values per step · largest code)."""
+    low, high = code_limits(bits)
+    factor = 1.0 / math.sqrt(per_step * high)
+    step = straight_through(scale * factor, scale.detach())
+    clipped = (x / step - zero_point).clamp(low, high)
+    codes = straight_through(clipped, clipped.detach().round())
+    return (codes + zero_point) * step
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """A family: the class of its weight grids and of its activation grids."""
+
+    weight: type[nn.Module]
+    activation: type[nn.Module]
+
+
+QUANTIZERS: dict[str, Quantizer] = {
+    "minmax": Quantizer(MinMaxWeight, MinMaxActivation),
+    "lsq": Quantizer(LsqWeight, LsqActivation),
+}

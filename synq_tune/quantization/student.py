@@ -1,0 +1,149 @@
+"""Turn a teacher into a student: quantize, then calibrate."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fnmatch
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, fx, nn
+
+from synq_tune.config import Bits
+from synq_tune.errors import InputError, lookup
+from synq_tune.models.graph import find_nodes, insert_after
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.quantization.activations import is_known_activation, unknown_activation
+from synq_tune.quantization.layers import QUANTIZED_LAYERS, quantized_layer
+from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
+
+ACTIVATION_PREFIX = "quantize_"
+
+
+def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.GraphModule:
+    """A quantized copy of the teacher, in evaluation mode, its ranges not yet calibrated.
+
+    Every Conv2d and Linear gets a weight grid per output channel, the output of every activation
+    function a grid of its own. Not quantized: the input, sums, pooled features, logits, biases.
+
+    Args:
+        teacher: stays unchanged.
+        bits: widths, with `first`, `last` and `overrides`.
+        quantizer: key of `QUANTIZERS`.
+
+    Returns:
+        Graph with the teacher's parameter names; all parameters require gradients.
+
+    Raises:
+        InputError: an activation function is unknown, or an override matches nothing.
+    """
+    family = QUANTIZERS[lookup("quantizer", quantizer, QUANTIZERS)]
+    student = copy.deepcopy(teacher.graph)
+    _refuse_unknown(student)
+    layers = _layer_nodes(student)
+    activations = find_nodes(student, lambda n, m: is_known_activation(student, n))
+    widths = _widths(bits, [str(n.target) for n in layers], [n.name for n in activations])
+    for node in layers:
+        _replace_layer(student, node, family, widths[str(node.target)])
+    for node in activations:
+        width = widths.get(node.name, bits.activations)
+        module = family.activation(width).to(_device(student))
+        insert_after(student, node, ACTIVATION_PREFIX + node.name, module)
+    return student.requires_grad_(True).eval()
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _refuse_unknown(graph: fx.GraphModule) -> None:
+    unknown = [u for n in graph.graph.nodes if (u := unknown_activation(graph, n))]
+    if unknown:
+        raise InputError(
+            f"`activation functions are known (ReLU, ReLU6, SiLU, Hardswish, GELU)` must hold, "
+            f"but got {unknown[0]}" + (f" and {len(unknown) - 1} more." if unknown[1:] else ".")
+        )
+
+
+def _layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:
+    """Calls of quantizable layers, one per layer, in call order."""
+    nodes = find_nodes(graph, lambda n, m: type(m) in QUANTIZED_LAYERS)
+    return list({str(n.target): n for n in reversed(nodes)}.values())[::-1]
+
+
+def _replace_layer(graph: fx.GraphModule, node: fx.Node, family: Quantizer, bits: int) -> None:
+    parent_name, _, name = str(node.target).rpartition(".")
+    layer = graph.get_submodule(str(node.target))
+    parent = graph.get_submodule(parent_name) if parent_name else graph
+    setattr(parent, name, quantized_layer(layer, family.weight(layer.weight, bits)))
+
+
+def _widths(bits: Bits, layers: list[str], activations: list[str]) -> dict[str, int]:
+    """Bit width by layer name, and of the activations that differ from the default."""
+    widths = {name: bits.weights for name in layers}
+    if bits.first is not None:
+        widths[layers[0]] = bits.first
+        widths.update({name: bits.first for name in activations[:1]})
+    if bits.last is not None:
+        widths[layers[-1]] = bits.last
+        widths.update({name: bits.last for name in activations[-1:]})
+    for pattern, width in bits.overrides.items():
+        matched = fnmatch.filter([*layers, *activations], pattern)
+        if not matched:
+            raise InputError(
+                f"bits.overrides: `a pattern matches a layer or an activation` must hold, but got "
+                f"{pattern!r}. Layers: {', '.join(layers[:3])}, …; "
+                f"activations: {', '.join(activations[:3])}, …"
+            )
+        widths.update({name: width for name in matched})
+    return widths
+
+
+def weight_layers(student: nn.Module) -> dict[str, nn.Module]:
+    """Quantized layers by name, in module order."""
+    kinds = tuple(QUANTIZED_LAYERS.values())
+    return {name: m for name, m in student.named_modules() if isinstance(m, kinds)}
+
+
+def activation_quantizers(student: nn.Module) -> dict[str, nn.Module]:
+    """Activation quantizers by name, in call order."""
+    kinds = tuple(family.activation for family in QUANTIZERS.values())
+    return {name: m for name, m in student.named_modules() if isinstance(m, kinds)}
+
+
+@contextlib.contextmanager
+def _observing(student: nn.Module) -> Iterator[None]:
+    """Inside the block activation quantizers see their inputs; afterwards their grids are fixed."""
+    quantizers = list(activation_quantizers(student).values())
+
+    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        module.observe(inputs[0])
+
+    def pass_through(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return inputs[0]
+
+    with contextlib.ExitStack() as stack:
+        for quantizer in quantizers:
+            stack.callback(quantizer.register_forward_pre_hook(look).remove)
+            # Ranges are those of unquantized activations: the grid is not known yet.
+            stack.callback(quantizer.register_forward_hook(pass_through).remove)
+        yield
+    for quantizer in quantizers:
+        quantizer.end_calibration()
+
+
+@torch.no_grad()
+def calibrate(student: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Observe activation ranges on `batches` of normalised images (N, C, H, W) and fix them.
+
+    Raises:
+        ValueError: there is no batch.
+    """
+    seen = 0
+    with _observing(student):
+        for images in batches:
+            student(images)
+            seen += 1
+    if seen == 0:
+        raise ValueError("`calibration sees at least one batch` must hold, but got batches=0.")

@@ -1,0 +1,167 @@
+"""The one merge: recipe, then space, then `--set`, then the command's own flags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from synq_tune.config import FORMAT, StudySpec
+from synq_tune.errors import SearchSpaceError, lookup
+from synq_tune.recipes import yaml12
+
+RECIPES_DIR = Path(__file__).parent
+SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
+
+# Values that are one thing, not a tree to merge into.
+_WHOLE = ("search", "teacher.kwargs", "teacher.weights", "bits.overrides", "study.confirm")
+
+
+def recipe_names() -> list[str]:
+    """Names of the bundled recipes."""
+    return sorted(p.stem for p in RECIPES_DIR.glob("*.yaml"))
+
+
+def _named_file(kind: str, name: str, folder: Path) -> Path:
+    """The file of a bundled name, or the path itself when it looks like one."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise SearchSpaceError(f"`the {kind} file exists` must hold, but got {kind}={name!r}.")
+        return path
+    return folder / f"{lookup(kind, name, [p.stem for p in folder.glob('*.yaml')])}.yaml"
+
+
+def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """`over` on top of `base`; mappings merge key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        here = f"{path}.{key}" if path else str(key)
+        both = isinstance(merged.get(key), Mapping) and isinstance(value, Mapping)
+        whole = here in _WHOLE[1:] or path in _WHOLE
+        merged[key] = deep_merge(merged[key], value, here) if both and not whole else value
+    return merged
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """`a.b=value` → {"a": {"b": value}}; the value is YAML."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise SearchSpaceError(f"`--set key.path=value` must hold, but got {text!r}.")
+    if parts[0] not in StudySpec.model_fields:
+        lookup("key", parts[0], StudySpec.model_fields)
+    tree: Any = yaml12.parse(value, f"--set {key}")
+    for part in reversed(parts):
+        tree = {part: tree}
+    return tree
+
+
+def _fix(tree: dict[str, Any], assignment: dict[str, Any]) -> dict[str, Any]:
+    """Apply one assignment; a fixed field of finetune is no longer searched."""
+    merged = deep_merge(tree, assignment)
+    fixed = assignment.get("finetune")
+    if isinstance(fixed, dict) and isinstance(merged.get("search"), dict):
+        merged["search"] = {k: v for k, v in merged["search"].items() if k not in fixed}
+    return merged
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    """The first problem of a validation as one line: file, key, value, what is allowed."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if str(part) not in ("auto", "str"))
+    if first["type"] == "extra_forbidden":
+        return _explain_unknown(where, first["loc"])
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    shown = first["input"]
+    got = "" if isinstance(shown, dict) or repr(shown) in message else f", but got {shown!r}"
+    return f"{where}: {key + ': ' if key else ''}{message}{got}."
+
+
+def _explain_unknown(where: str, loc: tuple[Any, ...]) -> str:
+    fields: Any = StudySpec
+    for part in loc[:-1]:
+        annotation = fields.model_fields[part].annotation if part in fields.model_fields else None
+        fields = annotation if hasattr(annotation, "model_fields") else None
+        if fields is None:
+            return f"{where}: {'.'.join(map(str, loc))} is not a known key."
+    try:
+        lookup("key", str(loc[-1]), fields.model_fields)
+    except ValueError as error:
+        path = ".".join(map(str, loc[:-1]))
+        return f"{where}: {path + ': ' if path else ''}{error}"
+    return f"{where}: {'.'.join(map(str, loc))} is not a known key."
+
+
+def build_spec(tree: Mapping[str, Any], where: str) -> StudySpec:
+    """Validate a merged tree; errors become one line that starts with `where`."""
+    try:
+        return StudySpec.model_validate(tree)
+    except ValidationError as error:
+        raise SearchSpaceError(_explain(error, where)) from error
+
+
+def load_space(
+    space: str,
+    assignments: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> StudySpec:
+    """Read a space by name or file and merge recipe < space < assignments < flags.
+
+    Args:
+        space: name of a file in `search_spaces/`, or a path ending in `.yaml`.
+        assignments: `key.path=value` texts, applied in order.
+        flags: nested values of the command's own flags; `None` leaves are ignored.
+
+    Raises:
+        SearchSpaceError: a file, key or value is wrong; the message says which.
+    """
+    path = _named_file("space", space, SPACES_DIR)
+    tree = yaml12.read(path)
+    if tree.get("format") != FORMAT:
+        raise SearchSpaceError(
+            f"{path}: `format == {FORMAT}` must hold, but got format={tree.get('format')!r}."
+        )
+    sets = [parse_assignment(text) for text in assignments]
+    recipe = next((s["recipe"] for s in reversed(sets) if "recipe" in s), tree.get("recipe", "synq"))
+    return build_spec(_stack(str(recipe), tree, sets, flags or {}), str(path))
+
+
+def _stack(
+    recipe: str, tree: dict[str, Any], sets: list[dict[str, Any]], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    merged = deep_merge(read_recipe(recipe), tree)
+    for assignment in sets:
+        merged = _fix(merged, assignment)
+    return deep_merge(merged, _drop_none(flags))
+
+
+def _drop_none(tree: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {k: _drop_none(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+    return {k: v for k, v in nested.items() if v is not None and v != {}}
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The tree of a recipe by name or file; a recipe may not search."""
+    path = _named_file("recipe", name, RECIPES_DIR)
+    tree = yaml12.read(path)
+    if "search" in tree:
+        raise SearchSpaceError(f"{path}: `a recipe has no search` must hold.")
+    return tree
+
+
+def with_recipe(spec: StudySpec, recipe: str) -> StudySpec:
+    """The same study with the training settings of another recipe at the same budget.
+
+    Teacher, bits, quantizer, dataset, epochs and batch size stay; everything else of `finetune`
+    comes from the recipe. Used for the ladder's rung "the paper's defaults".
+    """
+    budget = ("epochs", "batch_size", "steps_per_epoch", "calibration_batches")
+    finetune = read_recipe(recipe).get("finetune", {})
+    kept = {key: getattr(spec.finetune, key) for key in budget}
+    tree = {**spec.model_dump(by_alias=True), "recipe": recipe, "search": {}}
+    tree["finetune"] = {**finetune, **kept}
+    tree["study"] = {**tree["study"], "first": ()}
+    return build_spec(tree, f"recipe {recipe}")
