@@ -20,7 +20,7 @@ CAM_NAMES = ("cam", "gradcam", "gradcam++")
 QUANTIZER_NAMES = ("minmax", "lsq")
 SYNTHESIS_NAMES = ("synq", "noise", "images")
 BUNDLED_MODELS = (
-    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet14",
+    "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet26",
 )  # fmt: skip
 MODEL_PREFIXES = ("timm", "torchvision", "pytorchcv", "python")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -276,7 +276,9 @@ class Domain(Settings):
             return value in self.choice
         low, high = self.values
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and low <= value <= high and (self.float_ is not None or value == int(value))
+        return (
+            is_number and low <= value <= high and (self.float_ is not None or value == int(value))
+        )
 
 
 class Confirm(Settings):

@@ -162,15 +162,13 @@ class TrainingStep:
         ordered = [parts[name] for name in self.loss_names[1:]]
         return torch.stack([sum(ordered), *ordered])
 
-    def _ask_teacher(
-        self, images: Tensor, batch: Batch
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _ask_teacher(self, images: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The stored logits, or fresh ones with the teacher's features where a recipe needs them."""
         if not self.asks_teacher:
             return batch.teacher_logits, {}
-        with torch.set_grad_enabled(images.requires_grad):
-            with record(self.teacher, self.feature_taps) as features:
-                return self.teacher(images), features
+        is_walked = torch.set_grad_enabled(images.requires_grad)
+        with is_walked, record(self.teacher, self.feature_taps) as features:
+            return self.teacher(images), features
 
     def _clean(
         self,
@@ -187,9 +185,7 @@ class TrainingStep:
             parts["feature"] = config.feature_weight * feature_loss(*pairs)
         return parts
 
-    def _kd_and_ce(
-        self, logits: Tensor, teacher_logits: Tensor, batch: Batch
-    ) -> dict[str, Tensor]:
+    def _kd_and_ce(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         config = self.config
         kd = distillation_loss(logits, teacher_logits, config.temperature)
         parts = {"kd": config.kd_weight * kd}
@@ -225,9 +221,7 @@ class TrainingStep:
         return config.perturbation_weight * sum(moved_parts.values())
 
 
-def _mean_losses(
-    names: list[str], rows: Tensor, epoch: int, config: FineTune
-) -> dict[str, float]:
+def _mean_losses(names: list[str], rows: Tensor, epoch: int, config: FineTune) -> dict[str, float]:
     """Mean of (S, L) losses by name; one host synchronisation per epoch."""
     rows = rows.double().cpu()
     if not torch.isfinite(rows).all():

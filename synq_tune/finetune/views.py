@@ -181,8 +181,6 @@ def _save(views: Views, path: Path) -> None:
 
 def _load(path: Path) -> Views:
     tensors = load_file(path)
-    maps = {
-        k.removeprefix("saliency."): v for k, v in tensors.items() if k.startswith("saliency.")
-    }
+    maps = {k.removeprefix("saliency."): v for k, v in tensors.items() if k.startswith("saliency.")}
     fields = (tensors[k] for k in ("boxes", "flips", "logits", "difficulty"))
     return Views(*fields, maps)

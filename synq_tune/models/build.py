@@ -14,17 +14,17 @@ from torch import nn
 
 from synq_tune.config import Teacher
 from synq_tune.errors import InputError, lookup
-from synq_tune.models.cifar_resnet import CifarResNet, digits_resnet14
+from synq_tune.models.cifar_resnet import CifarResNet, digits_resnet26
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet20": partial(CifarResNet, 3),
     "cifar_resnet32": partial(CifarResNet, 5),
     "cifar_resnet44": partial(CifarResNet, 7),
     "cifar_resnet56": partial(CifarResNet, 9),
-    "digits_resnet14": digits_resnet14,
+    "digits_resnet26": digits_resnet26,
 }
 
-BUNDLED_WEIGHTS = {"digits_resnet14": Path(__file__).parent / "weights/digits_resnet14.safetensors"}
+BUNDLED_WEIGHTS = {"digits_resnet26": Path(__file__).parent / "weights/digits_resnet26.safetensors"}
 
 
 def _own(name: str, config: Teacher, pretrained: bool) -> nn.Module:

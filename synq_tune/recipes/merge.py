@@ -125,7 +125,9 @@ def load_space(
             f"{path}: `format == {FORMAT}` must hold, but got format={tree.get('format')!r}."
         )
     sets = [parse_assignment(text) for text in assignments]
-    recipe = next((s["recipe"] for s in reversed(sets) if "recipe" in s), tree.get("recipe", "synq"))
+    recipe = next(
+        (s["recipe"] for s in reversed(sets) if "recipe" in s), tree.get("recipe", "synq")
+    )
     return build_spec(_stack(str(recipe), tree, sets, flags or {}), str(path))
 
 

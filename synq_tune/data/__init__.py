@@ -1,0 +1,1 @@
+"""Labelled images to measure on, and the synthetic dataset to train on."""

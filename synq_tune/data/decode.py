@@ -1,0 +1,129 @@
+"""Image files → uint8 tensors in a teacher's input size."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from synq_tune.data.images import LabelledImages
+from synq_tune.errors import InputError
+from synq_tune.models.preprocessing import Preprocessing
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+_MODES = {1: "L", 3: "RGB"}
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# What Pillow and zipfile raise for files that are damaged, encrypted, or pretend to be images.
+_UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, RuntimeError, NotImplementedError,
+    zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image that can be opened when its turn comes."""
+
+    name: str
+    """What errors call it."""
+    open: Callable[[], IO[bytes]]
+
+
+def decode_images(files: Sequence[ImageFile], preprocessing: Preprocessing) -> Tensor:
+    """Decode and fit every file, on all cores; uint8 (N, C, H, W).
+
+    Raises:
+        InputError: an image cannot be read; names it.
+    """
+    images = torch.empty(len(files), *preprocessing.shape, dtype=torch.uint8)
+
+    def decode(number: int) -> None:
+        images[number] = _decode(files[number], preprocessing)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        try:
+            for _ in pool.map(decode, range(len(files))):
+                pass
+        except InputError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return images
+
+
+def _decode(file: ImageFile, preprocessing: Preprocessing) -> Tensor:
+    try:
+        with file.open() as stream, Image.open(stream) as image:
+            image.load()
+            return fit_image(image, preprocessing)
+    except InputError as error:
+        raise InputError(f"{file.name}: {error}") from error
+    except _UNREADABLE as error:
+        raise InputError(
+            f"{file.name}: `the image can be read` must hold, but got: {error}."
+        ) from error
+
+
+def fit_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
+    """Resize so that the crop is `crop_pct` of the shortest side, crop the centre; uint8 (C, H, W).
+
+    An image already at the input size is taken as it is.
+    """
+    converted = _convert(image, preprocessing.channels)
+    if converted.size != (preprocessing.width, preprocessing.height):
+        converted = _center_crop(_resize(converted, preprocessing), preprocessing)
+    pixels = torch.from_numpy(np.array(converted))
+    return pixels[None] if pixels.dim() == 2 else pixels.permute(2, 0, 1)
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    if channels not in _MODES:
+        raise InputError(f"`channels is 1 or 3` must hold for files, but got channels={channels}.")
+    # Pillow clips 16-bit and float pixels to 255 instead of scaling them.
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise InputError(f"`8 bits per channel` must hold, but got Pillow mode {image.mode!r}.")
+    return image.convert(_MODES[channels])
+
+
+def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    target_width = math.floor(preprocessing.width / preprocessing.crop_pct)
+    target_height = math.floor(preprocessing.height / preprocessing.crop_pct)
+    width, height = image.size
+    if width * target_height >= height * target_width:
+        size = (max(target_width, target_height * width // height), target_height)
+    else:
+        size = (target_width, max(target_height, target_width * height // width))
+    return image.resize(size, _RESAMPLING[preprocessing.interpolation])
+
+
+def _center_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    left = round((image.width - preprocessing.width) / 2)
+    top = round((image.height - preprocessing.height) / 2)
+    return image.crop((left, top, left + preprocessing.width, top + preprocessing.height))
+
+
+def fit_images(data: LabelledImages, preprocessing: Preprocessing) -> LabelledImages:
+    """The same images in the teacher's size and channels; untouched where they already fit."""
+    if data.images.shape[1:] == preprocessing.shape:
+        return data
+    fitted = [fit_image(_to_pil(image), preprocessing) for image in data.images]
+    return replace(data, images=torch.stack(fitted))
+
+
+def _to_pil(image: Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())

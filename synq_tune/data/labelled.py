@@ -1,0 +1,69 @@
+"""Read labelled images by the text a user gives after `--val-data`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from synq_tune.data.cifar import read_cifar10, read_cifar100
+from synq_tune.data.class_folders import read_class_folders
+from synq_tune.data.decode import fit_images
+from synq_tune.data.digits import digits_half
+from synq_tune.data.images import LabelledImages
+from synq_tune.data.split import split_halves, stratified_subset
+from synq_tune.errors import InputError
+from synq_tune.models.preprocessing import Preprocessing
+
+__all__ = [
+    "SOURCES", "LabelledImages", "digits_half", "load_labelled", "split_halves",
+    "stratified_subset",
+]  # fmt: skip
+
+SOURCES: dict[str, Callable[[str], LabelledImages]] = {
+    "digits": lambda rest: digits_half("test"),
+    "cifar10": lambda rest: read_cifar10(Path(rest)),
+    "cifar100": lambda rest: read_cifar100(Path(rest)),
+}
+"""What stands before the colon → reader of what stands behind it."""
+
+
+def load_labelled(source: str, preprocessing: Preprocessing, num_classes: int) -> LabelledImages:
+    """Labelled images in the teacher's input size, uint8.
+
+    Args:
+        source: `digits`, `cifar10:DIR`, `cifar100:DIR`, or a folder (or zip file) that holds one
+            folder of JPEG or PNG files per class.
+        preprocessing: gives size, channels, crop and interpolation.
+        num_classes: the teacher's.
+
+    Raises:
+        InputError: the source is missing or empty, an image cannot be read, or the number of
+            classes differs.
+    """
+    name, colon, rest = source.partition(":")
+    if name in SOURCES and bool(colon) == (name != "digits"):
+        data = fit_images(SOURCES[name](rest), preprocessing)
+    else:
+        data = read_class_folders(_existing(source), preprocessing)
+    _check_classes(data, source, num_classes)
+    return data
+
+
+def _existing(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.is_dir() or path.suffix.lower() == ".zip" and path.is_file():
+        return path
+    raise InputError(
+        f"`the labelled images exist` must hold, but got val_data={source!r}. Give digits, "
+        "cifar10:DIR, cifar100:DIR, or a folder or zip file with one folder per class."
+    )
+
+
+def _check_classes(data: LabelledImages, source: str, num_classes: int) -> None:
+    names = data.class_names or ()
+    if len(names) != num_classes:
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise InputError(
+            f"{source}: `number of classes == {num_classes}` (the teacher's) must hold, but got "
+            f"{len(names)} ({shown})."
+        )

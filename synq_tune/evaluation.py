@@ -1,0 +1,93 @@
+"""How good a student is: accuracy on labelled images, agreement with its teacher without labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synq_tune.data.labelled import LabelledImages
+from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.models.preprocessing import Preprocessing
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.synthesis.augment import crop_and_flip, random_boxes
+
+BATCH_SIZE = 256
+_PROBE_CROP = (0.5, 1.0)
+
+
+@torch.no_grad()
+def predict(
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    device: torch.device | str,
+    prepare: Callable[[Tensor], Tensor] = Tensor.float,
+) -> Tensor:
+    """Logits (N, K) of `images` (N, C, H, W), in batches, on the CPU."""
+    return torch.cat([model(prepare(b.to(device))).cpu() for b in images.split(BATCH_SIZE)])
+
+
+def top1(
+    model: Callable[[Tensor], Tensor],
+    data: LabelledImages,
+    preprocessing: Preprocessing,
+    device: torch.device | str = "cpu",
+) -> float:
+    """Percentage of labelled images whose arg-max is the label, 0 to 100."""
+    logits = predict(model, data.images, device, preprocessing.normalize)
+    return 100.0 * float((logits.argmax(1) == data.labels).double().mean())
+
+
+def confidence_interval(percent: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a percentage measured on `count` images."""
+    z, p = 1.959964, percent / 100.0
+    center = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return 100.0 * (center - half), 100.0 * (center + half)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Unlabelled images on which every student is compared with the teacher: the same for all.
+
+    The hold-out part of the synthetic dataset, unfiltered, a seeded crop of each image and a mix of
+    each with another: three times as many as the hold-out.
+    """
+
+    images: Tensor
+    """(M, C, H, W) float16, normalised."""
+    teacher_logits: Tensor
+    """(M, K)."""
+
+    def compare(
+        self, student: Callable[[Tensor], Tensor], device: torch.device | str = "cpu"
+    ) -> dict[str, float]:
+        """`agreement`: percentage of equal arg-max; `holdout_kl`: mean KL(teacher ‖ student)."""
+        logits = predict(student, self.images, device)
+        same = (logits.argmax(1) == self.teacher_logits.argmax(1)).double().mean()
+        kl = F.kl_div(
+            logits.log_softmax(1), self.teacher_logits.log_softmax(1),
+            reduction="batchmean", log_target=True,
+        )  # fmt: skip
+        return {"agreement": 100.0 * float(same), "holdout_kl": float(kl)}
+
+
+def make_probes(teacher: LoadedTeacher, dataset: SyntheticDataset) -> Probes:
+    """Build the probes of a dataset; the same dataset always gives the same probes."""
+    images = torch.cat(list(_probe_images(dataset))).half()
+    device = next(teacher.graph.parameters()).device
+    return Probes(images, predict(teacher, images, device))
+
+
+def _probe_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
+    images = dataset.holdout_images.float()
+    generator = torch.Generator().manual_seed(int(dataset.address[:8], 16))
+    boxes = random_boxes(len(images), _PROBE_CROP, generator)
+    weights = torch.rand(len(images), 1, 1, 1, generator=generator) * 0.4 + 0.3
+    yield images
+    yield crop_and_flip(images, boxes, torch.zeros(len(images), dtype=torch.bool))
+    yield weights * images + (1 - weights) * images.roll(1, 0)

@@ -1,0 +1,67 @@
+"""Write everything a study hands over: both model files, golden vectors, settings, parity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor, fx
+
+from synq_tune.config import StudySpec
+from synq_tune.errors import lookup
+from synq_tune.export import EXPORTERS, FILE_NAMES
+from synq_tune.export.golden import check_golden, write_golden
+from synq_tune.export.metadata import describe
+from synq_tune.export.parity import parity_report
+from synq_tune.export.runtime import load_model_file
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.quantization.frozen import StandaloneModel, freeze
+from synq_tune.store import write_bytes, write_json
+
+GOLDEN, CONFIG, PARITY = "golden.npz", "config.yaml", "parity.json"
+
+
+def export_student(
+    student: fx.GraphModule,
+    teacher: LoadedTeacher,
+    spec: StudySpec,
+    folder: Path,
+    golden_images: Tensor,
+    parity_images: Tensor | Iterable[Tensor],
+    formats: Sequence[str] = tuple(EXPORTERS),
+) -> dict[str, Any]:
+    """Export a student and check what was written.
+
+    Args:
+        student: calibrated (and trained).
+        teacher: the student's.
+        spec: settings of the trial, searched values included.
+        folder: gets model.onnx, model.packed.safetensors, golden.npz, config.yaml, parity.json;
+            each appears whole or not at all.
+        golden_images: normalised (N, C, H, W); the first 32 are kept. Synthetic ones, since the
+            file is handed on.
+        parity_images: normalised, (N, C, H, W) or batches of it.
+        formats: keys of `EXPORTERS`.
+
+    Returns:
+        The parity report; see `parity_report`, and `golden` by format from `check_golden`.
+    """
+    model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
+    metadata = describe(teacher, spec.bits, spec.quantizer)
+    files = {lookup("format", name, EXPORTERS): folder / FILE_NAMES[name] for name in formats}
+    for name, path in files.items():
+        EXPORTERS[name](model, metadata, path)
+    write_golden(model, teacher.preprocessing.denormalize(golden_images.float()), folder / GOLDEN)
+    settings = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
+    write_bytes(folder / CONFIG, settings.encode())
+    report = parity_report(student, files, parity_images, teacher.config.model)
+    report["golden"] = {
+        name: check_golden(
+            load_model_file(path, python_model=teacher.config.model), folder / GOLDEN
+        )
+        for name, path in files.items()
+    }
+    write_json(folder / PARITY, report)
+    return report

@@ -1,0 +1,98 @@
+"""Golden vectors: inputs with the values they must give, for whoever ports a model file."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synq_tune.errors import InputError
+from synq_tune.export.compare import LogitComparison, code_mismatches
+from synq_tune.export.runtime import ModelFile
+from synq_tune.quantization.frozen import StandaloneModel, activation_codes, frozen_layers
+from synq_tune.store import atomic_path
+
+NUM_IMAGES = 32
+_MAX_ACTIVATION_BYTES = 16 * 2**20
+_WEIGHT, _ACTIVATION = "weight/", "activation/"
+
+
+def write_golden(model: StandaloneModel, images: Tensor, path: Path) -> None:
+    """Write the golden vectors of a model.
+
+    Arrays: `images` (N, C, H, W) float32 as the model file takes them, `logits` (N, K), `weight/LAYER`
+    int8 codes, `activation/NAME` uint8 codes counted from 0, of the first images only where those
+    of all would be large.
+
+    Args:
+        model: frozen student with its normalisation.
+        images: in the model file's domain; the first `NUM_IMAGES` are taken.
+        path: an `.npz` file.
+    """
+    images = images[:NUM_IMAGES].to(model.mean.device).float()
+    with torch.no_grad():
+        arrays = {"images": images, "logits": model(images)}
+    arrays |= {_WEIGHT + n: w.codes for n, w in frozen_layers(model.frozen).items()}
+    arrays |= {_ACTIVATION + n: c for n, c in _first_codes(model, images).items()}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **{name: a.cpu().numpy() for name, a in arrays.items()})
+
+
+def _first_codes(model: StandaloneModel, images: Tensor) -> dict[str, Tensor]:
+    normalised = (images - model.mean) / model.std
+    one = activation_codes(model.frozen, normalised[:1])
+    per_image = sum(codes.numel() for codes in one.values())
+    count = max(1, math.floor(_MAX_ACTIVATION_BYTES / max(per_image, 1)))
+    return activation_codes(model.frozen, normalised[:count])
+
+
+def read_golden(path: Path) -> dict[str, Tensor]:
+    """Arrays of a golden file by name.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds no golden vectors.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            golden = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: `the golden file is a whole npz of arrays` must hold, but got: {error}."
+        ) from error
+    missing = {"images", "logits"} - golden.keys()
+    if missing:
+        raise InputError(f"{path}: `a golden file has {', '.join(sorted(missing))}` must hold.")
+    return golden
+
+
+def check_golden(model: ModelFile, path: Path) -> dict[str, Any]:
+    """Compare a model file with golden vectors.
+
+    Returns:
+        {`weight_codes`, `activation_codes`: counts of differing codes, `logits`: see
+        LogitComparison}. Weight codes must be identical; an activation code may differ where a
+        runtime adds floats in another order and a value lies next to a rounding edge.
+    """
+    golden = read_golden(path)
+    comparison = LogitComparison()
+    comparison.add(golden["logits"], model.logits(golden["images"]))
+    codes = _named(golden, _ACTIVATION)
+    count = len(next(iter(codes.values()), ()))
+    return {
+        "weight_codes": code_mismatches(_named(golden, _WEIGHT), model.weight_codes()),
+        "activation_codes": code_mismatches(codes, _codes(model, golden["images"][:count])),
+        "logits": comparison.report(),
+    }
+
+
+def _named(golden: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in golden.items() if n.startswith(prefix)}
+
+
+def _codes(model: ModelFile, images: Tensor) -> dict[str, Tensor]:
+    return model.activation_codes(images) if len(images) else {}

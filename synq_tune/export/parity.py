@@ -1,0 +1,106 @@
+"""Proof that the exported files are the student: what agrees, where, and every exception by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+from torch import Tensor, fx
+
+from synq_tune.export.compare import LogitComparison, code_mismatches
+from synq_tune.export.packed import float_bytes, packed_bytes
+from synq_tune.export.runtime import BATCH_SIZE, PROVIDERS, ModelFile, load_model_file
+from synq_tune.quantization.frozen import freeze, frozen_layers
+
+LEVELS = ("BASIC", "ALL")
+"""onnxruntime optimisation levels compared: the reference, and what a user gets by default."""
+
+
+def parity_report(
+    student: fx.GraphModule,
+    files: Mapping[str, Path],
+    images: Tensor | Iterable[Tensor],
+    python_model: str | None = None,
+) -> dict[str, Any]:
+    """Compare exported files with the PyTorch student.
+
+    Args:
+        student: calibrated (and trained).
+        files: format → file.
+        images: normalised float32, (N, C, H, W) or batches of it.
+        python_model: see `load_model_file`.
+
+    Returns:
+        runtime, weight_codes by format, logits by format and level (see LogitComparison; `index`
+        counts over all images), sizes in bytes, containers by format.
+    """
+    frozen = freeze(student)
+    device = next((b.device for b in frozen.buffers()), torch.device("cpu"))
+    loaded = _load(files, python_model, device)
+    codes = {name: weight.codes for name, weight in frozen_layers(frozen).items()}
+    by_format = {name.split()[0]: model for name, model in loaded.items()}
+    return {
+        "runtime": _runtime(),
+        "weight_codes": {n: code_mismatches(codes, m.weight_codes()) for n, m in by_format.items()},
+        "logits": _compare(student, loaded, images, device),
+        "sizes": _sizes(frozen, files),
+        "containers": {name: model.metadata["containers"] for name, model in by_format.items()},
+    }
+
+
+def _load(
+    files: Mapping[str, Path], python_model: str | None, device: torch.device
+) -> dict[str, ModelFile]:
+    """The files by "packed", "onnx BASIC", "onnx ALL"."""
+    loaded = {}
+    for name, path in files.items():
+        for level in LEVELS if name == "onnx" else ("",):
+            label = f"{name} {level}".strip()
+            loaded[label] = load_model_file(path, level or "BASIC", python_model, device)
+    return loaded
+
+
+@torch.no_grad()
+def _compare(
+    student: fx.GraphModule,
+    loaded: Mapping[str, ModelFile],
+    images: Tensor | Iterable[Tensor],
+    device: torch.device,
+) -> dict[str, Any]:
+    comparisons = {name: LogitComparison() for name in loaded}
+    for batch in _batches(images) if loaded else ():
+        preprocessing = next(iter(loaded.values())).preprocessing
+        pixels = preprocessing.denormalize(batch)
+        # The student sees what the files' own normalisation makes of the same pixels.
+        expected = student(preprocessing.normalize(pixels.to(device)))
+        for name, model in loaded.items():
+            comparisons[name].add(expected, model.logits(pixels))
+    return {name: comparison.report() for name, comparison in comparisons.items()}
+
+
+def _batches(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
+    batches = [images] if isinstance(images, Tensor) else images
+    for batch in batches:
+        yield from batch.float().split(BATCH_SIZE)
+
+
+def _runtime() -> dict[str, Any]:
+    return {
+        "name": "onnxruntime",
+        "version": onnxruntime.__version__,
+        "providers": PROVIDERS,
+        "levels": list(LEVELS),
+        "torch": torch.__version__,
+    }
+
+
+def _sizes(frozen: fx.GraphModule, files: Mapping[str, Path]) -> dict[str, int]:
+    """Bytes of each file, of the float32 teacher, and of the packed one without any header."""
+    return {
+        "float32": float_bytes(frozen),
+        "packed_theoretical": packed_bytes(frozen),
+        **{name: path.stat().st_size for name, path in files.items()},
+    }

@@ -1,0 +1,175 @@
+"""Run a model file, whichever format it has, and look inside it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from torch import Tensor
+
+from synq_tune.errors import InputError, lookup
+from synq_tune.export.metadata import from_texts, preprocessing_of
+from synq_tune.export.onnx_model import INPUT, OUTPUT, weight_codes, with_activation_codes
+from synq_tune.export.packed import build_packed, packed_codes, read_packed
+from synq_tune.quantization.frozen import activation_codes
+
+BATCH_SIZE = 256
+
+ONNX_LEVELS = {
+    "DISABLE_ALL": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "BASIC": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "EXTENDED": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "ALL": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+PROVIDERS = ["CPUExecutionProvider"]
+_ORT_ERRORS = (
+    ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf, ort_errors.NotImplemented, ort_errors.RuntimeException,
+)  # fmt: skip
+
+
+class ModelFile(ABC):
+    """A loaded model file; it states its own input contract and classes."""
+
+    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
+        self.path = path
+        self.metadata = metadata
+        self.preprocessing = preprocessing_of(metadata, path)
+        self.num_classes = int(metadata["num_classes"])
+
+    def logits(self, images: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
+        """Logits (N, K), on the CPU, of float32 images (N, C, H, W) in [0, 1].
+
+        Raises:
+            InputError: the images have another shape than the file's input.
+        """
+        if tuple(images.shape[1:]) != self.preprocessing.shape:
+            raise InputError(
+                f"{self.path}: `images have shape {list(self.preprocessing.shape)}` must hold, "
+                f"but got {list(images.shape[1:])}."
+            )
+        return torch.cat([self._logits(batch) for batch in images.float().split(batch_size)])
+
+    @abstractmethod
+    def _logits(self, images: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def weight_codes(self) -> dict[str, Tensor]:
+        """Integer weight codes of each layer, int8, as the file stores them."""
+
+    @abstractmethod
+    def activation_codes(self, images: Tensor) -> dict[str, Tensor]:
+        """Codes (uint8, counted from 0) of each activation on images in [0, 1]."""
+
+
+class OnnxFile(ModelFile):
+    """`model.onnx` in onnxruntime on the CPU."""
+
+    def __init__(self, path: Path, level: str) -> None:
+        self.proto = _read_onnx(path)
+        texts = {entry.key: entry.value for entry in self.proto.metadata_props}
+        super().__init__(path, from_texts(texts, path))
+        self.level = level
+        self.session = _session(self.proto, level, path)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self.session.run([OUTPUT], {INPUT: images.cpu().numpy()})[0])
+
+    def weight_codes(self) -> dict[str, Tensor]:
+        return weight_codes(self.proto, self.metadata["containers"]["weights"])
+
+    def activation_codes(self, images: Tensor) -> dict[str, Tensor]:
+        proto, names = with_activation_codes(self.proto)
+        values = _session(proto, self.level, self.path).run(None, {INPUT: images.cpu().numpy()})
+        return {name: torch.from_numpy(v) for name, v in zip(names, values, strict=True)}
+
+
+class PackedFile(ModelFile):
+    """`model.packed.safetensors` in PyTorch."""
+
+    def __init__(self, path: Path, python_model: str | None, device: torch.device | str) -> None:
+        metadata, tensors = read_packed(path)
+        super().__init__(path, metadata)
+        self._codes = packed_codes(metadata, tensors)
+        self.model = build_packed(metadata, tensors, path, python_model).to(device)
+        self.device = device
+
+    @torch.no_grad()
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.model(images.to(self.device)).cpu()
+
+    def weight_codes(self) -> dict[str, Tensor]:
+        return self._codes
+
+    def activation_codes(self, images: Tensor) -> dict[str, Tensor]:
+        model = self.model
+        normalised = (images.to(self.device) - model.mean) / model.std
+        return activation_codes(model.frozen, normalised)
+
+
+def load_model_file(
+    path: Path | str,
+    level: str = "BASIC",
+    python_model: str | None = None,
+    device: torch.device | str = "cpu",
+) -> ModelFile:
+    """Load `*.onnx` or `*.safetensors`.
+
+    Args:
+        path: the file.
+        level: key of `ONNX_LEVELS`; BASIC fuses nothing that changes an integer code.
+        python_model: names the user's own network, whose code a packed file may then run.
+        device: where a packed file runs.
+
+    Raises:
+        InputError: the file is missing, of neither format, damaged, or not written by synq-tune.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"`the model file exists` must hold, but got {path}.")
+    if path.suffix == ".onnx":
+        return OnnxFile(path, lookup("optimisation level", level, ONNX_LEVELS))
+    if path.suffix == ".safetensors":
+        return PackedFile(path, python_model, device)
+    raise InputError(
+        f"`a model file ends in .onnx or .safetensors` must hold, but got {path.name}."
+    )
+
+
+def _read_onnx(path: Path) -> ModelProto:
+    try:
+        proto = onnx.load_model_from_string(path.read_bytes())
+        onnx.checker.check_model(proto, full_check=True)
+    except (
+        DecodeError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path}: `the file is a whole ONNX model` must hold, but got: {reason}. "
+            "It is truncated or not ONNX."
+        ) from error
+    return proto
+
+
+def _session(proto: ModelProto, level: str, path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = ONNX_LEVELS[level]
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=PROVIDERS)
+    except _ORT_ERRORS as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path}: `onnxruntime {onnxruntime.__version__} loads the model at {level}` must "
+            f"hold, but got: {reason}."
+        ) from error

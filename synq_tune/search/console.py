@@ -1,0 +1,52 @@
+"""What a study says while it runs: one line per transition, readable in a log file too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from synq_tune.study.state import Run, StudyState
+
+_METRICS = ("top1", "agreement", "holdout_kl")
+
+
+def _params(params: dict[str, Any]) -> str:
+    shown = ((k, f"{v:g}" if isinstance(v, float) else v) for k, v in params.items())
+    return " ".join(f"{key}={value}" for key, value in shown)
+
+
+def _metrics(run: Run) -> str:
+    values = ((name, run.metrics[name]) for name in _METRICS if name in run.metrics)
+    return "  ".join(f"{name} {value:.2f}" for name, value in values)
+
+
+def run_line(state: StudyState, key: str) -> str | None:
+    """A line for a run that just started or ended; None in between."""
+    run = state.runs[key]
+    if run.is_final:
+        done = sum(r.is_final for r in state.of_kind(run.kind))
+        total = state.spec.study.num_trials if run.kind == "search" else None
+        count = f"[{done}/{total}]" if total else f"[{run.kind}]"
+        error = f"  {run.error}" if run.error else ""
+        return (
+            f"{count} {run.key}  {run.state:<9}  {_metrics(run)}  {run.epochs_run} epochs  "
+            f"{run.seconds:.1f} s  {_params(run.params)}{error}"
+        )
+    if not run.history:
+        return f"      {run.key}  started    {_params(run.params)}"
+    return None
+
+
+def ladder_lines(rungs: list[dict[str, Any]]) -> list[str]:
+    """The ladder as a table; accuracies in percent."""
+    first = rungs[0]
+    if "top1" in first:
+        note = f"chosen on {first['chosen_on']}, measured on {first['num_images']} images"
+    else:
+        note = "no labelled images: agreement with the teacher only"
+    lines = [f"{'':34}{'top1':>7}  {'95 % interval':<16}{'agreement':>10}   ({note})"]
+    for rung in rungs:
+        top1 = f"{rung['top1']:7.2f}" if "top1" in rung else "      -"
+        interval = f"{rung['low']:.2f} - {rung['high']:.2f}" if "top1" in rung else "-"
+        agreement = f"{rung['agreement']:10.2f}" if rung.get("agreement") is not None else ""
+        lines.append(f"{rung['name']:<34}{top1}  {interval:<16}{agreement}")
+    return lines

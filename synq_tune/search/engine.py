@@ -1,0 +1,163 @@
+"""Runs a phase of a study on Ray Tune: workers reused, weak trials stopped, everything recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+# Read when Ray is imported: no usage statistics; no per-trial loggers, which pin every trial in the
+# driver's memory; a result without an objective (a diverged trial) is not an error.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from synq_tune.config import StudySpec
+from synq_tune.search.feeders import Feeder
+from synq_tune.search.resources import Plan, plan_resources
+from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.state import Run, StudyState
+from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
+
+MAX_ROUNDS = 3
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What one call of `run_phase` needs."""
+
+    ledger: Ledger
+    feeder: Feeder
+    stop: StopRequest
+    context: dict[str, Any]
+    """Plain values every worker gets: spec, dataset, store, folder, metric, threads."""
+    plan: Plan
+    listener: Callable[[str], None]
+    """Told the key of a run after each of its transitions."""
+
+
+@contextlib.contextmanager
+def ray_cluster(address: str | None) -> Iterator[tuple[int, int]]:
+    """Start Ray on this machine, or join the cluster at `address`; yields its (CPUs, GPUs)."""
+    common: dict[str, Any] = {
+        "log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False,
+    }  # fmt: skip
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(object_store_memory=_OBJECT_STORE_BYTES, **common)
+    try:
+        total = ray.cluster_resources()
+        yield max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0))
+    finally:
+        ray.shutdown()
+
+
+def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialScheduler:
+    """ASHA as it stood when the ledger was last written, or no early stopping."""
+    epochs = spec.finetune.epochs
+    if spec.study.scheduler == "none" or epochs < REDUCTION_FACTOR:
+        return FIFOScheduler()
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="epoch", metric="objective", mode="max", max_t=epochs,
+        grace_period=grace_epochs(epochs), reduction_factor=REDUCTION_FACTOR,
+        stop_last_trials=False,
+    )  # fmt: skip
+    for run in state.of_kind("search"):
+        if run.is_final:
+            _replay(scheduler, run, metric)
+    return scheduler
+
+
+def _replay(scheduler: TrialScheduler, run: Run, metric: str) -> None:
+    """Let a fresh scheduler see what a finished run reported."""
+    trial = SimpleNamespace(trial_id=run.key)
+    scheduler.on_trial_add(None, trial)
+    for row in run.history:
+        result = {"epoch": row["epoch"], "objective": row["metrics"][metric]}
+        scheduler.on_trial_result(None, trial, result)
+
+
+def run_phase(phase: Phase, scheduler: Callable[[], TrialScheduler] = FIFOScheduler) -> None:
+    """Run the feeder's runs to the end, or until the stop request.
+
+    A run whose worker died is tried again; one that never finishes stays `interrupted`.
+    """
+    for _ in range(MAX_ROUNDS):
+        _run_round(phase, scheduler())
+        if phase.stop.stop_all() or not _has_unfinished(phase):
+            return
+
+
+def _has_unfinished(phase: Phase) -> bool:
+    runs = phase.ledger.state.runs.values()
+    return any(run.kind in phase.feeder.kinds and not run.is_final for run in runs)
+
+
+def _run_round(phase: Phase, scheduler: TrialScheduler) -> None:
+    from synq_tune.search.trainable import TrialWorker
+
+    plan = phase.plan
+    storage = tempfile.mkdtemp(prefix="synq_tune_ray_")
+    trainable = tune.with_resources(
+        tune.with_parameters(TrialWorker, context=phase.context),
+        {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
+    )
+    try:
+        tune.Tuner(
+            trainable,
+            tune_config=_tune_config(phase, scheduler),
+            run_config=tune.RunConfig(
+                storage_path=storage,
+                callbacks=[LedgerCallback(phase.ledger, phase.listener)],
+                stop=phase.stop,
+                verbose=0,
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _tune_config(phase: Phase, scheduler: TrialScheduler) -> tune.TuneConfig:
+    return tune.TuneConfig(
+        search_alg=LedgerSearcher(phase.ledger, phase.feeder, phase.stop.stop_all),
+        scheduler=scheduler,
+        num_samples=-1,
+        max_concurrent_trials=phase.plan.max_concurrent,
+        reuse_actors=True,
+    )
+
+
+def worker_context(
+    spec: StudySpec, dataset: Path, store: Path, folder: Path, metric: str, plan: Plan
+) -> dict[str, Any]:
+    """The plain values every worker gets."""
+    return {
+        "spec": spec.model_dump(mode="json", by_alias=True),
+        "dataset": str(dataset),
+        "store": str(store),
+        "folder": str(folder),
+        "metric": metric,
+        "threads": plan.threads,
+    }
+
+
+def plan_for(spec: StudySpec, cluster: tuple[int, int]) -> Plan:
+    """The plan on a cluster of (CPUs, GPUs)."""
+    return plan_resources(spec.study, *cluster)

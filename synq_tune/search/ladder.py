@@ -1,0 +1,61 @@
+"""The final table: what each step from float to the best student found is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from synq_tune.evaluation import confidence_interval, top1
+from synq_tune.study.state import StudyState
+from synq_tune.trial import Assets, Trial
+
+
+def _rung(
+    name: str, accuracy: float | None, agreement: float | None, assets: Assets
+) -> dict[str, Any]:
+    """One line: accuracy on the reporting half with its 95 % interval, agreement with the teacher."""
+    rung: dict[str, Any] = {"name": name, "agreement": agreement}
+    if accuracy is not None and assets.report is not None:
+        count = len(assets.report)
+        low, high = confidence_interval(accuracy, count)
+        rung |= {"top1": accuracy, "low": low, "high": high, "num_images": count}
+        rung["chosen_on"] = len(assets.choose)
+    return rung
+
+
+def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> dict[str, Any]:
+    preprocessing = assets.teacher.preprocessing
+    data = assets.report
+    accuracy = None if data is None else top1(model, data, preprocessing, assets.device)
+    return _rung(name, accuracy, assets.probes.compare(model, assets.device)["agreement"], assets)
+
+
+def _calibrated(assets: Assets, calibrate_on: str, seed: int) -> Callable[[Tensor], Tensor]:
+    config = assets.spec.finetune.model_copy(update={"epochs": 0})
+    trial = Trial(assets, config, seed, calibrate_on)
+    for _ in trial.run():
+        pass
+    return trial.student
+
+
+def build_ladder(
+    assets: Assets, state: StudyState, best: Callable[[Tensor], Tensor]
+) -> list[dict[str, Any]]:
+    """Full precision, calibrated on noise, on the dataset, the paper's defaults, the best found.
+
+    The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here.
+    """
+    seed = assets.spec.study.seed
+    rungs = [
+        _measured("full precision", assets.teacher, assets),
+        _measured("calibrated on noise", _calibrated(assets, "noise", seed), assets),
+        _measured(
+            "calibrated on the synthetic set", _calibrated(assets, "synthetic", seed), assets
+        ),
+    ]
+    paper = state.runs.get("ladder-paper")
+    if paper is not None and paper.state == "completed":
+        rungs.append(_rung(paper.label, paper.report_top1, paper.metrics.get("agreement"), assets))
+    return [*rungs, _measured("the best found", best, assets)]

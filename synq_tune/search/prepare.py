@@ -1,0 +1,89 @@
+"""Everything that can be wrong with the user's input, found before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from synq_tune.config import StudySpec
+from synq_tune.data.labelled import LabelledImages
+from synq_tune.errors import InputError
+from synq_tune.evaluation import top1
+from synq_tune.finetune.cam import cam_tap
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import quantize_student
+from synq_tune.trial import load_halves
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked teacher, with its accuracy where labels were given."""
+
+    teacher: LoadedTeacher
+    metric: str
+    """`top1` or `agreement`: what the study chooses by."""
+    top1: float | None
+    """Percent on all labelled images."""
+
+
+def prepare(spec: StudySpec, device: torch.device) -> Prepared:
+    """Load the teacher and check that the study can run on it.
+
+    Raises:
+        InputError: one line that says what does not fit.
+    """
+    teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
+    quantize_student(teacher, spec.bits, spec.quantizer)
+    _check_cams(spec, teacher)
+    metric = resolve_metric(spec)
+    halves = load_halves(spec, teacher)
+    if halves[0] is None:
+        return Prepared(teacher, metric, None)
+    accuracy = _accuracy_of_all(teacher, halves)
+    _check_better_than_chance(spec, teacher, accuracy)
+    return Prepared(teacher, metric, accuracy)
+
+
+def resolve_metric(spec: StudySpec) -> str:
+    """`auto` is top1 with labels, agreement without.
+
+    Raises:
+        InputError: top1 is asked for without labelled images.
+    """
+    has_labels = spec.study.val_data is not None
+    if spec.study.metric == "top1" and not has_labels:
+        raise InputError(
+            "study.metric: `metric top1 goes with val_data` must hold, but got metric='top1', "
+            "val_data=None. Pass --val-data, or use metric agreement."
+        )
+    if spec.study.metric != "auto":
+        return spec.study.metric
+    return "top1" if has_labels else "agreement"
+
+
+def _accuracy_of_all(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> float:
+    device = next(teacher.graph.parameters()).device
+    counts = [len(half) for half in halves]
+    values = [top1(teacher, half, teacher.preprocessing, device) for half in halves]
+    return sum(v * n for v, n in zip(values, counts, strict=True)) / sum(counts)
+
+
+def _check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:
+    chance = 100.0 / teacher.num_classes
+    # Three times chance cannot be asked of two or three classes.
+    needed = min(3 * chance, (100.0 + chance) / 2)
+    if accuracy < needed:
+        raise InputError(
+            f"{spec.study.val_data}: `teacher's top1 >= {needed:.1f} %` (three times chance) must "
+            f"hold, but got top1={accuracy:.2f} %. The order of the classes or the normalisation "
+            "(teacher.mean, teacher.std) is probably not the one the teacher was trained with."
+        )
+
+
+def _check_cams(spec: StudySpec, teacher: LoadedTeacher) -> None:
+    domain = spec.search.get("cam")
+    is_on = spec.finetune.lambda_cam > 0 or "lambda_cam" in spec.search
+    if is_on:
+        for technique in domain.values if domain else (spec.finetune.cam,):
+            cam_tap(teacher.graph, technique)

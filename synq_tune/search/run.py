@@ -1,0 +1,257 @@
+"""A study from its header to its exported best student; every step can be the first after a crash."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synq_tune.analysis.image_grid import save_image_grid
+from synq_tune.config import StudySpec
+from synq_tune.export.best import export_student
+from synq_tune.finetune.low_pass import energy_kept, low_pass
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.search.checkpoints import load_student, prune_checkpoints
+from synq_tune.search.console import ladder_lines, run_line
+from synq_tune.search.engine import (
+    Phase,
+    make_scheduler,
+    plan_for,
+    ray_cluster,
+    run_phase,
+    worker_context,
+)
+from synq_tune.search.feeders import Feeder, FinalFeeder, SearchFeeder
+from synq_tune.search.interrupts import Interrupts
+from synq_tune.search.ladder import build_ladder
+from synq_tune.search.prepare import Prepared, prepare
+from synq_tune.search.sampler import Sampler
+from synq_tune.search.searcher import StopRequest
+from synq_tune.search.tracked import TrackedStudy
+from synq_tune.store import sha256_file
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.state import Run
+from synq_tune.study.summary import best_run, write_summary
+from synq_tune.synthesis.run import synthesize
+from synq_tune.trial import Assets, all_images, choose_device, load_assets
+
+GRID_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a driver decides anew each time; none of it changes a result."""
+
+    folder: Path
+    store: Path
+    ray_address: str | None = None
+    tracking_uri: str | None = None
+    max_concurrent: int | None = None
+    gpus_per_trial: float | None = None
+    max_hours: float | None = None
+
+
+class StudyDriver:
+    """One process's work on one study; the ledger remembers what earlier ones did."""
+
+    def __init__(self, ledger: Ledger, options: Options, interrupts: Interrupts) -> None:
+        self.ledger, self.options, self.interrupts = ledger, options, interrupts
+        self.folder = options.folder
+        self.spec = _with_resources(ledger.state.spec, options)
+        self.device = choose_device()
+        self.started = time.time()
+        self.spent_before = seconds_spent(ledger)
+
+    def run(self) -> Run | None:
+        """Do what is left to do; returns the best run, None if no trial completed.
+
+        Raises:
+            InputError: the study cannot run as asked; nothing was started.
+            KeyboardInterrupt: a signal arrived; everything done is in the ledger.
+        """
+        prepared = prepare(self.spec, self.device)
+        self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
+        self._describe(prepared)
+        self.tracked.describe(self.ledger.state)
+        dataset_path = self._dataset(prepared.teacher)
+        self.tracked.describe(self.ledger.state)
+        self._search(prepared, dataset_path)
+        best = best_run(self.ledger.state)
+        if best is None:
+            self._end("FAILED")
+            return None
+        self._finish(best, load_assets(self.spec, dataset_path, self.options.store, self.device))
+        return best
+
+    # ---------------------------------------------------------------- stages
+
+    def stage(self, name: str, data: dict[str, Any]) -> None:
+        """Record a stage, unless the ledger already says the same."""
+        if self.ledger.state.stages.get(name) != data:
+            self.ledger.append("stage", name=name, data=data)
+        write_summary(self.ledger.state, self.folder)
+
+    def _describe(self, prepared: Prepared) -> None:
+        teacher = prepared.teacher
+        about = {"name": self.spec.teacher.model, "fingerprint": teacher.fingerprint}
+        self.stage("teacher", {**about, "top1": prepared.top1})
+        self.stage("metric", {"metric": prepared.metric, "mode": "max"})
+        accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
+        print(f"study     {self.folder}")
+        print(
+            f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}",
+            flush=True,
+        )
+
+    def _dataset(self, teacher: LoadedTeacher) -> Path:
+        dataset, is_reused = synthesize(teacher, self.spec, self.options.store)
+        self.stage("dataset", {
+            "path": str(dataset.path), "sha256": dataset.sha256,
+            "num_images": len(dataset.train_images), "num_holdout": dataset.num_holdout,
+            "method": dataset.method,
+        })  # fmt: skip
+        images = f"{len(dataset.train_images)} + {dataset.num_holdout} images"
+        kept = energy_kept(dataset.train_images[:256], self.spec.finetune.d0)
+        print(f"dataset   {'reused' if is_reused else 'made'}: {images}, {dataset.path}")
+        print(f"filter    D0={self.spec.finetune.d0:g} keeps {100 * kept:.1f} % of the energy")
+        self._draw(teacher, dataset.train_images[:GRID_IMAGES])
+        return dataset.path
+
+    def _draw(self, teacher: LoadedTeacher, images: torch.Tensor) -> None:
+        path = self.folder / "synthetic_images.png"
+        if not path.exists():
+            d0 = self.spec.finetune.d0
+            input_ = teacher.preprocessing
+            save_image_grid(
+                images.float(), low_pass(images, d0), input_.mean, input_.std, path, d0=d0
+            )
+        self.tracked.log_image_grid(path)
+
+    def _search(self, prepared: Prepared, dataset_path: Path) -> None:
+        metric = prepared.metric
+        sampler = Sampler(self.spec, lambda run: run.metrics.get(metric))
+        search = SearchFeeder(self.spec, sampler)
+        if self._is_done(search) and self._is_done(FinalFeeder(self.spec, self.ledger.state)):
+            return
+        with ray_cluster(self.options.ray_address) as cluster:
+            plan = plan_for(self.spec, cluster)
+            print(
+                f"search    {self.spec.study.num_trials} trials, {plan.max_concurrent} at a time, "
+                f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
+            )
+            context = worker_context(
+                self.spec, dataset_path, self.options.store, self.folder, metric, plan
+            )
+
+            def phase(feeder: Feeder) -> Phase:
+                stop = StopRequest(self.interrupts.requested, self._deadline_passed)
+                return Phase(self.ledger, feeder, stop, context, plan, self._on_transition)
+
+            self._run(phase(search), lambda: make_scheduler(self.spec, self.ledger.state, metric))
+            if best_run(self.ledger.state) is not None:
+                self._run(phase(FinalFeeder(self.spec, self.ledger.state)))
+
+    def _run(self, phase: Phase, *scheduler: Callable[[], Any]) -> None:
+        if not self._is_done(phase.feeder):
+            with self.interrupts.deferred():
+                run_phase(phase, *scheduler)
+
+    def _is_done(self, feeder: Feeder) -> bool:
+        runs = self.ledger.state.runs.values()
+        waiting = any(run.kind in feeder.kinds and not run.is_final for run in runs)
+        return not waiting and feeder.propose(self.ledger.state) is None
+
+    def _finish(self, best: Run, assets: Assets) -> None:
+        student = load_student(assets, best, self.folder)
+        self.stage("ladder", {"rungs": build_ladder(assets, self.ledger.state, student)})
+        target = self.folder / "best"
+        if self._exported(best):
+            print(f"export    {target} is there already")
+        else:
+            self._export(best, student, assets, target)
+        example = assets.teacher.preprocessing.denormalize(assets.probes.images[:1].float())
+        self.tracked.log_best(target, self.ledger.state, example.numpy())
+        self._end("FINISHED")
+
+    def _exported(self, best: Run) -> bool:
+        """Whether the folder holds this run's files, whole."""
+        data = self.ledger.state.stages.get("best", {})
+        if data.get("key") != best.key:
+            return False
+        paths = {self.folder / "best" / name: sha for name, sha in data["files"].items()}
+        return all(p.is_file() and sha256_file(p) == sha for p, sha in paths.items())
+
+    def _export(self, best: Run, student: Any, assets: Assets, target: Path) -> None:
+        config = assets.spec.trial_config(best.params)
+        spec = assets.spec.model_copy(update={"finetune": config, "search": {}})
+        parity = export_student(
+            student, assets.teacher, spec, target,
+            golden_images=assets.probes.images[:GRID_IMAGES].float(),
+            parity_images=all_images(assets),
+        )  # fmt: skip
+        files = {p.name: sha256_file(p) for p in sorted(target.iterdir()) if p.is_file()}
+        self.stage("parity", parity)
+        self.stage("best", {
+            "key": best.key, "number": best.number, "params": best.params,
+            "metrics": best.metrics, "export_dir": str(target), "files": files,
+        })  # fmt: skip
+
+    def _end(self, status: str) -> None:
+        self.ledger.append("session", action="finished")
+        self._sync()
+        self.tracked.finish(status)
+
+    # ---------------------------------------------------------------- transitions
+
+    def _on_transition(self, key: str) -> None:
+        line = run_line(self.ledger.state, key)
+        if line:
+            print(line, flush=True)
+        if self.ledger.state.runs[key].is_final:
+            prune_checkpoints(self.folder, self.ledger.state)
+        self._sync()
+
+    def _sync(self) -> None:
+        write_summary(self.ledger.state, self.folder)
+        self.tracked.sync(self.ledger.state)
+
+    def _deadline_passed(self) -> bool:
+        hours = self.spec.study.max_hours
+        spent = self.spent_before + time.time() - self.started
+        return hours is not None and spent > 3600 * hours
+
+
+def seconds_spent(ledger: Ledger) -> float:
+    """Seconds earlier drivers worked on the study, as far as the ledger shows."""
+    starts = [s["at"] for s in ledger.state.sessions if s["action"] == "started"]
+    times = [s["at"] for s in ledger.state.sessions]
+    for run in ledger.state.runs.values():
+        times += [t for t in (run.started_at, run.finished_at) if t is not None]
+    # The last session that started is this one: it counts by its own clock.
+    ends = [max([t for t in times if a <= t < b]) for a, b in zip(starts, starts[1:], strict=False)]
+    return sum(end - start for start, end in zip(starts, ends, strict=False))
+
+
+def _with_resources(spec: StudySpec, options: Options) -> StudySpec:
+    """The header's study with this driver's own resources on top."""
+    own = ("max_concurrent", "gpus_per_trial", "max_hours")
+    given = {key: getattr(options, key) for key in own if getattr(options, key) is not None}
+    return spec.model_copy(update={"study": spec.study.model_copy(update=given)})
+
+
+def closing_lines(driver: StudyDriver) -> list[str]:
+    """What a finished study prints: ladder, best files, how to browse."""
+    state = driver.ledger.state
+    best = state.stages["best"]
+    return [
+        "",
+        *ladder_lines(state.stages["ladder"]["rungs"]),
+        "",
+        f"best      {best['key']}: " + ", ".join(f"{k}={v}" for k, v in best["params"].items()),
+        f"exported  {best['export_dir']}/model.onnx",
+        *driver.tracked.closing_lines(),
+    ]

@@ -1,0 +1,149 @@
+"""Ray Tune's view of the ledger: a searcher that suggests, a callback that records.
+
+Neither keeps state of its own. What Tune is told to run is in the ledger before Tune hears of it, and
+what a trial reports is in the ledger before Tune acts on it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.tune import Callback, Stopper
+from ray.tune.search import Searcher
+
+from synq_tune.search.feeders import Feeder
+from synq_tune.study.ledger import Ledger
+
+MAX_ATTEMPTS = 3
+"""A run whose worker died this often is `failed`."""
+
+
+class _NotSaved:
+    """Ray pickles what it is given into a folder we throw away: nothing of ours goes in there."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class LedgerSearcher(_NotSaved, Searcher):
+    """Suggests runs left unfinished by an earlier driver first, then the feeder's proposals."""
+
+    def __init__(self, ledger: Ledger, feeder: Feeder, deadline_passed: Callable[[], bool]) -> None:
+        super().__init__(metric="objective", mode="max")
+        self.ledger, self.feeder = ledger, feeder
+        self.deadline_passed = deadline_passed
+        self.active: dict[str, str] = {}
+        """Tune's trial id → run key of what runs now."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next run as {"run": {key, kind, params, seed}}, or FINISHED."""
+        key = None if self.deadline_passed() else self._unfinished() or self._proposed()
+        if key is None:
+            return Searcher.FINISHED
+        self.active[trial_id] = key
+        run = self.ledger.state.runs[key]
+        fields = {"key": key, "kind": run.kind, "params": run.params, "seed": run.seed}
+        return {"run": fields}
+
+    def _unfinished(self) -> str | None:
+        runs = self.ledger.state.runs.values()
+        waiting = (r.key for r in runs if r.kind in self.feeder.kinds and not r.is_final)
+        return next((key for key in waiting if key not in self.active.values()), None)
+
+    def _proposed(self) -> str | None:
+        event = self.feeder.propose(self.ledger.state)
+        if event is None:
+            return None
+        self.ledger.append("proposed", **event)
+        return event["key"]
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Forget Tune's trial; its results are in the ledger."""
+        self.active.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: the ledger is the only state."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore, see `save`."""
+
+
+class LedgerCallback(_NotSaved, Callback):
+    """Writes each transition to the ledger, then tells whoever listens (MLflow, the console)."""
+
+    def __init__(self, ledger: Ledger, listener: Callable[[str], None]) -> None:
+        self.ledger, self.listener = ledger, listener
+        self.attempts: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A worker took the run."""
+        key = trial.config["run"]["key"]
+        self.attempts[key] = self.attempts.get(key, 0) + 1
+        self._record("started", key)
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch was evaluated; Tune's scheduler has already set `done` if it stops the run."""
+        key = trial.config["run"]["key"]
+        if "epoch" in result:
+            self._record(
+                "evaluated", key, epoch=result["epoch"],
+                metrics=result["metrics"], losses=result["losses"], partial=result["partial"],
+            )  # fmt: skip
+        if result.get("done"):
+            self._finish(key, result)
+
+    def _finish(self, key: str, result: dict[str, Any]) -> None:
+        optional = ("error", "checkpoint_sha256", "report_top1")
+        self._record(
+            "finished", key,
+            state=result.get("state", "stopped"),
+            epochs_run=result.get("epoch", self._epochs_run(key)),
+            metrics={**result["metrics"], "epoch": result["epoch"]} if "epoch" in result else {},
+            seconds=result["seconds"],
+            **{name: result[name] for name in optional if name in result},
+        )  # fmt: skip
+
+    def _epochs_run(self, key: str) -> int:
+        history = self.ledger.state.runs[key].history
+        return history[-1]["epoch"] if history else 0
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """The run raised, or its worker died; a dead worker's run is suggested again."""
+        key = trial.config["run"]["key"]
+        error = trial.get_error()
+        if isinstance(error, RayActorError) and self.attempts.get(key, 0) < MAX_ATTEMPTS:
+            return
+        message = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        self._record(
+            "finished", key, state="failed", epochs_run=self._epochs_run(key), metrics={},
+            seconds=0.0, error=message,
+        )  # fmt: skip
+
+    def _record(self, event: str, key: str, **fields: Any) -> None:
+        self.ledger.append(event, key=key, **fields)
+        self.listener(key)
+
+
+class StopRequest(_NotSaved, Stopper):
+    """Ends a Tune run when a signal arrived or the study's time is over."""
+
+    def __init__(self, interrupted: threading.Event, deadline_passed: Callable[[], bool]) -> None:
+        self.interrupted, self.deadline_passed = interrupted, deadline_passed
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Never stops a single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether everything shall stop now."""
+        return self.interrupted.is_set() or self.deadline_passed()

@@ -1,0 +1,181 @@
+"""What `scripts/search.py` does before anything heavy is imported: settings, folder, header, lock."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from synq_tune.config import StudySpec
+from synq_tune.errors import InputError
+from synq_tune.recipes.merge import load_space
+from synq_tune.store import DEFAULT_STORE
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.lock import LOCK_NAME, study_lock
+from synq_tune.study.status import format_status
+
+INTERRUPTED = 130
+NO_TRIAL_FINISHED = 3
+
+
+def search_command(arguments: argparse.Namespace) -> int:
+    """Start or resume a study; returns the exit code (0, 3 or 130).
+
+    Raises:
+        InputError: the settings, the folder or the data are wrong.
+    """
+    if arguments.dry_run:
+        return _dry_run(_spec(arguments), arguments)
+    folder = _folder(arguments)
+    if arguments.resume:
+        Ledger.open(folder, read_only=True).close()  # an InputError before the lock makes a file
+        with study_lock(folder):
+            return _go_on(Ledger.open(folder), folder, arguments)
+    # The header is written by rename, whole or not at all; whoever holds the lock goes on from it.
+    Ledger.create(folder, _spec(arguments)).close()
+    try:
+        with study_lock(folder):
+            return _go_on(Ledger.open(folder), folder, arguments)
+    finally:
+        _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """A study refused before any work leaves no folder behind."""
+    if [path.name for path in folder.iterdir()] == [LOCK_NAME]:
+        (folder / LOCK_NAME).unlink()
+        folder.rmdir()
+
+
+def _go_on(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
+    _extend(ledger, arguments)
+    if is_finished(ledger):
+        print(format_status(ledger.state, folder))
+        return 0
+    return _drive(ledger, folder, arguments)
+
+
+def _spec(arguments: argparse.Namespace) -> StudySpec:
+    space = arguments.space or _of_resumed(arguments)
+    flags = {
+        "teacher": {"weights": {"file": arguments.weights}},
+        "study": {
+            "num_trials": arguments.num_trials, "max_concurrent": arguments.max_concurrent,
+            "gpus_per_trial": arguments.gpus_per_trial, "max_hours": arguments.max_hours,
+            "val_data": _absolute(arguments.val_data), "seed": arguments.seed,
+        },
+    }  # fmt: skip
+    if arguments.weights:
+        flags["teacher"]["weights"]["file"] = str(Path(arguments.weights).resolve())
+    if arguments.deterministic:
+        flags["study"]["max_concurrent"] = 1
+    return load_space(space, arguments.sets, flags)
+
+
+def _of_resumed(arguments: argparse.Namespace) -> str:
+    raise InputError(
+        f"`--dry-run goes with --space` must hold, but got --resume={arguments.resume}."
+    )
+
+
+def _absolute(source: str | None) -> str | None:
+    """Make the path of a data source independent of the current folder; `digits` has none."""
+    if source is None or source == "digits":
+        return source
+    kind, colon, path = source.rpartition(":")
+    return f"{kind}{colon}{Path(path).expanduser().resolve()}"
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    if arguments.resume:
+        for flag in ("sets", "weights", "val_data", "seed"):
+            if getattr(arguments, flag):
+                raise InputError(
+                    f"`--resume keeps the study's settings` must hold, but got --{flag}. "
+                    "Start a new study instead."
+                )
+        return Path(arguments.resume).expanduser().resolve()
+    if arguments.output_dir:
+        return Path(arguments.output_dir).expanduser().resolve()
+    name = _spec(arguments).name
+    return Path("studies").resolve() / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _extend(ledger: Ledger, arguments: argparse.Namespace) -> None:
+    """With `--resume --num-trials N` the total becomes N."""
+    total = arguments.num_trials
+    if arguments.resume and total and total != ledger.state.spec.study.num_trials:
+        done = len(ledger.state.of_kind("search"))
+        if total < done:
+            raise InputError(
+                f"`--num-trials >= trials started ({done})` must hold, but got {total}."
+            )
+        ledger.append("stage", name="budget", data={"num_trials": total})
+
+
+def is_finished(ledger: Ledger) -> bool:
+    """Whether the study ran to its end and was not extended since."""
+    sessions = ledger.state.sessions
+    budget = ledger.state.stages.get("budget", {}).get("at", 0)
+    return bool(sessions) and sessions[-1]["action"] == "finished" and sessions[-1]["at"] > budget
+
+
+def _drive(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
+    is_first = not ledger.state.sessions
+    _session(ledger, "started")
+    try:
+        return _run(ledger, folder, arguments)
+    except InputError:
+        # Nothing was started: a folder made for this study alone must not stay behind.
+        if is_first and not ledger.state.runs:
+            ledger.discard()
+        raise
+    except KeyboardInterrupt:
+        _interrupted(ledger, folder)
+        return INTERRUPTED
+
+
+def _session(ledger: Ledger, action: str) -> None:
+    ledger.append("session", action=action, pid=os.getpid(), host=socket.gethostname())
+
+
+def _run(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
+    # torch, Ray, Optuna and MLflow take seconds to import: the header is on disk by now.
+    from synq_tune.search.interrupts import Interrupts
+    from synq_tune.search.run import Options, StudyDriver, closing_lines
+
+    options: Any = Options(
+        folder=folder,
+        store=Path(arguments.store or DEFAULT_STORE).expanduser().resolve(),
+        ray_address=arguments.ray_address,
+        tracking_uri=arguments.tracking_uri,
+        max_concurrent=arguments.max_concurrent,
+        gpus_per_trial=arguments.gpus_per_trial,
+        max_hours=arguments.max_hours,
+    )
+    with Interrupts().installed() as interrupts:
+        driver = StudyDriver(ledger, options, interrupts)
+        if driver.run() is None:
+            print("no trial completed; see the states above", file=sys.stderr)
+            return NO_TRIAL_FINISHED
+        print("\n".join(closing_lines(driver)))
+    return 0
+
+
+def _interrupted(ledger: Ledger, folder: Path) -> None:
+    from synq_tune.study.summary import write_summary
+
+    _session(ledger, "interrupted")
+    write_summary(ledger.state, folder)
+    print(f"interrupted; go on with: python scripts/search.py --resume {folder}", file=sys.stderr)
+
+
+def _dry_run(spec: StudySpec, arguments: argparse.Namespace) -> int:
+    from synq_tune.search.budget import estimate, format_estimate
+
+    print(format_estimate(estimate(spec)))
+    return 0

@@ -1,0 +1,159 @@
+"""A study's state as text for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from synq_tune.study import summary
+from synq_tune.study.lock import holder
+from synq_tune.study.state import Run, StudyState
+
+_METRIC_COLUMNS = (
+    ("top1", "top1 %", ".2f"),
+    ("agreement", "agree %", ".2f"),
+    ("holdout_kl", "kl", ".4f"),
+)
+
+
+def format_status(state: StudyState, folder: Path) -> str:
+    """Everything a user asks of a study: how far it is, its trials, the best, where the model is.
+
+    Args:
+        state: of the study.
+        folder: its folder.
+    """
+    parts = (_head(state, folder), _trials(state), _best(state), _ladder(state), _places(state))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def stage_reached(state: StudyState) -> str:
+    """The last thing that is done, in words."""
+    ended = bool(state.sessions) and state.sessions[-1].get("action") == "finished"
+    reached = (
+        (ended and "best" in state.stages, "finished"),
+        ("best" in state.stages, "best model exported"),
+        ("ladder" in state.stages, "ladder measured"),
+        (bool(state.of_kind("confirm")), "confirming the finalists"),
+        (bool(state.of_kind("search")), "searching"),
+        ("dataset" in state.stages, "synthetic dataset ready"),
+        ("teacher" in state.stages, "teacher loaded"),
+    )
+    return next((words for is_reached, words in reached if is_reached), "not started")
+
+
+def _head(state: StudyState, folder: Path) -> str:
+    driver = holder(folder)
+    driven = f"process {driver.pid} on {driver.host}" if driver else "nobody (resume to continue)"
+    rows = {
+        "study": f"{folder.resolve().name} (space {state.spec.name})",
+        "folder": str(folder.resolve()),
+        "stage": stage_reached(state),
+        "driver": "" if stage_reached(state) == "finished" and not driver else driven,
+        "trials": _counts(state),
+        "dataset": _dataset(state),
+        "metric": f"{summary.resolve_metric(state)} (higher is better)",
+    }
+    return "\n".join(f"{name:<8} {text}" for name, text in rows.items() if text)
+
+
+def _counts(state: StudyState) -> str:
+    numbers = {name: count for name, count in summary.counts(state).items() if count}
+    total = f"{sum(numbers.values())} of {state.spec.study.num_trials}"
+    shown = ", ".join(f"{count} {name}" for name, count in numbers.items())
+    return f"{total}: {shown}" if shown else total
+
+
+def _dataset(state: StudyState) -> str:
+    data = state.stages.get("dataset")
+    if data is None:
+        return ""
+    sha256 = str(data.get("sha256"))[:12]
+    return f"{data.get('num_images')} images by {data.get('method')}, {sha256}, {data.get('path')}"
+
+
+def _trials(state: StudyState) -> str:
+    searched = sorted(state.of_kind("search"), key=lambda run: run.number or 0)
+    runs = [*searched, *state.of_kind("confirm")]
+    if not runs:
+        return ""
+    columns = [c for c in _METRIC_COLUMNS if any(c[0] in run.metrics for run in runs)]
+    header = ["trial", "state", *(title for _, title, _ in columns), "epochs", "seconds", "params"]
+    return _table(header, [_trial(run, columns) for run in runs], left=("trial", "state", "params"))
+
+
+def _trial(run: Run, columns: Sequence[tuple[str, str, str]]) -> list[str]:
+    metrics = [_number(run.metrics.get(name), form) for name, _, form in columns]
+    name = str(run.number) if run.kind == "search" else run.key
+    # A confirm run has the configuration of the trial it repeats.
+    tail = _params(run.params) if run.kind == "search" else ""
+    if run.error:
+        tail += f"  [{summary.redact_uri(' '.join(run.error.split()))[:100]}]"
+    return [name, run.state, *metrics, str(run.epochs_run), f"{run.seconds:.1f}", tail]
+
+
+def _best(state: StudyState) -> str:
+    best = summary.best(state)
+    if best is None:
+        return ""
+    columns = [c for c in _METRIC_COLUMNS if c[0] in best["metrics"]]
+    measured = ", ".join(f"{name} {best['metrics'][name]:{form}}" for name, _, form in columns)
+    export = best["export_dir"] or "not exported yet"
+    lines = (f"best     trial {best['number']}: {measured}", f"         {_params(best['params'])}")
+    return "\n".join([*lines, f"model    {export}"])
+
+
+def _ladder(state: StudyState) -> str:
+    rungs = summary.ladder(state)
+    if not rungs:
+        return ""
+    header = ["ladder", "top1 %", "95 % interval", "agree %"]
+    return _measured_on(rungs) + _table(header, [_rung(r) for r in rungs], left=("ladder",))
+
+
+def _measured_on(rungs: list[dict[str, Any]]) -> str:
+    """How many images decided and how many measured; the two never overlap."""
+    chosen, measured = rungs[-1].get("chosen_on"), rungs[-1].get("num_images")
+    if not measured:
+        return "no labelled images: agreement with the teacher only\n"
+    return f"chosen on {chosen}, measured on {measured} images\n"
+
+
+def _rung(rung: dict[str, Any]) -> list[str]:
+    low, high = rung.get("low"), rung.get("high")
+    interval = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
+    return [
+        str(rung["name"]),
+        _number(rung.get("top1"), ".2f"),
+        interval,
+        _number(rung.get("agreement"), ".2f"),
+    ]
+
+
+def _places(state: StudyState) -> str:
+    uri = summary.tracking_uri(state)
+    return f"mlflow   {uri}" if uri else ""
+
+
+def _params(params: dict[str, Any]) -> str:
+    return " ".join(
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in params.items()
+    )
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def _table(header: list[str], rows: list[list[str]], left: Sequence[str]) -> str:
+    """Columns as wide as their widest cell; numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    aligns = ["<" if title in left else ">" for title in header]
+    lines = [
+        "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, aligns, widths, strict=True))
+        for row in [header, *rows]
+    ]
+    return "\n".join(line.rstrip() for line in lines)

@@ -1,0 +1,190 @@
+"""What a study has found so far: the choice of the best run, and `summary.json`."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+from synq_tune import store
+from synq_tune.config import FORMAT
+from synq_tune.study.redact import redact_uri
+from synq_tune.study.state import Run, RunState, StudyState
+
+SUMMARY_NAME = "summary.json"
+
+
+def resolve_metric(state: StudyState) -> str:
+    """`top1` or `agreement`: what the driver recorded, else what the spec asks for."""
+    if "metric" in state.stages:
+        return state.stages["metric"]["metric"]
+    study = state.spec.study
+    if study.metric != "auto":
+        return study.metric
+    return "agreement" if study.val_data is None else "top1"
+
+
+def value_of(run: Run, metric: str) -> float | None:
+    """The metric of the last evaluated epoch; None if it was not measured."""
+    return run.metrics.get(metric)
+
+
+def score(run: Run, metric: str) -> tuple[float, float, float]:
+    """What runs are sorted by, the largest being the best; a metric not measured is the worst.
+
+    Equal agreement goes to the lower `holdout_kl`; whatever is still equal to the earlier trial.
+    """
+    return _score([run], metric)
+
+
+def _score(runs: list[Run], metric: str) -> tuple[float, float, float]:
+    """Score of the mean of several runs of one configuration."""
+    kl = _mean([run.metrics.get("holdout_kl", math.inf) for run in runs])
+    value = _mean([run.metrics.get(metric, -math.inf) for run in runs])
+    return value, -kl if metric == "agreement" else 0.0, -(runs[0].number or 0)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def finalists(state: StudyState, top: int) -> list[Run]:
+    """The best `top` completed search runs, the best first."""
+    metric = resolve_metric(state)
+    candidates = [run for run in state.of_kind("search") if _is_candidate(run, metric)]
+    return sorted(candidates, key=lambda run: score(run, metric), reverse=True)[:top]
+
+
+def _is_candidate(run: Run, metric: str) -> bool:
+    return run.state == "completed" and value_of(run, metric) is not None
+
+
+def confirmations(state: StudyState) -> dict[int, list[Run]]:
+    """Confirm runs by the number of the search trial they repeat."""
+    repeats: dict[int, list[Run]] = defaultdict(list)
+    for run in state.of_kind("confirm"):
+        assert run.number is not None
+        repeats[run.number].append(run)
+    return dict(repeats)
+
+
+def best_run(state: StudyState) -> Run | None:
+    """The search run to export; None while none has completed.
+
+    Among the finalists whose confirm runs are all over, the best mean of the original and its
+    completed repeats; before there are any, the best completed run.
+    """
+    metric = resolve_metric(state)
+    ranked = finalists(state, top=len(state.runs))
+    confirmed = _confirmed(state, ranked, metric)
+    if confirmed:
+        return max(confirmed, key=lambda group: _score(group, metric))[0]
+    return next(iter(ranked), None)
+
+
+def _confirmed(state: StudyState, ranked: list[Run], metric: str) -> list[list[Run]]:
+    """Each run whose repeats are all over, followed by those of them that completed."""
+    confirm, repeats = state.spec.study.confirm, confirmations(state)
+    expected = max(1, confirm.seeds - 1 if confirm else 1)
+    groups = [[run, *repeats.get(run.number or 0, [])] for run in ranked]
+    over = [g for g in groups if len(g) > expected and all(run.is_final for run in g)]
+    return [[run for run in group if _is_candidate(run, metric)] for group in over]
+
+
+def summarize(state: StudyState, study_dir: Path) -> dict[str, Any]:
+    """The whole of `summary.json`.
+
+    Args:
+        state: of the study.
+        study_dir: its folder.
+    """
+    trials = sorted(state.of_kind("search"), key=lambda run: run.number or 0)
+    return {
+        "format": FORMAT,
+        "study": study_dir.resolve().name,
+        "space": state.spec.name,
+        "metric": resolve_metric(state),
+        "mode": "max",
+        "seed": state.spec.study.seed,
+        "teacher": _teacher(state),
+        "dataset": _picked(state, "dataset", ("path", "sha256", "num_images", "method")),
+        "trials": [_trial(run) for run in trials],
+        "counts": counts(state),
+        "confirm": [_confirm(run) for run in state.of_kind("confirm")],
+        "ladder": ladder(state),
+        "best": best(state),
+        "tracking_uri": tracking_uri(state),
+    }
+
+
+def write_summary(state: StudyState, folder: Path) -> None:
+    """Rewrite `summary.json` in the study's folder, atomically."""
+    store.write_json(folder / SUMMARY_NAME, summarize(state, folder))
+
+
+def counts(state: StudyState) -> dict[str, int]:
+    """Number of search trials in each state."""
+    states = [run.state for run in state.of_kind("search")]
+    return {name: states.count(name) for name in get_args(RunState)}
+
+
+def ladder(state: StudyState) -> list[dict[str, Any]]:
+    """The rungs of the final table: {name, top1, low, high, num_images, agreement}."""
+    data: Any = state.stages.get("ladder", [])
+    return data["rungs"] if isinstance(data, dict) else data
+
+
+def best(state: StudyState) -> dict[str, Any] | None:
+    """The exported run, or the best so far while none of its number is exported."""
+    run = best_run(state)
+    exported = _picked(state, "best", ("number", "params", "metrics", "export_dir"))
+    if exported is not None and (run is None or exported["number"] == run.number):
+        return exported
+    if run is None:
+        return None
+    return {"number": run.number, "params": run.params, "metrics": run.metrics, "export_dir": None}
+
+
+def tracking_uri(state: StudyState) -> str | None:
+    """Where MLflow's copy is, without credentials."""
+    uri = state.stages.get("tracking", {}).get("uri")
+    return redact_uri(uri) if uri else None
+
+
+def _teacher(state: StudyState) -> dict[str, Any]:
+    data = state.stages.get("teacher", {})
+    name = data.get("name") or state.spec.teacher.model
+    return {"name": name, "fingerprint": data.get("fingerprint"), "top1": data.get("top1")}
+
+
+def _picked(state: StudyState, stage: str, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """The given keys of a stage's data; None before the stage."""
+    data = state.stages.get(stage)
+    return None if data is None else {key: data.get(key) for key in keys}
+
+
+def _trial(run: Run) -> dict[str, Any]:
+    return {
+        "number": run.number,
+        "state": run.state,
+        "params": run.params,
+        "metrics": run.metrics,
+        "epochs_run": run.epochs_run,
+        "started_at": iso_time(run.started_at),
+        "finished_at": iso_time(run.finished_at),
+        "seconds": run.seconds,
+        "error": redact_uri(run.error) if run.error else None,
+    }
+
+
+def _confirm(run: Run) -> dict[str, Any]:
+    return {key: getattr(run, key) for key in ("key", "number", "seed", "state", "metrics")}
+
+
+def iso_time(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC of seconds since the epoch."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

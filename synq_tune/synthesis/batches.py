@@ -1,0 +1,113 @@
+"""Divide a dataset into batches and optimise one after the other, each resumable."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from synq_tune.config import Synthesis
+from synq_tune.errors import NonFiniteLossError
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.synthesis.method import Draft
+from synq_tune.synthesis.pixels import (
+    Descent,
+    Objective,
+    device_of,
+    gaussian_pixels,
+    optimize_pixels,
+    seeded,
+)
+from synq_tune.synthesis.shards import Shard, load_or_make
+
+Look = Callable[[Tensor, torch.Generator], Tensor]
+"""(images, the batch's generator) → what the teacher is shown in this iteration."""
+
+
+def batch_sizes(count: int, batch_size: int) -> list[int]:
+    """Sizes of the fewest batches of at most `batch_size`, as even as possible.
+
+    Even ones because the statistics of a last batch of a few images say little.
+    """
+    number = -(-count // batch_size)
+    small, larger = divmod(count, number)
+    return [small + 1] * larger + [small] * (number - larger)
+
+
+def progress_bar(total: int, stage: str, show: bool) -> tqdm:
+    """A bar over iterations on standard error, with the time left."""
+    return tqdm(total=total, desc=stage, unit="it", file=sys.stderr, disable=not show)
+
+
+def advance(bar: tqdm, loss: float) -> None:
+    """Show one more iteration and its loss."""
+    bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
+    bar.update()
+
+
+def optimize_batches(
+    teacher: LoadedTeacher,
+    config: Synthesis,
+    folder: Path,
+    objective_of: Callable[[Tensor], Objective],
+    look: Look = lambda images, generator: images,
+    show: bool = True,
+) -> Draft:
+    """All images and labels, from Gaussian noise and uniform random labels.
+
+    Args:
+        teacher: frozen.
+        config: counts, seed and learning rate.
+        folder: finished batches are kept here and not made twice.
+        objective_of: labels (N,) on the teacher's device → the batch's objective.
+        look: what the teacher is shown.
+        show: draw a progress bar.
+    """
+    sizes = batch_sizes(config.num_images + config.num_holdout, config.batch_size)
+    shards = []
+    with progress_bar(len(sizes) * config.iterations, "images", show) as bar:
+        for number, size in enumerate(sizes):
+            make = partial(_make_batch, teacher, config, number, size, objective_of, look, bar)
+            shards.append(load_or_make(folder, f"images-{number:05d}", make))
+            bar.update((number + 1) * config.iterations - bar.n)  # a batch of an earlier run
+    return _assemble(shards)
+
+
+def _make_batch(
+    teacher: LoadedTeacher,
+    config: Synthesis,
+    number: int,
+    size: int,
+    objective_of: Callable[[Tensor], Objective],
+    look: Look,
+    bar: tqdm,
+) -> Shard:
+    generator = seeded(config.seed, "images", number)
+    labels = torch.randint(teacher.num_classes, (size,), generator=generator)
+    pixels, loss = optimize_pixels(
+        teacher,
+        gaussian_pixels(teacher, size, generator),
+        objective_of(labels.to(device_of(teacher))),
+        Descent(config.iterations, config.lr, config.lr_patience, config.min_lr),
+        partial(look, generator=generator),
+        partial(advance, bar),
+    )
+    return Shard({"images": _to_half(pixels), "labels": labels}, loss)
+
+
+def _to_half(pixels: Tensor) -> Tensor:
+    images = pixels.half().cpu()
+    if not images.isfinite().all():
+        raise NonFiniteLossError("synthesis left pixels that are not finite in float16.")
+    return images
+
+
+def _assemble(shards: list[Shard]) -> Draft:
+    images = torch.cat([shard.tensors["images"] for shard in shards])
+    labels = torch.cat([shard.tensors["labels"] for shard in shards])
+    return Draft(images, labels, {"losses": [shard.loss for shard in shards]})

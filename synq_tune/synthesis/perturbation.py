@@ -1,0 +1,59 @@
+"""The difficulty perturbation, SynQ's third stage: one step that makes images harder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synq_tune.config import Bits
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.synthesis.pixels import device_of
+
+
+def perturb(
+    teacher: LoadedTeacher,
+    images: Tensor,
+    bits: Bits,
+    quantizer: str,
+    epsilon: float,
+    batch_size: int,
+) -> Tensor:
+    """x + ε · sign(∇_x KL(teacher(x) ‖ student(x))) against the rounded-to-nearest student.
+
+    Args:
+        teacher: stays unchanged.
+        images: (N, C, H, W), the training part; the student is calibrated on them.
+        bits: of the student.
+        quantizer: of the student.
+        epsilon: step in normalised pixels, ≥ 0.
+        batch_size: images at a time.
+
+    Returns:
+        (N, C, H, W) float16 on the CPU.
+    """
+    device = device_of(teacher)
+    parts = images.split(batch_size)
+    student = quantize_student(teacher, bits, quantizer)
+    calibrate(student, (part.to(device).float() for part in parts))
+    student.requires_grad_(False)
+    harder = [_step(teacher, student, part.to(device).float(), epsilon) for part in parts]
+    return torch.cat([part.half().cpu() for part in harder])
+
+
+def _step(
+    teacher: Callable[[Tensor], Tensor],
+    student: Callable[[Tensor], Tensor],
+    images: Tensor,
+    epsilon: float,
+) -> Tensor:
+    """One signed step on a batch; the gradient flows through both networks."""
+    images = images.detach().requires_grad_(True)
+    teacher_log, student_log = (net(images).log_softmax(1) for net in (teacher, student))
+    # The sum keeps each image's gradient independent of the batch; the sign ignores scale.
+    divergence = F.kl_div(student_log, teacher_log, reduction="sum", log_target=True)
+    (gradient,) = torch.autograd.grad(divergence, images)
+    return images.detach() + epsilon * gradient.sign()

@@ -1,0 +1,181 @@
+"""One trial: quantize → calibrate → finetune → evaluate. Knows neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, fx
+
+from synq_tune.config import FineTune, StudySpec
+from synq_tune.data.labelled import LabelledImages, load_labelled
+from synq_tune.data.split import split_halves, stratified_subset
+from synq_tune.data.synthetic import SyntheticDataset, load_dataset
+from synq_tune.errors import InputError
+from synq_tune.evaluation import Probes, make_probes, top1
+from synq_tune.finetune.loop import EpochMetrics, finetune
+from synq_tune.finetune.source import ViewSource
+from synq_tune.finetune.views import load_views
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import calibrate, quantize_student
+
+REDUCTION_FACTOR = 3
+"""ASHA keeps the best third at each rung."""
+
+_SPLIT_SEED = 0
+"""The halves of labelled data never depend on the study's seed: tables of studies compare."""
+
+
+def grace_epochs(epochs: int) -> int:
+    """First rung: a ninth of the epochs, so that the rungs are about 1/9 and 1/3."""
+    return max(1, math.ceil(epochs / REDUCTION_FACTOR**2))
+
+
+def is_evaluated(spec: StudySpec, epochs: int) -> Callable[[int], bool]:
+    """Which epochs (from 1) are evaluated: every n-th, or ASHA's rungs and the last."""
+    every = spec.study.eval_every
+    if every != "auto":
+        return lambda epoch: epoch % every == 0 or epoch == epochs
+    grace = grace_epochs(epochs)
+    rungs = {grace, grace * REDUCTION_FACTOR, epochs}
+    return rungs.__contains__
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What all trials of a study share on one node."""
+
+    spec: StudySpec
+    teacher: LoadedTeacher
+    dataset: SyntheticDataset
+    probes: Probes
+    choose: LabelledImages | None
+    """The labelled half that may decide; None without `val_data`."""
+    report: LabelledImages | None
+    """The labelled half that only reports."""
+    store: Path
+    device: torch.device
+    _subsets: dict[int, LabelledImages] = field(default_factory=dict)
+
+    def evaluate(self, student: Callable[[Tensor], Tensor], is_last: bool) -> dict[str, float]:
+        """Accuracies of a student: all choosing images at the last epoch, `eval_images` before."""
+        metrics = self.probes.compare(student, self.device)
+        if self.choose is not None:
+            data = self.choose if is_last else self._subset(self.spec.study.eval_images)
+            metrics["top1"] = top1(student, data, self.teacher.preprocessing, self.device)
+        return metrics
+
+    def is_partial(self, is_last: bool) -> bool:
+        """Whether `evaluate` measures top1 on a subset of the choosing images."""
+        count = self.spec.study.eval_images
+        return not is_last and self.choose is not None and count < len(self.choose)
+
+    def _subset(self, count: int) -> LabelledImages:
+        if count not in self._subsets:
+            self._subsets[count] = stratified_subset(self.choose, count, _SPLIT_SEED)
+        return self._subsets[count]
+
+
+def choose_device() -> torch.device:
+    """The GPU Ray gave this process, or the first; else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_halves(
+    spec: StudySpec, teacher: LoadedTeacher
+) -> tuple[LabelledImages, LabelledImages] | tuple[None, None]:
+    """The labelled images, split into a choosing and a reporting half; Nones without any.
+
+    Raises:
+        InputError: there are too few images, or the data does not fit the teacher.
+    """
+    if spec.study.val_data is None:
+        return None, None
+    data = load_labelled(spec.study.val_data, teacher.preprocessing, teacher.num_classes)
+    if len(data) < 2 * teacher.num_classes:
+        raise InputError(
+            f"val_data: `at least two images per class` must hold, but got {len(data)} images for "
+            f"{teacher.num_classes} classes in {spec.study.val_data}."
+        )
+    return split_halves(data, _SPLIT_SEED)
+
+
+def load_assets(spec: StudySpec, dataset_path: Path, store: Path, device: torch.device) -> Assets:
+    """Load what a trial needs from a finished dataset."""
+    teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
+    dataset = load_dataset(dataset_path)
+    choose, report = load_halves(spec, teacher)
+    probes = make_probes(teacher, dataset)
+    return Assets(spec, teacher, dataset, probes, choose, report, store, device)
+
+
+def all_images(assets: Assets) -> Tensor:
+    """All evaluation and hold-out images (N, C, H, W), normalised."""
+    halves = [half for half in (assets.choose, assets.report) if half is not None]
+    real = [assets.teacher.preprocessing.normalize(half.images) for half in halves]
+    return torch.cat([*real, assets.dataset.holdout_images.float()])
+
+
+class Trial:
+    """One configuration, from a fresh quantized copy of the teacher to its last evaluation."""
+
+    def __init__(
+        self,
+        assets: Assets,
+        config: FineTune,
+        seed: int,
+        calibrate_on: Literal["synthetic", "noise"] = "synthetic",
+    ) -> None:
+        """Nothing runs yet; `student` exists once `run` has yielded.
+
+        Args:
+            config: the trial's training settings; 0 epochs is calibration only.
+            seed: orders the batches.
+            calibrate_on: the dataset, or standard normal noise of the same shape.
+        """
+        self.assets, self.config, self.seed = assets, config, seed
+        self.calibrate_on = calibrate_on
+        self.student: fx.GraphModule | None = None
+
+    def run(self) -> Iterator[EpochMetrics]:
+        """Yield each evaluated epoch with losses and accuracies (percent).
+
+        Raises:
+            NonFiniteLossError: the trial diverged.
+        """
+        assets, config = self.assets, self.config
+        torch.manual_seed(self.seed)
+        self.student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
+        source = self._source()
+        calibrate(self.student, self._calibration_batches(source))
+        if config.epochs == 0:
+            yield EpochMetrics(0, {}, assets.evaluate(self.student, is_last=True))
+            return
+        evaluated = is_evaluated(assets.spec, config.epochs)
+        for row in finetune(self.student, source, config, evaluated, assets.teacher.graph):
+            is_last = row.epoch == config.epochs
+            row.metrics = assets.evaluate(self.student, is_last)
+            yield row
+
+    def _source(self) -> ViewSource:
+        assets = self.assets
+        views = load_views(assets.teacher, assets.dataset, self.config, assets.store)
+        dataset = assets.dataset
+        return ViewSource(
+            dataset.train_images, dataset.train_labels, views, self.config, self.seed,
+            assets.device,
+        )  # fmt: skip
+
+    def _calibration_batches(self, source: ViewSource) -> Iterator[Tensor]:
+        if self.calibrate_on == "synthetic":
+            yield from source.calibration_batches()
+            return
+        generator = torch.Generator().manual_seed(self.seed)
+        shape = self.assets.teacher.preprocessing.shape
+        for _ in range(self.config.calibration_batches):
+            noise = torch.randn(self.config.batch_size, *shape, generator=generator)
+            yield noise.to(self.assets.device)

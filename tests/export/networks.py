@@ -1,0 +1,101 @@
+"""Networks of the export tests, built by name so that a packed file can rebuild them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torchvision import models
+
+from synq_tune.config import Bits, Teacher
+from synq_tune.models.graph import trace
+from synq_tune.models.preprocessing import Preprocessing
+from synq_tune.models.taps import insert_taps
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import calibrate, quantize_student
+
+PLACE = "python:tests.export.networks"
+
+
+def resnet18() -> nn.Module:
+    """torchvision's; each block calls one ReLU module twice."""
+    return models.resnet18(num_classes=20)
+
+
+def mobilenet_v2() -> nn.Module:
+    """torchvision's with fewer blocks: depthwise channels whose weights all have one sign, ReLU6."""
+    blocks = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
+    return _with_statistics(
+        models.mobilenet_v2(num_classes=20, inverted_residual_setting=blocks), (3, 64, 64)
+    )
+
+
+def silu_net() -> nn.Module:
+    """Activations below zero, so that zero points of activations are not at the end."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3),
+        nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5),
+    )  # fmt: skip
+
+
+def plain_net() -> nn.Module:
+    """Convolutions and hidden linear layers with biases and no BatchNorm, as in VGG."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 5),
+    )  # fmt: skip
+
+
+def one_sided_net() -> nn.Module:
+    """Layers whose weights lie ever further from zero."""
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)
+    )
+    with torch.no_grad():
+        for layer, offset in ((net[2], 0.3), (net[5], 5.0)):
+            layer.weight.abs_().add_(offset)
+    return net
+
+
+def _with_statistics(net: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """Give BatchNorm the statistics of noise: without them a deep network's signal dies out."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        net.train()(torch.randn(16, *shape))
+    return net.eval()
+
+
+def teacher(name: str, shape: tuple[int, int, int] = (3, 8, 8)) -> LoadedTeacher:
+    """A loaded teacher with random weights around a function of this module, or a bundled one."""
+    torch.manual_seed(0)
+    if name not in globals():
+        return load_teacher(Teacher(model=name, channels=1))
+    graph = trace(globals()[name]().eval().requires_grad_(False), shape)
+    insert_taps(graph)
+    output = next(node for node in graph.graph.nodes if node.op == "output")
+    preprocessing = Preprocessing(*shape[1:], shape[0], (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    classes = output.args[0].meta["shape"][1]
+    config = Teacher(model=f"{PLACE}:{name}", class_names=tuple(f"c{i}" for i in range(classes)))
+    return LoadedTeacher(config, graph, preprocessing, classes, "0" * 64)
+
+
+def student(
+    teacher: LoadedTeacher, quantizer: str, bits: int, **options: Any
+) -> tuple[fx.GraphModule, Tensor]:
+    """A calibrated student and normalised images it was not calibrated on."""
+    student = quantize_student(teacher, Bits(weights=bits, activations=bits, **options), quantizer)
+    images = torch.randn(64, *teacher.preprocessing.shape)
+    calibrate(student, [images[:32]])
+    return student, images[32:]
+
+
+def cut(path: Path, share: float) -> Path:
+    """A copy of a file that ends early."""
+    data = path.read_bytes()
+    short = path.with_name(f"cut_{path.name}")
+    short.write_bytes(data[: int(len(data) * share)])
+    return short

@@ -1,0 +1,93 @@
+"""Packed files: rebuilt exactly, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from synq_tune.config import Bits
+from synq_tune.errors import InputError
+from synq_tune.export.metadata import describe
+from synq_tune.export.packed import load_packed, packed_bytes, write_packed
+from synq_tune.quantization.frozen import StandaloneModel, freeze
+from tests.export import networks
+from tests.export.conftest import Exported
+
+Export = Callable[..., Exported]
+
+
+def _write(path: Path, network: str, quantizer: str, bits: int) -> tuple[StandaloneModel, str]:
+    teacher = networks.teacher(network)
+    student, _ = networks.student(teacher, quantizer, bits)
+    model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
+    write_packed(model, describe(teacher, Bits(weights=bits, activations=bits), quantizer), path)
+    return model, teacher.config.model
+
+
+@pytest.mark.parametrize("quantizer", ["minmax", "lsq"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("network", ["digits_resnet26", "silu_net", "one_sided_net"])
+def test_round_trip_is_exact(tmp_path: Path, network: str, quantizer: str, bits: int) -> None:
+    """The rebuilt module gives the same bits, whatever the width."""
+    path = tmp_path / "m.safetensors"
+    model, name = _write(path, network, quantizer, bits)
+    images = torch.rand(8, *model.preprocessing.shape)
+    with torch.no_grad():
+        assert torch.equal(load_packed(path, name)(images), model(images))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 8])
+def test_digits_file_has_little_overhead(tmp_path: Path, bits: int) -> None:
+    """Header and all, the bundled network stays within a tenth of codes, grids and floats."""
+    path = tmp_path / "m.safetensors"
+    model, _ = _write(path, "digits_resnet26", "lsq", bits)
+    assert path.stat().st_size <= 1.1 * packed_bytes(model.frozen)
+
+
+def test_same_student_same_bytes(tmp_path: Path) -> None:
+    """Nothing in the file depends on when it was written."""
+    _write(tmp_path / "a", "plain_net", "minmax", 3)
+    _write(tmp_path / "b", "plain_net", "minmax", 3)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_own_code_runs_only_when_named(tmp_path: Path) -> None:
+    """A file that names Python code is refused until the user names the same code."""
+    path = tmp_path / "m.safetensors"
+    _write(path, "plain_net", "minmax", 3)
+    with pytest.raises(InputError, match="--python-model python:tests.export.networks:plain_net"):
+        load_packed(path)
+
+
+def _rewrite(path: Path, change: Callable[[dict, dict], None]) -> None:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(metadata, tensors)
+    save_file(tensors, path, metadata)
+
+
+def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
+    """The SHA-256 in the header covers tensors and metadata."""
+    path = tmp_path / "m.safetensors"
+    _write(path, "digits_resnet26", "minmax", 3)
+    _rewrite(path, lambda metadata, tensors: tensors["codes"][:1].add_(1))
+    with pytest.raises(InputError, match="SHA-256"):
+        load_packed(path)
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    """A library that builds something else under the same name is named as the reason."""
+    path = tmp_path / "m.safetensors"
+    teacher = networks.teacher("digits_resnet26")
+    student, _ = networks.student(teacher, "minmax", 3)
+    model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
+    metadata = describe(teacher, Bits(weights=3, activations=3), "minmax")
+    write_packed(model, {**metadata, "num_classes": 7}, path)
+    with pytest.raises(InputError, match="builds the exported network"):
+        load_packed(path)

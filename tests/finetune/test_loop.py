@@ -1,0 +1,197 @@
+"""The training loop on the digits teacher and a small synthetic dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from synq_tune.config import Bits, FineTune, Teacher
+from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.errors import NonFiniteLossError
+from synq_tune.finetune.loop import EpochMetrics, finetune, lr_factor
+from synq_tune.finetune.source import ViewSource
+from synq_tune.finetune.views import load_views, make_views, view_pixels
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.recipes.merge import load_space, recipe_names
+
+SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False}
+
+
+@pytest.fixture(scope="module")
+def teacher() -> LoadedTeacher:
+    return load_teacher(Teacher(model="digits_resnet26", channels=1))
+
+
+@pytest.fixture(scope="module")
+def dataset() -> SyntheticDataset:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(96, 1, 8, 8, generator=generator).half()
+    labels = torch.randint(0, 10, (96,), generator=generator)
+    return SyntheticDataset(images, labels, 32, "noise", "0" * 32, "0" * 64, Path("none"), {})
+
+
+def _train(
+    teacher: LoadedTeacher,
+    dataset: SyntheticDataset,
+    config: FineTune,
+    quantizer: str = "minmax",
+    seed: int = 0,
+) -> tuple[list[EpochMetrics], dict[str, torch.Tensor]]:
+    views = make_views(teacher, dataset, config)
+    source = ViewSource(dataset.train_images, dataset.train_labels, views, config, seed)
+    student = quantize_student(teacher, Bits(weights=3, activations=3), quantizer)
+    calibrate(student, source.calibration_batches())
+    rows = list(finetune(student, source, config, teacher=teacher.graph))
+    return rows, student.state_dict()
+
+
+@pytest.mark.parametrize("quantizer", ["minmax", "lsq"])
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_training_lowers_the_loss(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, recipe: str, quantizer: str
+) -> None:
+    """Every recipe with every quantizer learns from the teacher."""
+    finetune_ = load_space("digits_w3a3", [f"recipe={recipe}"]).finetune
+    config = finetune_.model_copy(update={**SMALL, "epochs": 6, "steps_per_epoch": 4, "lr": 1e-3})
+    if recipe == "synq_code":
+        config = config.model_copy(update={"lr": 1e-6})
+    rows, _ = _train(teacher, dataset, config, quantizer)
+    assert [row.epoch for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[-1].losses["total"] < rows[0].losses["total"]
+    parts = sum(v for k, v in rows[0].losses.items() if k != "total")
+    assert rows[0].losses["total"] == pytest.approx(parts, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent"),
+    [
+        ({"lambda_cam": 0}, "cam"),
+        ({"lambda_ce": 0}, "ce"),
+        ({"feature_weight": 0}, "feature"),
+        ({"perturbation_weight": 0}, "perturbed"),
+    ],
+    ids=lambda v: str(v),
+)
+def test_each_idea_can_be_switched_off(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, changes: dict[str, float], absent: str
+) -> None:
+    """A weight of zero takes its loss out of the step."""
+    everything = {"feature_weight": 1.0, "perturbation_weight": 1.0, "epochs": 1}
+    config = FineTune(**{**SMALL, **everything})
+    assert absent in _train(teacher, dataset, config)[0][0].losses
+    config = FineTune(**{**SMALL, **everything, **changes})
+    assert absent not in _train(teacher, dataset, config)[0][0].losses
+
+
+def test_the_same_seed_gives_the_same_student(
+    teacher: LoadedTeacher, dataset: SyntheticDataset
+) -> None:
+    """A trial is a function of its configuration and seed."""
+    config = FineTune(**SMALL)
+    first, again = _train(teacher, dataset, config), _train(teacher, dataset, config)
+    other = _train(teacher, dataset, config, seed=1)
+    assert [r.losses for r in first[0]] == [r.losses for r in again[0]]
+    assert all(torch.equal(v, again[1][k]) for k, v in first[1].items())
+    assert not torch.equal(first[1]["conv1.weight"], other[1]["conv1.weight"])
+
+
+def test_batchnorm_statistics_never_move(teacher: LoadedTeacher, dataset: SyntheticDataset) -> None:
+    """Teacher and student stay in evaluation mode; only the affine parameters learn."""
+    _, state = _train(teacher, dataset, FineTune(**SMALL))
+    own = teacher.graph.state_dict()
+    assert torch.equal(state["bn1.running_mean"], own["bn1.running_mean"])
+    assert not torch.equal(state["bn1.weight"], own["bn1.weight"])
+
+
+def test_a_diverging_run_names_loss_epoch_and_step(
+    teacher: LoadedTeacher, dataset: SyntheticDataset
+) -> None:
+    """NaN is never replaced or swallowed."""
+    config = FineTune(**{**SMALL, "lr": 1e12, "grad_clip": None, "epochs": 5})
+    with pytest.raises(NonFiniteLossError, match=r"loss is (nan|inf) at epoch \d, step \d"):
+        _train(teacher, dataset, config)
+
+
+def test_only_asked_epochs_are_yielded(teacher: LoadedTeacher, dataset: SyntheticDataset) -> None:
+    """Rungs and the last epoch."""
+    config = FineTune(**{**SMALL, "epochs": 5, "steps_per_epoch": 1})
+    views = make_views(teacher, dataset, config)
+    source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 0)
+    student = quantize_student(teacher, Bits(weights=4, activations=4), "minmax")
+    calibrate(student, source.calibration_batches())
+    rows = finetune(student, source, config, is_evaluated={2}.__contains__)
+    assert [row.epoch for row in rows] == [2, 5]
+
+
+def test_an_epoch_sees_every_image_once(teacher: LoadedTeacher, dataset: SyntheticDataset) -> None:
+    """In a seeded order that changes from epoch to epoch; `steps_per_epoch` overrides."""
+    config = FineTune(**{**SMALL, "batch_size": 24, "crop_scale": None, "d0": None})
+    views = make_views(teacher, dataset, config)
+    source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 0)
+    batches = list(source.batches(0))
+    assert [len(b.labels) for b in batches] == [24, 24, 16]
+    images = torch.cat([b.images for b in batches])
+    own = dataset.train_images.float()
+    key = (0, 3, 3)
+    assert torch.equal(images[:, *key].sort().values, own[:, *key].sort().values)
+    assert not torch.equal(images, torch.cat([b.images for b in source.batches(1)]))
+    longer = ViewSource(
+        dataset.train_images, dataset.train_labels, views,
+        config.model_copy(update={"steps_per_epoch": 7}), 0,
+    )  # fmt: skip
+    assert len(list(longer.batches(0))) == 7
+
+
+def test_views_are_what_the_teacher_sees(teacher: LoadedTeacher, dataset: SyntheticDataset) -> None:
+    """Stored logits are those of the remade pixels, to float16; difficulty fits the labels."""
+    config = FineTune(**{**SMALL, "d0": 4.0})
+    views = make_views(teacher, dataset, config)
+    pixels = view_pixels(dataset.train_images, views.boxes[1], views.flips[1], config)
+    logits = teacher(pixels)
+    torch.testing.assert_close(views.logits[1].float(), logits, rtol=1e-2, atol=2e-2)
+    p = logits.softmax(1).gather(1, dataset.train_labels[:, None])[:, 0]
+    torch.testing.assert_close(views.difficulty[1], 1 - p, rtol=1e-2, atol=1e-2)
+    assert set(views.saliency) == {"cam", "gradcam", "gradcam++"}
+    assert views.saliency["gradcam"].shape == (2, 64, 4, 4)
+
+
+def test_views_are_made_once(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, tmp_path: Path
+) -> None:
+    """The second trial with the same D0 and crops reads what the first one stored."""
+    config = FineTune(**SMALL)
+    first = load_views(teacher, dataset, config, tmp_path)
+    (file,) = (tmp_path / "views").glob("*.safetensors")
+    stamp = file.stat().st_mtime_ns
+    again = load_views(teacher, dataset, config.model_copy(update={"lr": 0.5}), tmp_path)
+    assert file.stat().st_mtime_ns == stamp
+    assert torch.equal(first.logits, again.logits)
+    load_views(teacher, dataset, config.model_copy(update={"d0": 3.0}), tmp_path)
+    assert len(list((tmp_path / "views").glob("*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"schedule": "constant"}, [1, 1, 1]),
+        ({"schedule": "cosine"}, [1, 0.5, 0]),
+        ({"schedule": "exponential", "final_lr_factor": 0.01}, [1, 0.1, 0.01]),
+        ({"schedule": "multistep", "milestones": (5, 10)}, [1, 0.1, 0.01]),
+    ],
+    ids=lambda v: v.get("schedule") if isinstance(v, dict) else "",
+)
+def test_learning_rate_schedules(settings: dict[str, object], expected: list[float]) -> None:
+    """At the start, in the middle and at the end of ten epochs."""
+    config = FineTune(epochs=10, **settings)
+    factors = [lr_factor(config, epoch, epoch / 10) for epoch in (0, 5, 10)]
+    assert factors == pytest.approx(expected, abs=1e-9)
+
+
+def test_no_hook_survives_training(teacher: LoadedTeacher, dataset: SyntheticDataset) -> None:
+    """The released code leaks two hooks per step."""
+    config = FineTune(**{**SMALL, "feature_weight": 1.0, "perturbation_weight": 1.0})
+    _train(teacher, dataset, config)
+    assert not any(m._forward_hooks for m in teacher.graph.modules())

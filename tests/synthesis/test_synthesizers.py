@@ -1,0 +1,117 @@
+"""What every synthesis method promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from synq_tune.errors import InputError
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.synthesis import SYNTHESIZERS
+from synq_tune.synthesis.run import synthesize
+from tests.helpers import teacher_of
+from tests.synthesis.conftest import MakeSpec
+
+
+def _hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize("method", SYNTHESIZERS)
+def test_dataset_has_its_shape(
+    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    """Training part and hold-out of the asked sizes, finite, labels in range."""
+    dataset, reused = synthesize(teacher, make_spec(method=method), tmp_path, progress=False)
+    assert not reused
+    assert dataset.train_images.shape == (12, 1, 8, 8) and dataset.holdout_images.shape[0] == 4
+    assert dataset.images.dtype == torch.float16 and dataset.images.isfinite().all()
+    assert dataset.labels.shape == (16,) and dataset.labels.dtype == torch.int64
+    assert dataset.labels.min() >= 0 and dataset.labels.max() < 10
+    assert dataset.method == method and dataset.path == tmp_path / "datasets" / dataset.address
+
+
+@pytest.mark.parametrize("method", SYNTHESIZERS)
+def test_dataset_is_seeded(
+    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    """The same settings give the same bits, whatever else drew random numbers before."""
+    first, _ = synthesize(teacher, make_spec(method=method), tmp_path / "a", progress=False)
+    torch.randn(7)
+    again, _ = synthesize(teacher, make_spec(method=method), tmp_path / "b", progress=False)
+    assert (first.address, first.sha256) == (again.address, again.sha256)
+
+
+@pytest.mark.parametrize("method", ["synq", "noise"])
+def test_another_seed_is_another_dataset(
+    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    """Address and images follow the seed."""
+    first, _ = synthesize(teacher, make_spec(method=method), tmp_path, progress=False)
+    other, reused = synthesize(teacher, make_spec(method=method, seed=1), tmp_path, progress=False)
+    assert not reused and first.address != other.address and first.sha256 != other.sha256
+
+
+@pytest.mark.parametrize("method", SYNTHESIZERS)
+def test_teacher_stays_unchanged(
+    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    """No tensor of the teacher changes, no gradient stays in it, and every hook is gone."""
+    before = {k: v.clone() for k, v in teacher.graph.state_dict().items()}
+    hooks = _hooks(teacher.graph)
+    synthesize(teacher, make_spec(method=method), tmp_path, progress=False)
+    after = teacher.graph.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert all(p.grad is None and not p.requires_grad for p in teacher.graph.parameters())
+    assert _hooks(teacher.graph) == hooks and not teacher.graph.training
+
+
+@pytest.mark.parametrize("method", SYNTHESIZERS)
+def test_nothing_is_shown_without_progress(
+    teacher: LoadedTeacher,
+    make_spec: MakeSpec,
+    tmp_path: Path,
+    method: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """`progress=False` is silent on both streams."""
+    synthesize(teacher, make_spec(method=method), tmp_path, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_progress_shows_the_loss(
+    teacher: LoadedTeacher,
+    make_spec: MakeSpec,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The bar on standard error counts every iteration and shows the loss."""
+    synthesize(teacher, make_spec(method="noise"), tmp_path, progress=True)
+    out, err = capfd.readouterr()
+    assert not out and "loss" in err and "9/9" in err
+
+
+@pytest.mark.parametrize("method", ["synq", "noise"])
+def test_a_teacher_without_batchnorm_is_an_error(
+    make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    """Without remembered statistics there is nothing to ask; the message says what works."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    )
+    spec = make_spec(method=method)
+    with pytest.raises(InputError, match="BatchNorm layers.*method=images"):
+        synthesize(teacher_of(model, (1, 8, 8)), spec, tmp_path, progress=False)
+
+
+def test_an_unknown_method_is_an_error(
+    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """Also where the settings were never validated, a method is looked up."""
+    spec = make_spec()
+    wrong = spec.model_copy(update={"synthesis": spec.synthesis.model_copy(update={"method": "x"})})
+    with pytest.raises(InputError, match="Unknown synthesis method 'x'. Available: images, noise"):
+        synthesize(teacher, wrong, tmp_path, progress=False)
