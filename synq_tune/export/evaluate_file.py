@@ -37,7 +37,7 @@ def evaluate_file(
         python_model: names the user's own network, whose code a packed file may then run.
 
     Raises:
-        InputError: a file or the data are wrong, or the file's weight codes are not the golden ones.
+        InputError: a file or the data are wrong, or the weight codes are not the golden ones.
     """
     if batch_size < 1:
         raise InputError(f"`batch_size >= 1` must hold, but got --batch-size {batch_size}.")

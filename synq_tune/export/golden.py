@@ -25,9 +25,9 @@ _WEIGHT, _ACTIVATION = "weight/", "activation/"
 def write_golden(model: StandaloneModel, images: Tensor, path: Path) -> None:
     """Write the golden vectors of a model.
 
-    Arrays: `images` (N, C, H, W) float32 as the model file takes them, `logits` (N, K), `weight/LAYER`
-    int8 codes, `activation/NAME` uint8 codes counted from 0, of the first images only where those
-    of all would be large.
+    Arrays: `images` (N, C, H, W) float32 as the model file takes them, `logits` (N, K),
+    `weight/LAYER` int8 codes, `activation/NAME` uint8 codes counted from 0, of the first images
+    only where those of all would be large.
 
     Args:
         model: frozen student with its normalisation.

@@ -1,7 +1,7 @@
 """Write `model.onnx`: standard operators only, integer weights, activations on 8-bit containers.
 
-torch's exporter translates the network, whatever operations it uses; at weights and activation grids
-it sees placeholders, which are replaced here by the nodes ONNX has for them:
+torch's exporter translates the network, whatever operations it uses; at weights and activation
+grids it sees placeholders, which are replaced here by the nodes ONNX has for them:
 
     weight       DequantizeLinear(codes, scale, zero point), per output channel
     activation   QuantizeLinear → uint8, Clip to k bits, DequantizeLinear
@@ -278,7 +278,7 @@ def _drop_unused(proto: ModelProto) -> None:
 
 
 def _integer_tensor(name: str, values: np.ndarray, container: str) -> TensorProto:
-    """INT8, or INT4 with two values per byte, as raw bytes: other fields cost up to ten per value."""
+    """INT8, or INT4 with two values per byte, as raw bytes: another field takes up to ten each."""
     tensor = TensorProto(name=name, data_type=TensorProto.DataType.Value(container))
     tensor.dims.extend(values.shape)
     flat = values.astype(np.int8).reshape(-1)

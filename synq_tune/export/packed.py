@@ -1,11 +1,11 @@
 """Write and read `model.packed.safetensors`: every code in exactly k bits.
 
-A few long tensors hold one kind of value for all layers, so that the header stays small: `codes` (each
-layer's bit stream, starting at a byte), `scales`, `zero_points` (ONNX's sign; absent when all are 0),
-`activation_scales`, `activation_zero_points` (of codes counted from 0) and `floats`. Within each, names
-are in alphabetical order; the metadata list them: `layers` {name: [bits, *shape]}, `activations`
-{name: bits}, `floats` {name: shape}. Nothing in the file is code: the library the metadata name builds
-the network.
+A few long tensors hold one kind of value for all layers, so that the header stays small: `codes`
+(each layer's bit stream, starting at a byte), `scales`, `zero_points` (ONNX's sign; absent when all
+are 0), `activation_scales`, `activation_zero_points` (of codes counted from 0) and `floats`. Within
+each, names are in alphabetical order; the metadata list them: `layers` {name: [bits, *shape]},
+`activations` {name: bits}, `floats` {name: shape}, where `NAME.*` stands for the four tensors of a
+BatchNorm. Nothing in the file is code: the library that the metadata name builds the network.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from synq_tune.quantization.frozen import (
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 from synq_tune.store import canonical_json, write_bytes
 
+_BATCHNORM = ("bias", "running_mean", "running_var", "weight")
 _ZERO_POINT_TYPES = (torch.int8, torch.int16, torch.int32)
 
 
@@ -59,7 +60,7 @@ def write_packed(model: StandaloneModel, metadata: dict[str, Any], path: Path) -
         "containers": {"weights": "packed", "activations": "float"},
         "layers": {n: [w.bits, *w.codes.shape] for n, w in frozen_layers(model.frozen).items()},
         "activations": {n: a.bits for n, a in frozen_activations(model.frozen).items()},
-        "floats": {n: list(t.shape) for n, t in float_tensors(model.frozen).items()},
+        "floats": _collapse({n: list(t.shape) for n, t in float_tensors(model.frozen).items()}),
     }
     written["sha256"] = _digest(written, tensors)
     write_bytes(path, _canonical(save(tensors, metadata=to_texts(written))))
@@ -75,6 +76,25 @@ def float_tensors(frozen: fx.GraphModule) -> dict[str, Tensor]:
         for name, tensor in sorted(frozen.state_dict().items())
         if tensor.is_floating_point() and not name.startswith(weights + grids)
     }
+
+
+def _collapse(shapes: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Name the four tensors of a BatchNorm once: in a small network names outweigh values."""
+    short = dict(shapes)
+    for name in [n for n in shapes if n.endswith(".running_mean")]:
+        prefix = name.removesuffix("running_mean")
+        if all(shapes.get(prefix + part) == shapes[name] for part in _BATCHNORM):
+            short[prefix + "*"] = [short.pop(prefix + part) for part in _BATCHNORM][0]
+    return short
+
+
+def _expand(shapes: dict[str, list[int]]) -> dict[str, list[int]]:
+    """Inverse of `_collapse`, in alphabetical order."""
+    full = {}
+    for name, shape in shapes.items():
+        parts = _BATCHNORM if name.endswith(".*") else ("",)
+        full |= {name.removesuffix("*") + part: shape for part in parts}
+    return dict(sorted(full.items()))
 
 
 def packed_bytes(frozen: fx.GraphModule) -> int:
@@ -174,10 +194,10 @@ def load_packed(path: Path, python_model: str | None = None) -> StandaloneModel:
 
     Args:
         path: the file.
-        python_model: `place:function` of the user's own network; such code runs only when named here.
+        python_model: the user's own network as teacher.model; such code runs only when named here.
 
     Raises:
-        InputError: the file is damaged, or the library builds another network than the exported one.
+        InputError: the file is damaged, or the library builds another network than it holds.
     """
     metadata, tensors = read_packed(path)
     return build_packed(metadata, tensors, path, python_model)
@@ -282,7 +302,7 @@ def _load_floats(
     graph: fx.GraphModule, metadata: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
     own = float_tensors(graph)
-    stored = dict(sorted(metadata["floats"].items()))
+    stored = _expand(metadata["floats"])
     if {n: list(t.shape) for n, t in own.items()} != stored:
         raise ValueError(f"float tensors: {_differing(own, stored)}")
     parts = tensors["floats"].split([math.prod(shape) for shape in stored.values()])

@@ -1,4 +1,4 @@
-"""Proof that the exported files are the student: what agrees, where, and every exception by name."""
+"""Proof that the exported files are the student: what agrees, and every exception by name."""
 
 from __future__ import annotations
 

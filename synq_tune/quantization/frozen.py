@@ -101,7 +101,7 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
 
 @torch.no_grad()
 def freeze(student: fx.GraphModule) -> fx.GraphModule:
-    """A copy of a calibrated student in which every weight is integer codes and every grid constant.
+    """A copy of a calibrated student whose weights are integer codes and whose grids are constant.
 
     Returns:
         Graph without taps, in evaluation mode, without gradients; it gives exactly the student's

@@ -25,7 +25,7 @@ def resnet18() -> nn.Module:
 
 
 def mobilenet_v2() -> nn.Module:
-    """torchvision's with fewer blocks: depthwise channels whose weights all have one sign, ReLU6."""
+    """torchvision's with fewer blocks: depthwise channels with weights of one sign, ReLU6."""
     blocks = [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 2, 2]]
     return _with_statistics(
         models.mobilenet_v2(num_classes=20, inverted_residual_setting=blocks), (3, 64, 64)

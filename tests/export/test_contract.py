@@ -18,7 +18,7 @@ from tests.export.conftest import Exported
 
 CASES = [
     ("digits_resnet26", "minmax", 3, 8),
-    ("resnet18", "lsq", 2, 64),
+    ("resnet18", "minmax", 2, 32),
     ("mobilenet_v2", "minmax", 8, 64),
     ("silu_net", "minmax", 4, 8),
     ("silu_net", "lsq", 8, 8),
@@ -62,7 +62,7 @@ def test_packed_gives_the_students_logits_to_the_bit(exported: Exported) -> None
 
 
 def test_activation_codes_agree(exported: Exported) -> None:
-    """In ONNX hardly a code lies on a rounding edge and flips; a flip moves its neighbours later."""
+    """In ONNX hardly a code lies on a rounding edge and flips; a flip moves others later."""
     codes = exported.report["golden"]["onnx"]["activation_codes"]
     with np.load(exported.folder / "golden.npz") as golden:
         first = next(name for name in golden.files if name.startswith("activation/"))

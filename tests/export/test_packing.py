@@ -22,7 +22,7 @@ def test_round_trip_is_exact(data: st.DataObject, bits: int) -> None:
 
 
 def test_bit_order_is_as_documented() -> None:
-    """Codes 0 … from the lowest bit on: 3-bit codes -4, -3, 3 are 000, 001, 111 → bits 000 100 111."""
+    """From the lowest bit on: the 3-bit codes -4, -3, 3 are 0, 1, 7, one after the other."""
     assert pack(torch.tensor([-4, -3, 3]), 3).tolist() == [0b11001000, 0b1]
 
 

@@ -158,6 +158,7 @@ def test_one_at_a_time_the_same_seed_is_the_same_study(finished: tuple[Path, str
     assert _summary(second)["best"]["params"] == _summary(folder)["best"]["params"]
 
 
+@pytest.mark.slow
 def test_more_trials_extend_a_finished_study(finished: tuple[Path, str]) -> None:
     """`--num-trials` is the total; what was done stays as it was."""
     folder = finished[0].parent / "extended"
@@ -187,7 +188,11 @@ def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+    ids=lambda s: s.name,
+)
 def test_a_signal_ends_cleanly_and_resume_finishes(tmp_path: Path, number: signal.Signals) -> None:
     """Exit 130, finished trials kept, the rest run on resume."""
     folder = tmp_path / "study"
@@ -246,6 +251,7 @@ def test_a_diverging_trial_does_not_stop_the_study(tmp_path: Path) -> None:
     assert _summary(folder)["best"]["number"] == 1
 
 
+@pytest.mark.slow
 def test_without_labels_it_chooses_by_agreement(tmp_path: Path) -> None:
     """No accuracy is measured or printed; the ladder compares with the teacher."""
     folder = tmp_path / "study"
