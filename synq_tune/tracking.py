@@ -669,3 +669,41 @@ def _signature(model: Any, input_example: np.ndarray) -> Any:
     images = TensorSpec(np.dtype(np.float32), (-1, *input_example.shape[1:]))
     logits = TensorSpec(np.dtype(np.float32), (-1, *classes), output.name)
     return ModelSignature(Schema([images]), Schema([logits]))
+
+
+def download_exported(uri: str, run_id: str, format_: str, folder: Path) -> Path:
+    """Fetch the exported model file of a study from MLflow.
+
+    Args:
+        uri: tracking store.
+        run_id: the study's run, or one of its trials'.
+        format_: `onnx` or `packed`.
+        folder: gets the file.
+
+    Raises:
+        InputError: `uri` is not one, or the run has no exported model.
+        TrackingError: MLflow cannot be reached or used.
+    """
+    uri = resolve_tracking_uri(uri)
+    name = {"onnx": "model.onnx", "packed": "model.packed.safetensors"}[format_]
+    _prepare_mlflow()
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(uri, registry_uri=uri)
+    try:
+        tags = client.get_run(run_id).data.tags
+        study = tags.get("mlflow.parentRunId", run_id)
+        known = {file.path for file in client.list_artifacts(study, "best")}
+    except MlflowException as error:
+        raise InputError(
+            f"`the run exists` must hold, but got run={run_id!r} in {redact_uri(uri)}: "
+            f"{redact_uri(str(error))}."
+        ) from None
+    if f"best/{name}" not in known:
+        raise InputError(
+            f"`the run's study has an exported {name}` must hold, but run {run_id!r} has none."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with _tracking_errors(uri):
+        return Path(client.download_artifacts(study, f"best/{name}", str(folder)))

@@ -164,7 +164,7 @@ def test_a_dry_run_counts_and_leaves_nothing(
     out = capsys.readouterr().out
     for word in ("trials", "updates", "images seen", "hours", "memory", "disk"):
         assert word in out
-    assert "1,056 optimizer steps" in out  # (8 trials + 2 repeats + the paper's) * 24 epochs * 4
+    assert "1,440 optimizer steps" in out  # (12 trials + 2 repeats + the paper's) * 24 epochs * 4
     assert list(tmp_path.iterdir()) == []
 
 

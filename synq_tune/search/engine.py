@@ -1,4 +1,4 @@
-"""Runs a phase of a study on Ray Tune: workers reused, weak trials stopped, everything recorded."""
+"""Runs a study on Ray Tune: workers reused, weak trials stopped, everything recorded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 
 from synq_tune.config import StudySpec
 from synq_tune.search.feeders import Feeder
-from synq_tune.search.resources import Plan, plan_resources
+from synq_tune.search.resources import Plan
 from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run, StudyState
@@ -39,8 +39,8 @@ _OBJECT_STORE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Phase:
-    """What one call of `run_phase` needs."""
+class Work:
+    """What `run_trials` needs."""
 
     ledger: Ledger
     feeder: Feeder
@@ -69,12 +69,41 @@ def ray_cluster(address: str | None) -> Iterator[tuple[int, int]]:
         ray.shutdown()
 
 
+class SearchAsha(AsyncHyperBandScheduler):
+    """ASHA over the search trials; repeats and rungs of the ladder always run to their end."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Give a search trial its bracket."""
+        if _is_searched(trial):
+            super().on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stop a search trial below its rung's cut-off."""
+        if not _is_searched(trial):
+            return TrialScheduler.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Forget a search trial's bracket."""
+        if _is_searched(trial):
+            super().on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        """Forget a search trial's bracket."""
+        if _is_searched(trial):
+            super().on_trial_remove(tune_controller, trial)
+
+
+def _is_searched(trial: Any) -> bool:
+    return trial.config["run"]["kind"] == "search"
+
+
 def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialScheduler:
     """ASHA as it stood when the ledger was last written, or no early stopping."""
     epochs = spec.finetune.epochs
     if spec.study.scheduler == "none" or epochs < REDUCTION_FACTOR:
         return FIFOScheduler()
-    scheduler = AsyncHyperBandScheduler(
+    scheduler = SearchAsha(
         time_attr="epoch", metric="objective", mode="max", max_t=epochs,
         grace_period=grace_epochs(epochs), reduction_factor=REDUCTION_FACTOR,
         stop_last_trials=False,
@@ -87,46 +116,41 @@ def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialSche
 
 def _replay(scheduler: TrialScheduler, run: Run, metric: str) -> None:
     """Let a fresh scheduler see what a finished run reported."""
-    trial = SimpleNamespace(trial_id=run.key)
+    trial = SimpleNamespace(trial_id=run.key, config={"run": {"kind": run.kind}})
     scheduler.on_trial_add(None, trial)
     for row in run.history:
         result = {"epoch": row["epoch"], "objective": row["metrics"][metric]}
         scheduler.on_trial_result(None, trial, result)
 
 
-def run_phase(phase: Phase, scheduler: Callable[[], TrialScheduler] = FIFOScheduler) -> None:
-    """Run the feeder's runs to the end, or until the stop request.
+def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
+    """Run everything the feeder proposes, or stop at the stop request.
 
     A run whose worker died is tried again; one that never finishes stays `interrupted`.
     """
     for _ in range(MAX_ROUNDS):
-        _run_round(phase, scheduler())
-        if phase.stop.stop_all() or not _has_unfinished(phase):
+        _run_round(work, scheduler())
+        if work.stop.stop_all() or work.feeder.is_done(work.ledger.state):
             return
 
 
-def _has_unfinished(phase: Phase) -> bool:
-    runs = phase.ledger.state.runs.values()
-    return any(run.kind in phase.feeder.kinds and not run.is_final for run in runs)
-
-
-def _run_round(phase: Phase, scheduler: TrialScheduler) -> None:
+def _run_round(work: Work, scheduler: TrialScheduler) -> None:
     from synq_tune.search.trainable import TrialWorker
 
-    plan = phase.plan
+    plan = work.plan
     storage = tempfile.mkdtemp(prefix="synq_tune_ray_")
     trainable = tune.with_resources(
-        tune.with_parameters(TrialWorker, context=phase.context),
+        tune.with_parameters(TrialWorker, context=work.context),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     try:
         tune.Tuner(
             trainable,
-            tune_config=_tune_config(phase, scheduler),
+            tune_config=_tune_config(work, scheduler),
             run_config=tune.RunConfig(
                 storage_path=storage,
-                callbacks=[LedgerCallback(phase.ledger, phase.listener)],
-                stop=phase.stop,
+                callbacks=[LedgerCallback(work.ledger, work.listener)],
+                stop=work.stop,
                 verbose=0,
             ),
         ).fit()
@@ -134,12 +158,12 @@ def _run_round(phase: Phase, scheduler: TrialScheduler) -> None:
         shutil.rmtree(storage, ignore_errors=True)
 
 
-def _tune_config(phase: Phase, scheduler: TrialScheduler) -> tune.TuneConfig:
+def _tune_config(work: Work, scheduler: TrialScheduler) -> tune.TuneConfig:
     return tune.TuneConfig(
-        search_alg=LedgerSearcher(phase.ledger, phase.feeder, phase.stop.stop_all),
+        search_alg=LedgerSearcher(work.ledger, work.feeder, work.stop.stop_all),
         scheduler=scheduler,
         num_samples=-1,
-        max_concurrent_trials=phase.plan.max_concurrent,
+        max_concurrent_trials=work.plan.max_concurrent,
         reuse_actors=True,
     )
 
@@ -156,8 +180,3 @@ def worker_context(
         "metric": metric,
         "threads": plan.threads,
     }
-
-
-def plan_for(spec: StudySpec, cluster: tuple[int, int]) -> Plan:
-    """The plan on a cluster of (CPUs, GPUs)."""
-    return plan_resources(spec.study, *cluster)

@@ -1,8 +1,8 @@
-"""Which run comes next: the sampler's proposals, or a fixed list."""
+"""Which run comes next, derived from the ledger."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Literal
 
 from synq_tune.config import StudySpec
 from synq_tune.search.sampler import Sampler, max_trials
@@ -10,58 +10,55 @@ from synq_tune.study.seeds import trial_seed
 from synq_tune.study.state import Run, RunKind, StudyState
 from synq_tune.study.summary import finalists
 
-
-class Feeder(Protocol):
-    """Proposes runs of some kinds until there are no more."""
-
-    kinds: tuple[RunKind, ...]
-
-    def propose(self, state: StudyState) -> dict[str, Any] | None:
-        """Fields of the next `proposed` event, or None when there is nothing left to propose."""
+WAIT: Final = "wait"
+"""Nothing to propose before a running search trial ends."""
 
 
-class SearchFeeder:
-    """Up to `num_trials` search trials, proposed by TPE from what the ledger holds."""
+class Feeder:
+    """What a study runs: search trials, the paper's defaults, then the finalists' other seeds.
 
-    kinds: tuple[RunKind, ...] = ("search",)
+    A function of the ledger alone: whoever asks with the same ledger gets the same answer.
+    """
 
     def __init__(self, spec: StudySpec, sampler: Sampler) -> None:
         self.spec, self.sampler = spec, sampler
 
-    def propose(self, state: StudyState) -> dict[str, Any] | None:
-        """The next configuration; None at the budget or when the space is exhausted."""
+    def propose(self, state: StudyState) -> dict[str, Any] | Literal["wait"] | None:
+        """Fields of the next `proposed` event, WAIT, or None when nothing is left."""
+        event = self._search(state) or self._first_new([_ladder_event(self.spec)], state)
+        if event is not None:
+            return event
+        if any(not run.is_final for run in state.of_kind("search")):
+            return WAIT
+        return self._first_new(self._confirmations(state), state)
+
+    def is_done(self, state: StudyState) -> bool:
+        """Whether every run there is to do is over."""
+        is_over = all(run.is_final for run in state.runs.values())
+        return is_over and self.propose(state) is None
+
+    def _search(self, state: StudyState) -> dict[str, Any] | None:
+        """The next of `num_trials` configurations; None when the space is exhausted, too."""
         number = len(state.of_kind("search"))
-        if number >= max_trials(self.spec):
-            return None
-        params = self.sampler.propose(state)
+        params = self.sampler.propose(state) if number < max_trials(self.spec) else None
         if params is None:
             return None
         seed = trial_seed(self.spec.study.seed, number)
         return _event(f"trial-{number:04d}", "search", number, params, seed)
 
-
-class FinalFeeder:
-    """After the search: the paper's defaults, and the finalists again over their seeds."""
-
-    kinds: tuple[RunKind, ...] = ("confirm", "ladder")
-
-    def __init__(self, spec: StudySpec, state: StudyState) -> None:
-        self.events = [_ladder_event(spec), *self._confirmations(spec, state)]
-
-    def propose(self, state: StudyState) -> dict[str, Any] | None:
-        """The next of the list that is not in the ledger yet."""
-        return next((event for event in self.events if event["key"] not in state.runs), None)
-
-    @staticmethod
-    def _confirmations(spec: StudySpec, state: StudyState) -> list[dict[str, Any]]:
-        confirm = spec.study.confirm
+    def _confirmations(self, state: StudyState) -> list[dict[str, Any]]:
+        confirm = self.spec.study.confirm
         if confirm is None or confirm.seeds < 2:
             return []
         return [
-            _confirm_event(spec, run, repeat)
+            _confirm_event(self.spec, run, repeat)
             for run in finalists(state, confirm.top)
             for repeat in range(1, confirm.seeds)
         ]
+
+    @staticmethod
+    def _first_new(events: list[dict[str, Any]], state: StudyState) -> dict[str, Any] | None:
+        return next((event for event in events if event["key"] not in state.runs), None)
 
 
 def _ladder_event(spec: StudySpec) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,17 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search.checkpoints import load_student, prune_checkpoints
 from synq_tune.search.console import ladder_lines, run_line
 from synq_tune.search.engine import (
-    Phase,
+    Work,
     make_scheduler,
-    plan_for,
     ray_cluster,
-    run_phase,
+    run_trials,
     worker_context,
 )
-from synq_tune.search.feeders import Feeder, FinalFeeder, SearchFeeder
+from synq_tune.search.feeders import Feeder
 from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.prepare import Prepared, prepare
+from synq_tune.search.resources import Plan, plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.searcher import StopRequest
 from synq_tune.search.tracked import TrackedStudy
@@ -40,6 +39,7 @@ from synq_tune.synthesis.run import synthesize
 from synq_tune.trial import Assets, all_images, choose_device, load_assets
 
 GRID_IMAGES = 32
+GOLDEN_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -133,37 +133,24 @@ class StudyDriver:
 
     def _search(self, prepared: Prepared, dataset_path: Path) -> None:
         metric = prepared.metric
-        sampler = Sampler(self.spec, lambda run: run.metrics.get(metric))
-        search = SearchFeeder(self.spec, sampler)
-        if self._is_done(search) and self._is_done(FinalFeeder(self.spec, self.ledger.state)):
+        feeder = Feeder(self.spec, Sampler(self.spec, lambda run: run.metrics.get(metric)))
+        if feeder.is_done(self.ledger.state):
             return
         with ray_cluster(self.options.ray_address) as cluster:
-            plan = plan_for(self.spec, cluster)
-            print(
-                f"search    {self.spec.study.num_trials} trials, {plan.max_concurrent} at a time, "
-                f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
-            )
+            plan = plan_resources(self.spec.study, *cluster)
+            self._announce(plan)
             context = worker_context(
                 self.spec, dataset_path, self.options.store, self.folder, metric, plan
             )
-
-            def phase(feeder: Feeder) -> Phase:
-                stop = StopRequest(self.interrupts.requested, self._deadline_passed)
-                return Phase(self.ledger, feeder, stop, context, plan, self._on_transition)
-
-            self._run(phase(search), lambda: make_scheduler(self.spec, self.ledger.state, metric))
-            if best_run(self.ledger.state) is not None:
-                self._run(phase(FinalFeeder(self.spec, self.ledger.state)))
-
-    def _run(self, phase: Phase, *scheduler: Callable[[], Any]) -> None:
-        if not self._is_done(phase.feeder):
+            stop = StopRequest(self.interrupts.requested, self._deadline_passed)
+            work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
             with self.interrupts.deferred():
-                run_phase(phase, *scheduler)
+                run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
 
-    def _is_done(self, feeder: Feeder) -> bool:
-        runs = self.ledger.state.runs.values()
-        waiting = any(run.kind in feeder.kinds and not run.is_final for run in runs)
-        return not waiting and feeder.propose(self.ledger.state) is None
+    def _announce(self, plan: Plan) -> None:
+        trials = self.spec.study.num_trials
+        share = f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
+        print(f"search    {trials} trials, {plan.max_concurrent} at a time, {share}", flush=True)
 
     def _finish(self, best: Run, assets: Assets) -> None:
         student = load_student(assets, best, self.folder)
@@ -190,7 +177,7 @@ class StudyDriver:
         spec = assets.spec.model_copy(update={"finetune": config, "search": {}})
         parity = export_student(
             student, assets.teacher, spec, target,
-            golden_images=assets.probes.images[:GRID_IMAGES].float(),
+            golden_images=assets.probes.images[:GOLDEN_IMAGES].float(),
             parity_images=all_images(assets),
         )  # fmt: skip
         files = {p.name: sha256_file(p) for p in sorted(target.iterdir()) if p.is_file()}

@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
-from synq_tune.search.feeders import Feeder
+from synq_tune.search.feeders import WAIT, Feeder
 from synq_tune.study.ledger import Ledger
 
 MAX_ATTEMPTS = 3
@@ -41,25 +41,26 @@ class LedgerSearcher(_NotSaved, Searcher):
         self.active: dict[str, str] = {}
         """Tune's trial id → run key of what runs now."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """The next run as {"run": {key, kind, params, seed}}, or FINISHED."""
-        key = None if self.deadline_passed() else self._unfinished() or self._proposed()
-        if key is None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next run as {"run": {key, kind, params, seed}}, None for not now, or FINISHED."""
+        if self.deadline_passed():
             return Searcher.FINISHED
+        key = self._unfinished() or self._proposed()
+        if key is None or key == WAIT:
+            return Searcher.FINISHED if key is None else None
         self.active[trial_id] = key
         run = self.ledger.state.runs[key]
         fields = {"key": key, "kind": run.kind, "params": run.params, "seed": run.seed}
         return {"run": fields}
 
     def _unfinished(self) -> str | None:
-        runs = self.ledger.state.runs.values()
-        waiting = (r.key for r in runs if r.kind in self.feeder.kinds and not r.is_final)
+        waiting = (run.key for run in self.ledger.state.runs.values() if not run.is_final)
         return next((key for key in waiting if key not in self.active.values()), None)
 
     def _proposed(self) -> str | None:
         event = self.feeder.propose(self.ledger.state)
-        if event is None:
-            return None
+        if event is None or event == WAIT:
+            return event
         self.ledger.append("proposed", **event)
         return event["key"]
 

@@ -26,6 +26,7 @@ SETS = [
     "synthesis.iterations=5", "synthesis.center_iterations=5",
     "finetune.epochs=3", "finetune.batch_size=32", "finetune.num_views=2",
     "study.confirm={top: 1, seeds: 2}", "study.num_trials=4",
+    "search.lr={choice: [1e-3, 1e-2, 1e30]}", "study.first=[{lr: 1e30}, {lr: 1e-2}]",
 ]  # fmt: skip
 SUMMARY_KEYS = {
     "format", "study", "space", "metric", "mode", "seed", "teacher", "dataset", "trials", "best",
@@ -82,7 +83,7 @@ def test_it_ends_with_the_ladder_and_the_way_to_browse(finished: tuple[Path, str
         "http://127.0.0.1:5000/#/experiments/",
     ):  # fmt: skip
         assert line in out
-    assert "chosen on 449, measured on 449" in out or "chosen on 450, measured on 449" in out
+    assert "chosen on 448, measured on 448" in out
 
 
 def test_the_summary_has_its_contract(finished: tuple[Path, str]) -> None:
@@ -90,7 +91,7 @@ def test_the_summary_has_its_contract(finished: tuple[Path, str]) -> None:
     summary = _summary(finished[0])
     assert set(summary) >= SUMMARY_KEYS
     assert [t["number"] for t in summary["trials"]] == [0, 1, 2, 3]
-    assert {t["state"] for t in summary["trials"]} <= {"completed", "stopped"}
+    assert {t["state"] for t in summary["trials"]} <= {"completed", "stopped", "diverged"}
     assert summary["metric"] == "top1"
     for trial in summary["trials"]:
         assert set(trial) == {
@@ -100,6 +101,8 @@ def test_the_summary_has_its_contract(finished: tuple[Path, str]) -> None:
         assert set(trial["metrics"]) <= {
             "top1", "agreement", "holdout_kl", "top1_best_epoch", "agreement_best_epoch", "epoch",
         }  # fmt: skip
+        if trial["state"] == "diverged":
+            continue
         assert 0 <= trial["metrics"]["top1"] <= trial["metrics"]["top1_best_epoch"] <= 100
     params = [json.dumps(t["params"], sort_keys=True) for t in summary["trials"]]
     assert len(set(params)) == len(params)
@@ -128,8 +131,9 @@ def test_every_run_is_in_mlflow_once(finished: tuple[Path, str]) -> None:
     assert sorted(c.data.tags["synq.key"] for c in children) == sorted(runs)
     for child in children:
         run = runs[child.data.tags["synq.key"]]
-        assert child.data.metrics["top1"] == pytest.approx(run.metrics["top1"])
-        assert child.info.status == "FINISHED"
+        assert child.info.status == ("FAILED" if run.state == "diverged" else "FINISHED")
+        if run.state != "diverged":
+            assert child.data.metrics["top1"] == pytest.approx(run.metrics["top1"])
 
 
 def test_a_finished_study_prints_itself_again(finished: tuple[Path, str]) -> None:
@@ -197,12 +201,13 @@ def test_a_signal_ends_cleanly_and_resume_finishes(tmp_path: Path, number: signa
     """Exit 130, finished trials kept, the rest run on resume."""
     folder = tmp_path / "study"
     process = _start(folder, "--max-concurrent", "1")
-    _wait_for(folder, "finished", 1, process)
+    _wait_for(folder, "finished", 2, process)
     process.send_signal(number)
     _, error = process.communicate(timeout=120)
     assert process.returncode == 130, error
     assert "--resume" in error
-    kept = [t for t in _summary(folder)["trials"] if t["state"] in ("completed", "stopped")]
+    over = ("completed", "stopped", "diverged")
+    kept = [t for t in _summary(folder)["trials"] if t["state"] in over]
     assert kept
     done = _search(folder, "--resume", "--max-concurrent", "2")
     assert done.returncode == 0, done.stderr
@@ -236,19 +241,12 @@ def test_killed_twice_nothing_is_lost_or_run_again(tmp_path: Path) -> None:
     assert len(_children(folder)) == len(keys)
 
 
-def test_a_diverging_trial_does_not_stop_the_study(tmp_path: Path) -> None:
-    """It ends as `diverged` with the reason; the others complete."""
-    folder = tmp_path / "study"
-    sets = [
-        *SETS, "study.num_trials=2", "study.scheduler=none", "finetune.grad_clip=null",
-        "search.lr={choice: [1e-3, 1e30]}", "study.first=[{lr: 1e30}, {lr: 1e-3}]",
-    ]  # fmt: skip
-    done = _search(folder, sets=sets)
-    assert done.returncode == 0, done.stderr
-    first, second = _summary(folder)["trials"]
-    assert (first["state"], second["state"]) == ("diverged", "completed")
+def test_a_diverging_trial_does_not_stop_the_study(finished: tuple[Path, str]) -> None:
+    """It ends as `diverged` with loss, epoch and parameters; the others go on."""
+    first, second, *_ = _summary(finished[0])["trials"]
+    assert (first["state"], first["params"]["lr"]) == ("diverged", 1e30)
     assert "loss is" in first["error"] and "epoch 1" in first["error"]
-    assert _summary(folder)["best"]["number"] == 1
+    assert second["state"] == "completed"
 
 
 @pytest.mark.slow

@@ -1,0 +1,46 @@
+"""Export a student again: from a study's folder, or from a run in MLflow.
+
+    python scripts/export.py --study studies/digits_w3a3-20261121-120000 --format onnx
+    python scripts/export.py --study DIR --trial 3 --format packed --output out
+    python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/mlflow.db
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from synq_tune.cli import exit_code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--study", metavar="DIR", type=Path)
+    which.add_argument("--run", metavar="ID", help="MLflow run of a study, or of one of its trials")
+    parser.add_argument("--trial", type=int, metavar="N", help="default: the study's best")
+    parser.add_argument("--format", choices=("onnx", "packed"), default="onnx")
+    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("exported"))
+    parser.add_argument("--tracking-uri", metavar="URI", default="sqlite:///studies/mlflow.db")
+    arguments = parser.parse_args(argv)
+    # torch and MLflow take seconds to import: wrong arguments are refused before.
+    if arguments.run:
+        from synq_tune.tracking import download_exported
+
+        path = download_exported(
+            arguments.tracking_uri, arguments.run, arguments.format, arguments.output
+        )
+        print(path)
+        return 0
+    from synq_tune.search.export_command import export_trial
+
+    print(export_trial(arguments.study, arguments.trial, arguments.format, arguments.output))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,61 @@
+"""What `scripts/export.py --study` runs: any kept trial of a study, exported and checked again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synq_tune.errors import InputError
+from synq_tune.export import FILE_NAMES
+from synq_tune.export.best import export_student
+from synq_tune.search.checkpoints import load_student
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.state import Run, StudyState
+from synq_tune.study.summary import best_run
+from synq_tune.trial import all_images, choose_device, load_assets
+
+GOLDEN_IMAGES = 32
+
+
+def export_trial(folder: Path, number: int | None, format_: str, output: Path) -> str:
+    """Export a completed trial into `output`; returns a line that says what was written.
+
+    A trial whose checkpoint is no longer kept is trained again from its configuration and seed.
+
+    Args:
+        folder: of the study.
+        number: of the trial; None is the best.
+        format_: key of `EXPORTERS`.
+        output: folder; files in it are replaced.
+
+    Raises:
+        InputError: the folder holds no study, or the trial did not complete.
+    """
+    state = Ledger.open(folder, read_only=True).state
+    run = _completed(state, number)
+    spec = state.spec.model_copy(
+        update={"finetune": state.spec.trial_config(run.params), "search": {}}
+    )
+    dataset = Path(state.stages["dataset"]["path"])
+    # STORE/datasets/ADDRESS
+    assets = load_assets(state.spec, dataset, dataset.parents[1], choose_device())
+    student = load_student(assets, run, folder)
+    golden = assets.probes.images[:GOLDEN_IMAGES].float()
+    report = export_student(
+        student, assets.teacher, spec, output, golden, all_images(assets), (format_,)
+    )
+    agreement = min(entry["agreement"] for entry in report["logits"].values())
+    return (
+        f"{run.key}: {output / FILE_NAMES[format_]}, agrees with the student on {agreement:.2f} %"
+    )
+
+
+def _completed(state: StudyState, number: int | None) -> Run:
+    run = best_run(state) if number is None else state.runs.get(f"trial-{number:04d}")
+    if run is None or run.state != "completed":
+        found = "none" if run is None else f"state={run.state}"
+        which = "any" if number is None else f"trial={number}"
+        raise InputError(
+            f"`the trial completed` must hold, but got {which}: {found}. "
+            "scripts/status.py lists the trials."
+        )
+    return run
