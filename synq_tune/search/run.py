@@ -115,11 +115,17 @@ class StudyDriver:
             "method": dataset.method,
         })  # fmt: skip
         images = f"{len(dataset.train_images)} + {dataset.num_holdout} images"
-        kept = energy_kept(dataset.train_images[:256], self.spec.finetune.d0)
         print(f"dataset   {'reused' if is_reused else 'made'}: {images}, {dataset.path}")
-        print(f"filter    D0={self.spec.finetune.d0:g} keeps {100 * kept:.1f} % of the energy")
+        print(f"filter    {self._energy_kept(dataset.train_images[:256])}", flush=True)
         self._draw(teacher, dataset.train_images[:GRID_IMAGES])
         return dataset.path
+
+    def _energy_kept(self, images: torch.Tensor) -> str:
+        """One D0 in bins means another filter at each image size: say what each lets through."""
+        domain = self.spec.search.get("d0")
+        values = domain.values if domain else (self.spec.finetune.d0,)
+        shares = (f"D0={d0}: {100 * energy_kept(images, d0):.1f} %" for d0 in values)
+        return "energy kept at " + ", ".join(shares)
 
     def _draw(self, teacher: LoadedTeacher, images: torch.Tensor) -> None:
         path = self.folder / "synthetic_images.png"

@@ -23,6 +23,7 @@ from synq_tune.synthesis.pixels import device_of
 MAX_PIXEL = 16.0
 """Unclipped synthetic pixels stay far below; 0..255 stays far above."""
 
+
 def settings(config: Synthesis) -> dict[str, Any]:
     """Settings that change the result; of the source its content, not its place.
 
