@@ -172,5 +172,3 @@ def test_status_of_a_folder_without_study(tmp_path: Path, capsys) -> None:
     """The other commands follow the same rule."""
     assert exit_code(script("status").main, [str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-

@@ -277,7 +277,7 @@ def test_extended_study_keeps_its_params(study_dir, uri, client):
         tracker = Tracker.open(uri, study_dir, state_of(study_dir))
         tracker.log_parent(study_params(spec), study_tags(spec, "top1"))
     data = client.get_run(tracker.parent_id).data
-    assert (data.params["study.num_trials"], data.tags["num_trials"]) == ("8", "99")
+    assert (data.params["study.num_trials"], data.tags["num_trials"]) == ("12", "99")
 
 
 def test_long_values_are_cut(study_dir, uri, client):

@@ -54,10 +54,10 @@ def test_training_lowers_the_loss(
     teacher: LoadedTeacher, dataset: SyntheticDataset, recipe: str, quantizer: str
 ) -> None:
     """Every recipe with every quantizer learns from the teacher."""
+    rates = {"synq": 1e-2, "synq_paper": 1e-3, "synq_code": 1e-6}
     finetune_ = load_space("digits_w3a3", [f"recipe={recipe}"]).finetune
-    config = finetune_.model_copy(update={**SMALL, "epochs": 6, "steps_per_epoch": 4, "lr": 1e-3})
-    if recipe == "synq_code":
-        config = config.model_copy(update={"lr": 1e-6})
+    update = {**SMALL, "epochs": 6, "steps_per_epoch": 4, "lr": rates[recipe]}
+    config = finetune_.model_copy(update=update)
     rows, _ = _train(teacher, dataset, config, quantizer)
     assert [row.epoch for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[-1].losses["total"] < rows[0].losses["total"]

@@ -34,7 +34,7 @@ def add(ledger: Ledger, number: int, how: str, **metrics: float) -> None:
 def test_header_alone_is_shown(ledger: Ledger) -> None:
     """A study that has not begun has a status too."""
     text = format_status(ledger.state, ledger.folder)
-    assert "not started" in text and "0 of 8" in text and str(ledger.folder) in text
+    assert "not started" in text and "0 of 12" in text and str(ledger.folder) in text
 
 
 def test_trials_best_and_export_are_shown(ledger: Ledger) -> None:
@@ -47,7 +47,7 @@ def test_trials_best_and_export_are_shown(ledger: Ledger) -> None:
         data={"number": 0, "params": {"lr": 0.01}, "metrics": metrics, "export_dir": "/s/best"},
     )  # fmt: skip
     text = format_status(ledger.state, ledger.folder)
-    assert "2 of 8: 1 completed, 1 failed" in text
+    assert "2 of 12: 1 completed, 1 failed" in text
     (row,) = (line for line in text.splitlines() if line.startswith("0 "))
     expected = ["0", "completed", "91.23", "80.00", "0.1234", "24", "3.2", "lr=0.01", "cam=gradcam"]
     assert row.split() == expected

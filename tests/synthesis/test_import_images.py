@@ -102,9 +102,9 @@ def test_too_few_images_are_an_error(load, tmp_path: Path) -> None:
     [
         (PIXELS[:, :, :4], r"shape == \(N, 1, 8, 8\)"),
         (PIXELS[0], r"shape == \(N, 1, 8, 8\)"),
-        (PIXELS.astype(np.float32), r"floats in \[0, 1\]"),
-        (np.full((16, 1, 8, 8), np.nan), r"floats in \[0, 1\]"),
-        (PIXELS.astype(np.int64), r"floats in \[0, 1\]"),
+        (PIXELS.astype(np.float32), r"floats scaled to \[0, 1\]"),
+        (np.full((16, 1, 8, 8), np.nan), r"floats scaled to \[0, 1\]"),
+        (PIXELS.astype(np.int64), r"floats scaled to \[0, 1\]"),
         (np.array([object()]), "plain array"),
     ],
     ids=["size", "dims", "scale", "nan", "dtype", "pickle"],

@@ -27,8 +27,8 @@ def _divergence(teacher: LoadedTeacher, calibrated_on: torch.Tensor, images: tor
 
 def test_step_has_its_length_and_direction(teacher: LoadedTeacher) -> None:
     """Pixels move by ±ε (or not at all), and student and teacher disagree more afterwards."""
-    images = torch.randn(16, 1, 8, 8)
-    harder = perturb(teacher, images, W3A3, "minmax", 0.01, batch_size=16).float()
+    images = torch.randn(64, 1, 8, 8)
+    harder = perturb(teacher, images, W3A3, "minmax", 0.01, batch_size=64).float()
     assert (harder - images).abs().max() <= 0.01 + 2e-3  # float16
     assert ((harder - images).abs() > 0.005).float().mean() > 0.9
     assert _divergence(teacher, images, harder) > _divergence(teacher, images, images)
