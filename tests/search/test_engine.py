@@ -1,0 +1,127 @@
+"""What the driver decides before and between trials: shares, early stopping, what comes next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from synq_tune.config import Study, StudySpec
+from synq_tune.recipes.merge import load_space
+from synq_tune.search.engine import SearchAsha, make_scheduler
+from synq_tune.search.feeders import WAIT, Feeder
+from synq_tune.search.resources import plan_resources
+from synq_tune.search.sampler import Sampler
+from synq_tune.study.ledger import Ledger
+from synq_tune.trial import grace_epochs, is_evaluated
+
+SPEC = load_space("digits_w3a3", ["study.num_trials=3", "study.confirm={top: 1, seeds: 2}"])
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.create(tmp_path / "study", SPEC)
+
+
+def _run(ledger: Ledger, event: dict, curve: dict[int, float], state: str = "completed") -> None:
+    key = event["key"]
+    ledger.append("proposed", **event)
+    ledger.append("started", key=key)
+    for epoch, top1 in curve.items():
+        ledger.append("evaluated", key=key, epoch=epoch, metrics={"top1": top1}, losses={})
+    ledger.append("finished", key=key, state=state, epochs_run=max(curve), metrics={}, seconds=1.0)
+
+
+def _trial(kind: str, name: str = "x") -> SimpleNamespace:
+    return SimpleNamespace(trial_id=name, config={"run": {"kind": kind}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "cpus", "gpus", "expected"),
+    [
+        ({}, 2, 0, (2, 1.0, 0.0, 1)),
+        ({"max_concurrent": 1}, 2, 0, (1, 2.0, 0.0, 2)),
+        ({"max_concurrent": 4}, 2, 0, (4, 0.5, 0.0, 1)),
+        ({}, 16, 2, (2, 8.0, 1.0, 8)),
+        ({"gpus_per_trial": 0.25}, 16, 1, (4, 4.0, 0.25, 4)),
+        ({"gpus_per_trial": 0.25, "max_concurrent": 2}, 16, 1, (2, 8.0, 0.25, 8)),
+        ({"gpus_per_trial": 1.0, "max_concurrent": 8}, 16, 2, (2, 8.0, 1.0, 8)),
+    ],
+)
+def test_shares_add_up_to_the_machine(
+    settings: dict, cpus: int, gpus: int, expected: tuple[float, ...]
+) -> None:
+    """(concurrent, CPUs, GPUs, threads): no trial waits for a core that is free, none shares one."""
+    plan = plan_resources(Study(**settings), cpus, gpus)
+    found = (plan.max_concurrent, plan.cpus_per_trial, plan.gpus_per_trial, plan.threads)
+    assert found == expected
+    assert plan.max_concurrent * plan.cpus_per_trial <= cpus
+
+
+@pytest.mark.parametrize(("epochs", "rungs"), [(24, {3, 9, 24}), (100, {12, 36, 100}), (3, {1, 3})])
+def test_evaluation_is_at_the_schedulers_rungs(epochs: int, rungs: set[int]) -> None:
+    """What ASHA looks at is what is evaluated, plus the last epoch."""
+    evaluated = is_evaluated(SPEC, epochs)
+    assert {e for e in range(1, epochs + 1) if evaluated(e)} == rungs
+    scheduler = SearchAsha(
+        time_attr="epoch", metric="objective", mode="max", max_t=epochs,
+        grace_period=grace_epochs(epochs), reduction_factor=3,
+    )  # fmt: skip
+    assert {int(milestone) for milestone, _ in scheduler._brackets[0]._rungs} <= rungs
+
+
+def test_early_stopping_remembers_earlier_drivers(ledger: Ledger) -> None:
+    """A resumed study judges a trial against those that ran before the restart."""
+    feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
+    _run(ledger, feeder.propose(ledger.state), {3: 80.0, 9: 85.0, 24: 90.0})
+    scheduler = make_scheduler(SPEC, Ledger.open(ledger.folder).state, "top1")
+    trial = _trial("search")
+    scheduler.on_trial_add(None, trial)
+    decide = scheduler.on_trial_result
+    assert decide(None, trial, {"epoch": 3, "objective": 50.0}) == TrialScheduler.STOP
+    other = _trial("search", "y")
+    scheduler.on_trial_add(None, other)
+    assert decide(None, other, {"epoch": 3, "objective": 95.0}) == TrialScheduler.CONTINUE
+
+
+@pytest.mark.parametrize("kind", ["confirm", "ladder"])
+def test_repeats_and_rungs_of_the_ladder_are_never_stopped(ledger: Ledger, kind: str) -> None:
+    """They run to their end and do not move a cut-off."""
+    scheduler = make_scheduler(SPEC, ledger.state, "top1")
+    trial = _trial(kind)
+    scheduler.on_trial_add(None, trial)
+    for epoch in (3, 9, 24):
+        result = {"epoch": epoch, "objective": 0.0}
+        assert scheduler.on_trial_result(None, trial, result) == TrialScheduler.CONTINUE
+    scheduler.on_trial_complete(None, trial, {"epoch": 24, "objective": 0.0})
+
+
+def test_no_scheduler_is_asked_for(ledger: Ledger) -> None:
+    """`scheduler: none` stops nothing early."""
+    spec: StudySpec = load_space("digits_w3a3", ["study.scheduler=none"])
+    assert isinstance(make_scheduler(spec, ledger.state, "top1"), FIFOScheduler)
+
+
+def test_the_order_of_runs(ledger: Ledger) -> None:
+    """Search, then the paper's defaults, a wait for the last trial, then the best one again."""
+    feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
+    for top1 in (70.0, 90.0):
+        _run(ledger, feeder.propose(ledger.state), {24: top1})
+    last = feeder.propose(ledger.state)
+    ledger.append("proposed", **last)
+    ladder = feeder.propose(ledger.state)
+    assert ladder["key"] == "ladder-paper"
+    _run(ledger, ladder, {24: 60.0})
+    assert feeder.propose(ledger.state) == WAIT
+    assert not feeder.is_done(ledger.state)
+    ledger.append("started", key=last["key"])
+    ledger.append("finished", key=last["key"], state="diverged", epochs_run=0, metrics={})
+    repeat = feeder.propose(ledger.state)
+    assert repeat["key"] == "confirm-0001-1"
+    assert repeat["params"] == ledger.state.runs["trial-0001"].params
+    assert repeat["seed"] != ledger.state.runs["trial-0001"].seed
+    _run(ledger, repeat, {24: 89.0})
+    assert feeder.propose(ledger.state) is None
+    assert feeder.is_done(ledger.state)

@@ -1,0 +1,59 @@
+"""Accuracy, its interval, and agreement with the teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from synq_tune.config import Teacher
+from synq_tune.data.labelled import load_labelled
+from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.evaluation import confidence_interval, make_probes, top1
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+
+
+@pytest.fixture(scope="module")
+def teacher() -> LoadedTeacher:
+    return load_teacher(Teacher(model="digits_resnet26", channels=1))
+
+
+@pytest.mark.parametrize(
+    ("percent", "count", "low", "high"),
+    [(50.0, 100, 40.383, 59.617), (100.0, 50, 92.865, 100.0), (0.0, 50, 0.0, 7.135)],
+)
+def test_wilsons_interval(percent: float, count: int, low: float, high: float) -> None:
+    """Published values of the 95 % score interval."""
+    assert confidence_interval(percent, count) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_the_bundled_teacher_reads_digits_it_never_saw(teacher: LoadedTeacher) -> None:
+    """The half that evaluates is read at the accuracy the README gives."""
+    data = load_labelled("digits", teacher.preprocessing, 10)
+    assert top1(teacher, data, teacher.preprocessing) == pytest.approx(99.44, abs=0.01)
+
+
+def test_probes_are_the_same_for_every_trial(teacher: LoadedTeacher) -> None:
+    """Hold-out, crops and mixes: three times the hold-out, seeded by the dataset alone."""
+    images = torch.randn(40, 1, 8, 8).half()
+    labels = torch.zeros(40, dtype=torch.int64)
+    dataset = SyntheticDataset(images, labels, 16, "noise", "1" * 32, "0" * 64, Path("none"), {})
+    first, again = make_probes(teacher, dataset), make_probes(teacher, dataset)
+    assert first.images.shape == (48, 1, 8, 8)
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.images[:16], images[24:])
+
+
+def test_the_teacher_agrees_with_itself(teacher: LoadedTeacher) -> None:
+    """100 % and no divergence; another network agrees less and diverges."""
+    images = torch.randn(40, 1, 8, 8).half()
+    labels = torch.zeros(40, dtype=torch.int64)
+    dataset = SyntheticDataset(images, labels, 16, "noise", "1" * 32, "0" * 64, Path("none"), {})
+    probes = make_probes(teacher, dataset)
+    same = probes.compare(teacher)
+    assert same["agreement"] == 100.0
+    assert same["holdout_kl"] == pytest.approx(0.0, abs=1e-6)
+    other = probes.compare(lambda x: -teacher(x))
+    assert other["agreement"] < 50
+    assert other["holdout_kl"] > 0.1
