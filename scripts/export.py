@@ -1,8 +1,8 @@
 """Export a student again: from a study's folder, or from a run in MLflow.
 
-    python scripts/export.py --study studies/digits_w3a3-20261121-120000 --format onnx
-    python scripts/export.py --study DIR --trial 3 --format packed --output out
-    python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/mlflow.db
+python scripts/export.py --study studies/digits_w3a3-20261121-120000 --format onnx
+python scripts/export.py --study DIR --trial 3 --format packed --output out
+python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/mlflow.db
 """
 
 from __future__ import annotations

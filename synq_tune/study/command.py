@@ -53,7 +53,8 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _go_on(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
     _extend(ledger, arguments)
-    if is_finished(ledger):
+    # A study that ran out of time goes on when it is given more.
+    if is_finished(ledger) and arguments.max_hours is None:
         print(format_status(ledger.state, folder))
         return 0
     return _drive(ledger, folder, arguments)
