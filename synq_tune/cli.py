@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, NonFiniteLossError
 
-DONE, WRONG_INPUT, INTERRUPTED = 0, 2, 130
+DONE, WRONG_INPUT, NOTHING_FINISHED, INTERRUPTED = 0, 2, 3, 130
 
 
 def exit_code(
@@ -20,12 +20,16 @@ def exit_code(
         argv: passed on to `main`.
 
     Returns:
-        What `main` returned, 2 after an `InputError`, 130 after Ctrl+C.
+        What `main` returned, 2 after an `InputError`, 3 where the only training or synthesis there was
+        diverged, 130 after Ctrl+C.
     """
     try:
         return main(argv)
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return WRONG_INPUT
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return NOTHING_FINISHED
     except KeyboardInterrupt:
         return INTERRUPTED

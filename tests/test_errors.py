@@ -168,6 +168,25 @@ def test_a_dry_run_counts_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_diverged_trial_alone_ends_with_3(tmp_path: Path, capsys) -> None:
+    """`finetune.py` names loss, epoch and step in one line."""
+    sets = [
+        "synthesis.num_images=32", "synthesis.num_holdout=8", "synthesis.iterations=1",
+        "synthesis.center_iterations=1", "finetune.lr=1e30", "finetune.epochs=2",
+    ]  # fmt: skip
+    values = [part for text in sets for part in ("--set", text)]
+    arguments = ["--space", "digits_w3a3", "--store", str(tmp_path), *values]
+    assert exit_code(script("finetune").main, arguments) == 3
+    assert "loss is" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_tracking_server_that_is_not_there(refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is noticed before any work, not after the search."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    arguments = ["--space", "digits_w3a3", "--tracking-uri", "http://127.0.0.1:9"]
+    assert "tracking store can be opened" in refused(*arguments)
+
+
 def test_status_of_a_folder_without_study(tmp_path: Path, capsys) -> None:
     """The other commands follow the same rule."""
     assert exit_code(script("status").main, [str(tmp_path)]) == 2

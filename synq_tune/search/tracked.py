@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synq_tune.errors import InputError
 from synq_tune.export.load import load_onnx
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.redact import redact_uri
@@ -40,7 +41,13 @@ class TrackedStudy:
         """
         recorded = ledger.state.stages.get("tracking", {}).get("uri")
         uri = uri or recorded or default_tracking_uri(folder)
-        study = cls(Tracker.open(uri, folder, ledger.state))
+        try:
+            study = cls(Tracker.open(uri, folder, ledger.state))
+        except TrackingError as error:
+            raise InputError(
+                f"`the tracking store can be opened` must hold, but got: {error} "
+                "Start it, or choose another --tracking-uri."
+            ) from None
         shown = redact_uri(study.tracker.uri)
         if recorded != shown:
             ledger.append("stage", name="tracking", data={"uri": shown})
