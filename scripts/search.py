@@ -41,7 +41,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     where.add_argument("--tracking-uri", metavar="URI", help="default: studies/mlflow.db")
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--deterministic", action="store_true", help="one trial at a time, fixed kernels"
+        "--deterministic",
+        action="store_true",
+        help="one trial at a time, so that one seed is one study",
     )
     how.add_argument(
         "--dry-run", action="store_true", help="time a few steps, print the cost, stop"
