@@ -17,7 +17,7 @@ from synq_tune.errors import lookup
 FORMAT = 1
 
 CAM_NAMES = ("cam", "gradcam", "gradcam++")
-QUANTIZER_NAMES = ("minmax", "lsq")
+QUANTIZER_NAMES = ("minmax", "lsq", "deploy")
 SYNTHESIS_NAMES = ("synq", "noise", "images")
 BUNDLED_MODELS = (
     "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet26",

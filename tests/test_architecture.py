@@ -24,8 +24,8 @@ HOMES = {
 
 ORDER = [
     "errors", "config", "cli", "store", "models", "data", "quantization", "synthesis", "finetune",
-    "reconstruction", "recipes", "evaluation", "trial", "export", "study", "tracking", "analysis",
-    "search", "bench",
+    "reconstruction", "recipes", "evaluation", "trial", "memory", "inspection", "export", "study",
+    "tracking", "analysis", "search", "bench",
 ]  # fmt: skip
 """A room imports only from itself and from rooms before it."""
 

@@ -28,8 +28,7 @@ from synq_tune.errors import InputError
 from synq_tune.export.metadata import from_texts, preprocessing_of, to_texts
 from synq_tune.export.packing import pack, packed_size, unpack
 from synq_tune.models.build import build_model
-from synq_tune.models.graph import find_nodes, insert_after, trace
-from synq_tune.quantization.activations import is_known_activation
+from synq_tune.models.graph import insert_after, trace
 from synq_tune.quantization.frozen import (
     FROZEN_LAYERS,
     FrozenActivation,
@@ -254,17 +253,15 @@ def _is_own_code(model: str) -> bool:
 def _insert_activations(
     graph: fx.GraphModule, metadata: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    nodes = {
-        ACTIVATION_PREFIX + node.name: node
-        for node in find_nodes(graph, lambda n, m: is_known_activation(graph, n))
-    }
+    nodes = {ACTIVATION_PREFIX + node.name: node for node in graph.graph.nodes}
     bits = metadata["activations"]
-    if nodes.keys() != bits.keys():
-        raise ValueError(f"activations: {_differing(nodes, bits)}")
+    if not bits.keys() <= nodes.keys():
+        raise ValueError(f"no tensor {', '.join(sorted(bits.keys() - nodes.keys())[:3])}")
     scales, zero_points = tensors["activation_scales"], tensors["activation_zero_points"]
     for i, (name, width) in enumerate(sorted(bits.items())):
         zero_point = 2.0 ** (width - 1) - zero_points[i].float()
         insert_after(graph, nodes[name], name, FrozenActivation(scales[i], zero_point, width))
+    graph.recompile()
 
 
 def _differing(built: Iterable[str], stored: Iterable[str]) -> str:

@@ -12,40 +12,41 @@ import torch
 from torch import Tensor, fx, nn
 
 from synq_tune.errors import InputError
+from synq_tune.models.modularize import modularize
+from synq_tune.models.tracer import ShapeTracer
 
 
 def trace(model: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
-    """Trace `model` for inputs of `shape` (C, H, W); the result shares its parameters.
+    """Trace `model` for inputs of `shape` (C, H, W) and any batch size; it shares its parameters.
 
     Every node's `meta["shape"]` holds the shape of its output for a batch of two (None for a
-    node whose output is no tensor).
+    node whose output is no tensor). Layers that a library subclassed become plain ones in place.
 
     Raises:
-        InputError: the network has data-dependent control flow.
+        InputError: the network has data-dependent control flow, or does not take such inputs.
     """
+    parameter = next(model.parameters(), None)
+    device = parameter.device if parameter is not None else None
+    tracer = ShapeTracer(torch.zeros(2, *shape, device=device))
     try:
-        graph = fx.symbolic_trace(model)
-    except (fx.proxy.TraceError, TypeError) as error:
+        graph = tracer.trace(model.eval())
+    except InputError:
+        raise
+    except Exception as error:  # whatever the network's own code raises
         raise InputError(
-            f"`the network can be traced` must hold, but got {type(model).__name__}: "
-            f"{str(error).splitlines()[0]}."
+            f"`the network can be traced for inputs {list(shape)}` must hold, but got "
+            f"{type(model).__name__}: {_first_line(error)}."
         ) from error
-    graph.eval()
-    _Shapes(graph).run(torch.zeros(2, *shape))
-    return graph
+    for node in graph.nodes:
+        value = tracer.values.get(node)
+        node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
+    modularize(model, graph)
+    traced = fx.GraphModule(model, graph)
+    return traced.eval()
 
 
-class _Shapes(fx.Interpreter):
-    """Run the graph once and note each node's output shape."""
-
-    @torch.no_grad()
-    def run(self, *args: Tensor) -> Tensor:
-        return super().run(*args)
-
-    def run_node(self, node: fx.Node) -> object:
-        result = super().run_node(node)
-        node.meta["shape"] = tuple(result.shape) if isinstance(result, Tensor) else None
-        return result
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -54,13 +55,15 @@ def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 
 
 def insert_after(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
-    """Insert a call of `module`, added as submodule `name`, behind `node` for all its users."""
+    """Insert a call of `module`, added as submodule `name`, behind `node` for all its users.
+
+    The caller recompiles `graph` after its last change: once per insertion costs more than the rest.
+    """
     graph.add_submodule(name, module)
     with graph.graph.inserting_after(node):
         inserted = graph.graph.call_module(name, (node,))
     node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted)
     inserted.meta["shape"] = node.meta.get("shape")
-    graph.recompile()
     return inserted
 
 

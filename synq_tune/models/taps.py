@@ -43,6 +43,7 @@ def insert_taps(graph: fx.GraphModule, cam_layer: str | None = None) -> None:
     node = _named_map(graph, cam_layer) if cam_layer else _last_spatial_convolution(graph)
     if node is not None:
         insert_after(graph, node, CAM_TAP, nn.Identity())
+    graph.recompile()
 
 
 def _is_map(node: fx.Node) -> bool:

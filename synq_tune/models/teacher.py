@@ -42,14 +42,23 @@ class LoadedTeacher:
 
 
 def load_teacher(
-    config: Teacher, device: torch.device | str = "cpu", cam_layer: str | None = None
+    config: Teacher,
+    device: torch.device | str = "cpu",
+    cam_layer: str | None = None,
+    model: nn.Module | None = None,
 ) -> LoadedTeacher:
     """Build the network, load its weights, trace it and freeze it.
+
+    Args:
+        config: names network, weights and input.
+        device: where the teacher will live.
+        cam_layer: name of the module to explain; None chooses the last convolution with H·W > 1.
+        model: the network with its weights, where the caller has it already.
 
     Raises:
         InputError: model or weights are wrong, missing or do not fit.
     """
-    model = _with_weights(config)
+    model = _with_weights(config) if model is None else model
     preprocessing = resolve_preprocessing(config, model)
     fingerprint = _fingerprint(config, preprocessing, model)
     graph = trace(model.requires_grad_(False), preprocessing.shape)

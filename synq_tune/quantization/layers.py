@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 from synq_tune.quantization.affine import per_channel, quantize
 
@@ -23,7 +24,7 @@ class _QuantizedWeight:
         quantizer = self.weight_quantizer
         scale, zero_point = quantizer.parameters_of(self.weight)
         grid = per_channel(scale, self.weight), per_channel(zero_point, self.weight)
-        codes = quantize(self.weight, *grid, quantizer.bits)
+        codes = quantize(self.weight, *grid, quantizer.bits).clamp_(*quantizer.limits)
         return codes.to(torch.int8), scale.float(), zero_point.to(torch.int32)
 
 
@@ -53,3 +54,36 @@ def quantized_layer(layer: nn.Module, weight_quantizer: nn.Module) -> nn.Module:
     new.__class__ = QUANTIZED_LAYERS[type(layer)]
     new.weight_quantizer = weight_quantizer
     return new.requires_grad_(True)
+
+
+_WEIGHT_ARGUMENT = {F.conv2d: 1, torch.conv2d: 1, F.linear: 1, F.conv_transpose2d: 1}
+
+
+def computed_weight(graph: fx.GraphModule, node: fx.Node) -> str | None:
+    """Name of a call whose weight learns but belongs to no layer (mixed experts, standardised), or None.
+
+    A fixed filter, such as a blur, is no weight: nothing in it was learned.
+    """
+    if node.op != "call_function" or node.target not in _WEIGHT_ARGUMENT:
+        return None
+    position = _WEIGHT_ARGUMENT[node.target]
+    weight = node.args[position] if len(node.args) > position else node.kwargs.get("weight")
+    return f"{node.target.__name__} at {node.name}" if _reads_parameter(graph, weight) else None
+
+
+def _reads_parameter(graph: fx.GraphModule, node: object) -> bool:
+    pending, seen = [node], set()
+    while pending:
+        source = pending.pop()
+        if not isinstance(source, fx.Node) or source in seen:
+            continue
+        seen.add(source)
+        if source.op == "get_attr" and isinstance(_attribute(graph, source), nn.Parameter):
+            return True
+        pending += source.all_input_nodes
+    return False
+
+
+def _attribute(graph: fx.GraphModule, node: fx.Node) -> object:
+    parent, _, name = str(node.target).rpartition(".")
+    return getattr(graph.get_submodule(parent), name)

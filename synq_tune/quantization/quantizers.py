@@ -1,7 +1,8 @@
 """The quantizer families: how a weight and an activation get their grid, and what learns.
 
-Every weight quantizer answers `forward(weight)`, `parameters_of(weight)`; every activation quantizer
-`forward(x)`, `parameters_of()`, `observe(x)`, `end_calibration()`. Adding a family is one entry here.
+Every weight quantizer answers `forward(weight)`, `parameters_of(weight)` and `limits`; every
+activation quantizer `forward(x)`, `parameters_of()`, `observe(x)`, `end_calibration()`. Adding a
+family is one entry here.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from synq_tune.quantization.affine import (
     straight_through,
 )
 from synq_tune.quantization.observer import RangeObserver, least_squares, min_max
+from synq_tune.quantization.placement import Placement, after_activations, every_tensor
 
 
 class MinMaxWeight(nn.Module):
@@ -29,6 +31,7 @@ class MinMaxWeight(nn.Module):
     def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__()
         self.bits = bits
+        self.limits = code_limits(bits)
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point, each (O,), without gradient."""
@@ -48,6 +51,7 @@ class LsqWeight(nn.Module):
     def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__()
         self.bits = bits
+        self.limits = code_limits(bits)
         self.scale = nn.Parameter(_symmetric_steps(weight.detach(), bits))
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,7 +62,8 @@ class LsqWeight(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         scale, zero = self.parameters_of(weight)
         per_step = weight[0].numel()
-        return _learned(weight, per_channel(scale, weight), zero.view(-1)[0], self.bits, per_step)
+        step = per_channel(scale, weight)
+        return _learned(weight, step, zero.view(-1)[0], self.limits, per_step)
 
 
 class MinMaxActivation(nn.Module):
@@ -110,7 +115,19 @@ class LsqActivation(MinMaxActivation):
 
     def forward(self, x: Tensor) -> Tensor:
         scale, zero_point = self.parameters_of()
-        return _learned(x, scale, zero_point, self.bits, x[0].numel())
+        return _learned(x, scale, zero_point, code_limits(self.bits), x[0].numel())
+
+
+class DeployWeight(LsqWeight):
+    """Symmetric without the lowest code: -(2^(k-1) - 1) … 2^(k-1) - 1, zero point 0.
+
+    A channel can change its sign, which absorbing a BatchNorm with a negative factor needs, and
+    hardware that multiplies two signed 8-bit values never meets -128 · -128.
+    """
+
+    def __init__(self, weight: Tensor, bits: int) -> None:
+        super().__init__(weight, bits)
+        self.limits = (-code_limits(bits)[1], code_limits(bits)[1])
 
 
 def _symmetric_steps(weight: Tensor, bits: int) -> Tensor:
@@ -126,9 +143,11 @@ def _symmetric_steps(weight: Tensor, bits: int) -> Tensor:
     return candidates.gather(0, errors.argmin(0, keepdim=True))[0]
 
 
-def _learned(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, per_step: int) -> Tensor:
+def _learned(
+    x: Tensor, scale: Tensor, zero_point: Tensor, limits: tuple[int, int], per_step: int
+) -> Tensor:
     """LSQ's forward; the step's gradient is scaled by 1/sqrt(values per step · largest code)."""
-    low, high = code_limits(bits)
+    low, high = limits
     factor = 1.0 / math.sqrt(per_step * high)
     step = straight_through(scale * factor, scale.detach())
     clipped = (x / step - zero_point).clamp(low, high)
@@ -138,13 +157,15 @@ def _learned(x: Tensor, scale: Tensor, zero_point: Tensor, bits: int, per_step: 
 
 @dataclass(frozen=True)
 class Quantizer:
-    """A family: the class of its weight grids and of its activation grids."""
+    """A family: the class of its weight grids, of its activation grids, and where the latter go."""
 
     weight: type[nn.Module]
     activation: type[nn.Module]
+    placement: Placement
 
 
 QUANTIZERS: dict[str, Quantizer] = {
-    "minmax": Quantizer(MinMaxWeight, MinMaxActivation),
-    "lsq": Quantizer(LsqWeight, LsqActivation),
+    "minmax": Quantizer(MinMaxWeight, MinMaxActivation, after_activations),
+    "lsq": Quantizer(LsqWeight, LsqActivation, after_activations),
+    "deploy": Quantizer(DeployWeight, LsqActivation, every_tensor),
 }

@@ -14,8 +14,8 @@ from synq_tune.config import Bits
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.graph import find_nodes, insert_after
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.quantization.activations import is_known_activation, unknown_activation
-from synq_tune.quantization.layers import QUANTIZED_LAYERS, quantized_layer
+from synq_tune.quantization.activations import unknown_activation
+from synq_tune.quantization.layers import QUANTIZED_LAYERS, computed_weight, quantized_layer
 from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
 
 ACTIVATION_PREFIX = "quantize_"
@@ -24,8 +24,10 @@ ACTIVATION_PREFIX = "quantize_"
 def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.GraphModule:
     """A quantized copy of the teacher, in evaluation mode, its ranges not yet calibrated.
 
-    Every Conv2d and Linear gets a weight grid per output channel, the output of every activation
-    function a grid of its own. Not quantized: the input, sums, pooled features, logits, biases.
+    Every Conv2d and Linear gets a weight grid per output channel. Which tensors get a grid is the
+    family's `placement`: the paper's quantizers have one behind every activation function and leave
+    the input, sums, pooled features and logits in float; `deploy` leaves only the logits. Biases
+    stay float.
 
     Args:
         teacher: stays unchanged.
@@ -42,7 +44,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     student = copy.deepcopy(teacher.graph)
     _refuse_unknown(student)
     layers = _layer_nodes(student)
-    activations = find_nodes(student, lambda n, m: is_known_activation(student, n))
+    activations = family.placement(student)
     widths = _widths(bits, [str(n.target) for n in layers], [n.name for n in activations])
     for node in layers:
         _replace_layer(student, node, family, widths[str(node.target)])
@@ -50,6 +52,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
         width = widths.get(node.name, bits.activations)
         module = family.activation(width).to(_device(student))
         insert_after(student, node, ACTIVATION_PREFIX + node.name, module)
+    student.recompile()
     return student.requires_grad_(True).eval()
 
 
@@ -62,8 +65,18 @@ def _refuse_unknown(graph: fx.GraphModule) -> None:
     if unknown:
         raise InputError(
             f"`activation functions are known (ReLU, ReLU6, SiLU, Hardswish, GELU)` must hold, "
-            f"but got {unknown[0]}" + (f" and {len(unknown) - 1} more." if unknown[1:] else ".")
+            f"but got {_first_of(unknown)}"
         )
+    computed = [u for n in graph.graph.nodes if (u := computed_weight(graph, n))]
+    if computed:
+        raise InputError(
+            "`weights are parameters of one layer` must hold, but they are computed in "
+            f"{_first_of(computed)} Replace such layers by nn.Conv2d or nn.Linear."
+        )
+
+
+def _first_of(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more." if names[1:] else ".")
 
 
 def _layer_nodes(graph: fx.GraphModule) -> list[fx.Node]:

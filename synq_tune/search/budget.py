@@ -13,6 +13,7 @@ from synq_tune.config import FineTune, StudySpec
 from synq_tune.finetune.loop import finetune
 from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import Views, explain
+from synq_tune.memory import study_disk_bytes, trial_bytes
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.search.prepare import prepare
@@ -21,7 +22,6 @@ from synq_tune.search.sampler import max_trials
 from synq_tune.trial import choose_device
 
 TIMED_STEPS = 3
-_BYTES = {"float16": 2, "float32": 4}
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def estimate(spec: StudySpec) -> Estimate:
         step_seconds=step,
         synthesis_hours=_synthesis_steps(spec) * _time_synthesis_step(spec, teacher) / 3600,
         search_hours=updates * step / plan.max_concurrent / 3600,
-        memory_bytes=_memory(spec, teacher) * plan.max_concurrent,
-        disk_bytes=_disk(spec, teacher),
+        memory_bytes=trial_bytes(spec, teacher) * plan.max_concurrent,
+        disk_bytes=study_disk_bytes(spec, teacher),
     )
 
 
@@ -128,40 +128,6 @@ def _random_source(
         torch.zeros(1, count), {name: m[None] for name, m in maps.items()},
     )  # fmt: skip
     return ViewSource(images, labels, views, config, spec.study.seed, device)
-
-
-def _dataset_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    channels, height, width = teacher.preprocessing.shape
-    images = spec.synthesis.num_images + spec.synthesis.num_holdout
-    return images * channels * height * width * _BYTES["float16"]
-
-
-def _views_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    rows = spec.synthesis.num_images * spec.finetune.num_views
-    maps = 3 * 49 * _BYTES["float32"]
-    return rows * (teacher.num_classes * _BYTES["float16"] + maps + 21)
-
-
-def _model_bytes(teacher: LoadedTeacher) -> int:
-    return sum(p.numel() for p in teacher.graph.parameters()) * _BYTES["float32"]
-
-
-def _memory(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    """Of one trial: libraries, dataset, one set of views, four copies of the weights, activations."""
-    libraries = 600 * 2**20
-    shapes = [n.meta.get("shape") for n in teacher.graph.graph.nodes]
-    per_image = sum(torch.Size(s).numel() // s[0] for s in shapes if s)
-    activations = 2 * per_image * spec.finetune.batch_size * _BYTES["float32"]
-    data = _dataset_bytes(spec, teacher) + _views_bytes(spec, teacher)
-    return libraries + data + 4 * _model_bytes(teacher) + activations
-
-
-def _disk(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    """The dataset, views of every D0, kept checkpoints, exported files."""
-    domain = spec.search.get("d0")
-    d0s = len(domain.values) if domain else 1
-    checkpoints = (spec.study.keep_checkpoints + 2) * _model_bytes(teacher)
-    return _dataset_bytes(spec, teacher) + d0s * _views_bytes(spec, teacher) + checkpoints
 
 
 def format_estimate(e: Estimate) -> str:

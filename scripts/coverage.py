@@ -1,0 +1,38 @@
+"""Take every timm and torchvision CNN with BatchNorm through inspect, synthesis, fine-tuning, export, parity.
+
+python scripts/coverage.py --output coverage.jsonl          # goes on where it was; hours on two cores
+python scripts/coverage.py --output coverage.jsonl --report # the table of what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from synq_tune.cli import exit_code
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
+    parser.add_argument("--quantizer", default="minmax")
+    parser.add_argument(
+        "--part", default="1/1", metavar="I/N", help="every N-th network from the I-th"
+    )
+    parser.add_argument("--max-parameters", type=float, default=2e8, metavar="N")
+    parser.add_argument("--models", nargs="*", metavar="MODEL", help="only these")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    arguments = parser.parse_args(argv)
+    from synq_tune.bench.coverage_table import coverage_command
+
+    for line in coverage_command(arguments):
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

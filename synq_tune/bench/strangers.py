@@ -1,0 +1,75 @@
+"""Other people's networks: every timm and torchvision classifier that is a CNN with BatchNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+_ATTENTION = {
+    "EfficientAdditiveAttention", "HSMSSD", "LinearSelfAttention", "LiteMLA", "LowFormerBlock",
+    "RelativePositionalMultiHeadAttention", "SHMA", "SHSA",
+}  # fmt: skip
+"""Layers that mix tokens without saying so by an attribute `num_heads`."""
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """One network of a library."""
+
+    model: str
+    """As in teacher.model."""
+    parameters: int
+    kinds: frozenset[str]
+    """Class names of its modules: networks of one family share them."""
+
+
+def strangers() -> Iterator[Stranger]:
+    """The CNNs with BatchNorm of both libraries, in their own order; nothing is allocated."""
+    for model in model_names():
+        stranger = look_at(model)
+        if stranger is not None:
+            yield stranger
+
+
+def model_names() -> list[str]:
+    """Every classifier timm and torchvision list, as in teacher.model."""
+    import timm
+    from torchvision import models
+
+    own = [f"torchvision:{name}" for name in models.list_models(module=models)]
+    return [*own, *(f"timm:{name}" for name in timm.list_models())]
+
+
+def look_at(model: str) -> Stranger | None:
+    """The network if it is a CNN with BatchNorm, else None."""
+    modules = list(_skeleton(model).modules())
+    if not is_cnn_with_batchnorm(modules):
+        return None
+    root = modules[0]
+    kinds = frozenset(type(module).__name__ for module in modules)
+    return Stranger(model, sum(p.numel() for p in root.parameters()), kinds)
+
+
+def is_cnn_with_batchnorm(modules: list[nn.Module]) -> bool:
+    """Convolutions, running statistics, and no layer that mixes tokens by attention."""
+    has_attention = any(hasattr(m, "num_heads") or type(m).__name__ in _ATTENTION for m in modules)
+    has_convolution = any(isinstance(m, nn.Conv2d) for m in modules)
+    norms = (m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    return has_convolution and not has_attention and any(m.running_mean is not None for m in norms)
+
+
+def _skeleton(model: str) -> nn.Module:
+    library, _, name = model.partition(":")
+    # torchvision's RegNets compute with their first weights, which a skeleton does not have.
+    device = "cpu" if library == "torchvision" and name.startswith("regnet") else "meta"
+    with torch.device(device):
+        if library == "timm":
+            import timm
+
+            return timm.create_model(name)
+        from torchvision import models
+
+        return models.get_model(name)

@@ -1,0 +1,1 @@
+"""What will be quantized, layer by layer, and what stays float and why."""

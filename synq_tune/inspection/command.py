@@ -1,0 +1,48 @@
+"""What `scripts/inspect.py` prints."""
+
+from __future__ import annotations
+
+from synq_tune.config import StudySpec
+from synq_tune.inspection.student import inspect_student
+from synq_tune.inspection.table import layer_lines, summary_lines, tensor_lines
+from synq_tune.memory import synthesis_bytes, trial_bytes
+from synq_tune.models.build import build_model
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import quantize_student
+from synq_tune.synthesis.statistics import remembered
+
+
+def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
+    """Lines to print: every layer, every tensor, the summary.
+
+    Args:
+        spec: names network, bits and quantizer.
+        random_weights: do not ask for a checkpoint: what is quantized depends on shapes alone.
+
+    Raises:
+        InputError: the network cannot be quantized, or has no BatchNorm for the synthesis asked.
+    """
+    model = build_model(spec.teacher) if random_weights else None
+    teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
+    inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+    if spec.synthesis.method == "synq":
+        remembered(teacher.graph)
+    head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
+    return [
+        f"{head}, quantizer {spec.quantizer}", "", *layer_lines(inspection), "",
+        *tensor_lines(inspection), "", *summary_lines(inspection, spec.bits),
+        memory_line(spec, teacher),
+    ]  # fmt: skip
+
+
+def _input(teacher: LoadedTeacher) -> str:
+    return "×".join(map(str, teacher.preprocessing.shape))
+
+
+def memory_line(spec: StudySpec, teacher: LoadedTeacher) -> str:
+    """What synthesis and one trial take, in GiB."""
+    synthesis, trial = (f(spec, teacher) / 2**30 for f in (synthesis_bytes, trial_bytes))
+    return (
+        f"memory    synthesis about {synthesis:.1f} GiB at batch {spec.synthesis.batch_size}, a "
+        f"trial about {trial:.1f} GiB at batch {spec.finetune.batch_size}"
+    )

@@ -1,0 +1,60 @@
+"""An inspection as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from synq_tune.config import Bits
+from synq_tune.inspection.student import Inspection
+
+
+def summary_lines(inspection: Inspection, bits: Bits) -> list[str]:
+    """A few lines: how much is quantized, what is found, for the head of a study."""
+    quantized = [row for row in inspection.layers if row.bits is not None]
+    both = inspection.share(bits.weights, bits.activations)
+    weights = inspection.weight_share(bits.weights)
+    maps = [row for row in inspection.tensors if row.bits is not None]
+    return [
+        f"quantized {len(quantized)} of {len(inspection.layers)} layers, {len(maps)} of "
+        f"{len(inspection.tensors)} tensors; {weights:.1f} % of {inspection.macs / 1e6:,.1f} M "
+        f"multiplications have {bits.weights}-bit weights, {both:.1f} % also read "
+        f"{bits.activations}-bit values",
+        f"batchnorm {inspection.num_batchnorms} layers",
+        f"cam       gradcam and gradcam++ at {inspection.cam_layer or 'nothing'}, cam at "
+        f"{inspection.final_map or 'nothing'}",
+    ]
+
+
+def layer_lines(inspection: Inspection) -> list[str]:
+    """One line per call of a layer: name, kind, weight, bits, share of the multiplications."""
+    total = max(inspection.macs, 1)
+    rows = [
+        (row.name, row.kind, "×".join(map(str, row.shape)), _bits(row.bits, row.why),
+         _bits(row.reads), f"{100 * row.macs / total:.1f} %")
+        for row in inspection.layers
+    ]  # fmt: skip
+    return _aligned([("layer", "kind", "weight", "bits", "reads", "MACs"), *rows])
+
+
+def tensor_lines(inspection: Inspection) -> list[str]:
+    """One line per tensor: name, what makes it, shape, bits or why it is float."""
+    rows = [
+        (row.name, row.kind, "×".join(map(str, row.shape)), _bits(row.bits, row.why))
+        for row in inspection.tensors
+    ]
+    return _aligned([("tensor", "made by", "shape", "bits"), *rows])
+
+
+def _bits(bits: int | None, why: str = "") -> str:
+    if bits is not None:
+        return str(bits)
+    return f"float, because {why}" if why else "float"
+
+
+def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -1,0 +1,59 @@
+"""How much memory and disk a study's parts take, computed from shapes."""
+
+from __future__ import annotations
+
+import torch
+
+from synq_tune.config import StudySpec
+from synq_tune.models.teacher import LoadedTeacher
+
+_BYTES = {"float16": 2, "float32": 4}
+_LIBRARIES = 600 * 2**20
+"""torch, Ray and their threads in one process."""
+
+
+def dataset_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
+    """The synthetic images in half precision."""
+    channels, height, width = teacher.preprocessing.shape
+    images = spec.synthesis.num_images + spec.synthesis.num_holdout
+    return images * channels * height * width * _BYTES["float16"]
+
+
+def views_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
+    """The stored views of one D0: logits, saliency maps, boxes."""
+    rows = spec.synthesis.num_images * spec.finetune.num_views
+    maps = 3 * 49 * _BYTES["float32"]
+    return rows * (teacher.num_classes * _BYTES["float16"] + maps + 21)
+
+
+def model_bytes(teacher: LoadedTeacher) -> int:
+    """The network's parameters in float32."""
+    return sum(p.numel() for p in teacher.graph.parameters()) * _BYTES["float32"]
+
+
+def activation_bytes(teacher: LoadedTeacher, batch_size: int) -> int:
+    """What a forward keeps for its backward: every value of a batch, and its fake-quantized twin."""
+    shapes = [node.meta.get("shape") for node in teacher.graph.graph.nodes]
+    per_image = sum(torch.Size(shape).numel() // shape[0] for shape in shapes if shape)
+    return 2 * per_image * batch_size * _BYTES["float32"]
+
+
+def trial_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
+    """One trial: libraries, dataset, one set of views, four copies of the weights, activations."""
+    data = dataset_bytes(spec, teacher) + views_bytes(spec, teacher)
+    weights = 4 * model_bytes(teacher)
+    return _LIBRARIES + data + weights + activation_bytes(teacher, spec.finetune.batch_size)
+
+
+def synthesis_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
+    """Making the dataset: libraries, weights, the finished images, one batch's values."""
+    values = activation_bytes(teacher, spec.synthesis.batch_size)
+    return _LIBRARIES + model_bytes(teacher) + dataset_bytes(spec, teacher) + values
+
+
+def study_disk_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
+    """The dataset, views of every D0, kept checkpoints, exported files."""
+    domain = spec.search.get("d0")
+    d0s = len(domain.values) if domain else 1
+    checkpoints = (spec.study.keep_checkpoints + 2) * model_bytes(teacher)
+    return dataset_bytes(spec, teacher) + d0s * views_bytes(spec, teacher) + checkpoints
