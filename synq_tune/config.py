@@ -100,8 +100,10 @@ class Bits(Settings):
     weights: BitWidth
     activations: BitWidth
     first: BitWidth | None = None
-    """Weights of the first quantized layer and the activations after it; `null` = as the others."""
+    """Weights of the first quantized layer and the first tensor with a grid (with `deploy` the
+    network's input, else the first activation); `null` = as the others."""
     last: BitWidth | None = None
+    """Weights of the last quantized layer and the last tensor with a grid."""
     overrides: dict[str, BitWidth] = {}
     """Glob over layer names → bits of its weights (a layer) or of its values (an activation)."""
 

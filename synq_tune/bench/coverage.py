@@ -50,8 +50,8 @@ class Passage:
         return self.passed == list(STAGES)
 
 
-INPUT_SIZES = (64, 128, 224)
-"""Tried in turn: some networks shrink 64 pixels to nothing."""
+INPUT_SIZES = (64, 128, 224, 256)
+"""Tried in turn: some networks shrink 64 pixels to nothing, or want a multiple of 64."""
 
 
 def walk_any_size(model: str, folder: Path, quantizer: str = "minmax") -> Passage:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,10 @@ def fit_checkpoint(model: nn.Module, tensors: dict[str, Tensor], where: str) -> 
             )
             + "."
         )
-    model.load_state_dict(tensors, strict=False)
+    # Old layouts are told by a version that safetensors drops; the keys fit, so it is the model's.
+    versioned = OrderedDict(tensors)
+    versioned._metadata = own._metadata
+    model.load_state_dict(versioned, strict=False)
 
 
 def _shapes(key: str, own: dict[str, Tensor], tensors: dict[str, Tensor]) -> str:

@@ -18,8 +18,8 @@ _CONVOLUTION_DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1,
 _BATCHNORM = (
     "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
 )  # fmt: skip
-_INERT = ("stochastic_depth", "drop_path", "drop_block_2d", "dropout")
-"""Functions that do nothing in evaluation mode, in which every network is traced."""
+_TRAINING_ONLY = {"dropout": 2, "stochastic_depth": 3}
+"""Functions that do nothing where their argument `training`, at this position, is false."""
 _PLAIN_BATCHNORM = {4: nn.BatchNorm2d, 3: nn.BatchNorm1d, 2: nn.BatchNorm1d, 5: nn.BatchNorm3d}
 
 
@@ -38,8 +38,9 @@ def modularize(root: nn.Module, graph: fx.Graph) -> None:
             _linear(root, graph, node)
         elif node.target in (F.batch_norm, torch.batch_norm):
             _batchnorm(root, graph, node)
-        elif getattr(node.target, "__name__", "") in _INERT:
-            _bypass(graph, node)
+        elif _is_inert(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
     _drop_unused_attributes(graph)
 
 
@@ -51,9 +52,12 @@ def _drop_unused_attributes(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _bypass(graph: fx.Graph, node: fx.Node) -> None:
-    node.replace_all_uses_with(node.args[0])
-    graph.erase_node(node)
+def _is_inert(node: fx.Node) -> bool:
+    position = _TRAINING_ONLY.get(getattr(node.target, "__name__", ""))
+    if position is None:
+        return False
+    training = node.args[position] if len(node.args) > position else node.kwargs.get("training")
+    return training is False
 
 
 def _bound(node: fx.Node, names: tuple[str, ...], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,10 @@ from synq_tune.data.labelled import LabelledImages
 from synq_tune.errors import InputError
 from synq_tune.evaluation import top1
 from synq_tune.finetune.cam import cam_tap
+from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
+from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
 from synq_tune.trial import load_halves
 
 
@@ -25,6 +27,8 @@ class Prepared:
     """`top1` or `agreement`: what the study chooses by."""
     top1: float | None
     """Percent on all labelled images."""
+    inspection: Inspection
+    """What is quantized."""
 
 
 def prepare(spec: StudySpec, device: torch.device) -> Prepared:
@@ -34,15 +38,17 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
         InputError: one line that says what does not fit.
     """
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
-    quantize_student(teacher, spec.bits, spec.quantizer)
+    inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+    if spec.synthesis.method in NEEDS_BATCHNORM:
+        remembered(teacher.graph)
     _check_cams(spec, teacher)
     metric = resolve_metric(spec)
     halves = load_halves(spec, teacher)
     if halves[0] is None:
-        return Prepared(teacher, metric, None)
+        return Prepared(teacher, metric, None, inspection)
     accuracy = _accuracy_of_all(teacher, halves)
     _check_better_than_chance(spec, teacher, accuracy)
-    return Prepared(teacher, metric, accuracy)
+    return Prepared(teacher, metric, accuracy, inspection)
 
 
 def resolve_metric(spec: StudySpec) -> str:

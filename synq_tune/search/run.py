@@ -13,6 +13,8 @@ from synq_tune.analysis.image_grid import save_image_grid
 from synq_tune.config import StudySpec
 from synq_tune.export.best import export_student
 from synq_tune.finetune.low_pass import energy_kept, low_pass
+from synq_tune.inspection.command import memory_line
+from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search.checkpoints import load_student, prune_checkpoints
 from synq_tune.search.console import ladder_lines, run_line
@@ -102,10 +104,9 @@ class StudyDriver:
         self.stage("metric", {"metric": prepared.metric, "mode": "max"})
         accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
         print(f"study     {self.folder}")
-        print(
-            f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}",
-            flush=True,
-        )
+        print(f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}")
+        print("\n".join(summary_lines(prepared.inspection, self.spec.bits)))
+        print(memory_line(self.spec, teacher), flush=True)
 
     def _dataset(self, teacher: LoadedTeacher) -> Path:
         dataset, is_reused = synthesize(teacher, self.spec, self.options.store)

@@ -103,3 +103,16 @@ def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, path)
     with pytest.raises(InputError, match="state_dict"):
         read_checkpoint(Weights(file=str(path)))
+
+
+def test_a_network_that_asks_for_its_layouts_version(tmp_path: Path) -> None:
+    """torchvision's MNASNet refuses weights without a version, which safetensors cannot hold."""
+    from torchvision.models import mnasnet0_5
+
+    file = tmp_path / "weights.safetensors"
+    expected = mnasnet0_5(num_classes=5).state_dict()
+    save_file(expected, file)
+    model = mnasnet0_5(num_classes=5)
+    fit_checkpoint(model, read_checkpoint(Weights(file=str(file))), str(file))
+    own = model.state_dict()
+    assert all(torch.equal(own[k], v) for k, v in expected.items())

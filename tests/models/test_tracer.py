@@ -91,10 +91,15 @@ def test_an_input_too_small_is_refused() -> None:
 
 
 def test_what_does_nothing_in_evaluation_is_dropped() -> None:
-    """A functional dropout leaves no trace."""
+    """A functional dropout leaves no trace, unless it drops in evaluation too."""
 
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return F.dropout(x, 0.5, self.training).mean((2, 3))
 
+    class AlwaysDrops(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(x).mean((2, 3))
+
     assert _functions(trace(Net(), (3, 8, 8))) == set()
+    assert _functions(trace(AlwaysDrops(), (3, 8, 8))) == {F.dropout}
