@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import pickle
 from pathlib import Path
 from types import ModuleType
@@ -191,3 +192,27 @@ def test_status_of_a_folder_without_study(tmp_path: Path, capsys) -> None:
     """The other commands follow the same rule."""
     assert exit_code(script("status").main, [str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+_NETS = """
+import torch
+from torch import nn
+
+def net(kind):
+    norm = nn.Identity() if kind == "no_batchnorm" else nn.BatchNorm2d(4)
+    act = nn.Mish() if kind == "unknown_activation" else nn.ReLU()
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)]
+    return nn.Sequential(nn.Conv2d(1, 4, 3), norm, act, *head)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("no_batchnorm", "has BatchNorm layers"), ("unknown_activation", "Mish at 2")],
+)
+def test_a_network_that_cannot_be_asked(refused, tmp_path: Path, kind: str, expected: str) -> None:
+    """One line before any work, not a bad dataset."""
+    (tmp_path / "net.py").write_text(_NETS)
+    teacher = {"model": f"{tmp_path / 'net.py'}:net", "kwargs": {"kind": kind}, "channels": 1,
+               "input_size": 8, "mean": [0.0], "std": [1.0]}  # fmt: skip
+    assert expected in refused("--space", "digits_w3a3", "--set", f"teacher={json.dumps(teacher)}")

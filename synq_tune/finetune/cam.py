@@ -59,7 +59,7 @@ def cam_tap(graph: fx.GraphModule, technique: str) -> str:
     return name
 
 
-_HEAD_MODULES = (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Dropout, nn.Identity, nn.Linear)
+_HEAD_MODULES = (nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten, nn.Dropout, nn.Identity)
 
 
 def _ends_in_pool_and_linear(graph: fx.GraphModule) -> bool:
@@ -68,9 +68,18 @@ def _ends_in_pool_and_linear(graph: fx.GraphModule) -> bool:
     start = next((i for i, n in enumerate(nodes) if n.target == FINAL_MAP_TAP), None)
     if start is None:
         return False
-    modules = [graph.get_submodule(n.target) for n in nodes[start + 1 :] if n.op == "call_module"]
-    is_linear = [isinstance(m, nn.Linear) for m in modules]
-    return all(isinstance(m, _HEAD_MODULES) for m in modules) and sum(is_linear) == 1
+    called = [(n, graph.get_submodule(n.target)) for n in nodes[start + 1 :] if n.op == "call_module"]
+    is_linear = [_is_linear(node, module) for node, module in called]
+    return sum(is_linear) == 1 and all(
+        linear or isinstance(module, _HEAD_MODULES)
+        for linear, (_, module) in zip(is_linear, called, strict=True)
+    )
+
+
+def _is_linear(node: fx.Node, module: nn.Module) -> bool:
+    """A linear layer, also as a convolution over what pooling left, as in pytorchcv's MobileNetV2."""
+    is_one_pixel = (node.meta.get("shape") or ())[2:] == (1, 1)
+    return isinstance(module, nn.Linear) or isinstance(module, nn.Conv2d) and is_one_pixel
 
 
 def saliency_map(

@@ -24,8 +24,8 @@ FINAL_MAP_TAP = "tap_final_map"
 FEATURE_TAP = "tap_feature_"
 """Numbered: one branch of each residual addition (feature alignment)."""
 
-_POOLS = (nn.AdaptiveAvgPool2d,)
-_POOL_FUNCTIONS = (F.adaptive_avg_pool2d, torch.mean)
+_POOLS = (nn.AdaptiveAvgPool2d, nn.AvgPool2d)
+_POOL_FUNCTIONS = (F.adaptive_avg_pool2d, F.avg_pool2d, torch.mean)
 
 
 def insert_taps(graph: fx.GraphModule, cam_layer: str | None = None) -> None:

@@ -149,3 +149,18 @@ def test_no_hook_survives() -> None:
     with pytest.raises(ZeroDivisionError), record(graph, [CAM_TAP]):
         raise ZeroDivisionError
     assert not any(m._forward_hooks for m in graph.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("resnet20_cifar10", "features.stage3.unit3.body.conv2.conv"),
+     ("resnet18", "features.stage4.unit2.body.conv2.conv"),
+     ("mobilenetv2_w1", "features.final_block.conv")],
+)  # fmt: skip
+def test_the_papers_networks_have_a_place_for_every_technique(name: str, layer: str) -> None:
+    """pytorchcv pools by a window of the map's size, and MobileNetV2's classifier is a convolution."""
+    size = 32 if "cifar" in name else 224
+    teacher = teacher_of(build_model(Teacher(model=f"pytorchcv:{name}")), (3, size, size))
+    assert {cam_tap(teacher.graph, technique) for technique in CAMS} == {CAM_TAP, FINAL_MAP_TAP}
+    tap = next(node for node in teacher.graph.graph.nodes if node.target == CAM_TAP)
+    assert tap.args[0].target == layer
