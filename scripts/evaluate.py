@@ -23,7 +23,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--val-data",
         metavar="SRC",
         required=True,
-        help="DIR, FILE.zip, cifar10:DIR, cifar100:DIR, digits",
+        help="DIR, FILE.zip, cifar10:DIR, cifar100:DIR, imagenet:DIR, npy:DIR, digits",
     )
     parser.add_argument("--golden", metavar="FILE", help="golden.npz, whose values it has to give")
     parser.add_argument("--batch-size", type=int, metavar="N", default=256)

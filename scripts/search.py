@@ -23,7 +23,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     what.add_argument("--space", metavar="NAME|FILE", help="a space in search_spaces/, or a file")
     what.add_argument("--weights", metavar="FILE", help="the teacher's checkpoint")
     what.add_argument(
-        "--val-data", metavar="SRC", help="DIR, FILE.zip, cifar10:DIR, cifar100:DIR, digits"
+        "--val-data",
+        metavar="SRC",
+        help="DIR, FILE.zip, cifar10:DIR, cifar100:DIR, imagenet:DIR, npy:DIR, digits",
     )
     what.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="sets")
     what.add_argument("--seed", type=int, metavar="N")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from synq_tune import own_code
 from synq_tune.errors import lookup
 
 FORMAT = 1
@@ -72,8 +73,11 @@ class Teacher(Settings):
     @field_validator("model")
     @classmethod
     def _known_model(cls, model: str) -> str:
+        if own_code.is_own_code(model):
+            own_code.parse(model)
+            return model
         prefix, colon, name = model.partition(":")
-        if colon and name and (prefix in MODEL_PREFIXES or prefix.endswith(".py")):
+        if colon and name and prefix in MODEL_PREFIXES:
             return model
         return lookup("model", model, (*BUNDLED_MODELS, *(f"{p}:NAME" for p in MODEL_PREFIXES)))
 
@@ -147,6 +151,9 @@ class Synthesis(Settings):
     @field_validator("method")
     @classmethod
     def _known_method(cls, name: str) -> str:
+        if own_code.is_own_code(name):
+            own_code.parse(name)
+            return name
         return lookup("synthesis method", name, SYNTHESIS_NAMES)
 
     @model_validator(mode="after")
@@ -219,6 +226,9 @@ class FineTune(Settings):
     @field_validator("cam")
     @classmethod
     def _known_cam(cls, name: str) -> str:
+        if own_code.is_own_code(name):
+            own_code.parse(name)
+            return name
         return lookup("CAM technique", name, CAM_NAMES)
 
     @model_validator(mode="after")

@@ -23,9 +23,9 @@ HOMES = {
 }
 
 ORDER = [
-    "errors", "config", "cli", "store", "models", "data", "quantization", "synthesis", "finetune",
+    "errors", "own_code", "config", "cli", "store", "models", "data", "quantization", "synthesis", "finetune",
     "reconstruction", "recipes", "evaluation", "trial", "memory", "inspection", "export", "study",
-    "tracking", "analysis", "search", "bench",
+    "tracking", "analysis", "search", "bench", "testing",
 ]  # fmt: skip
 """A room imports only from itself and from rooms before it."""
 

@@ -22,7 +22,7 @@ from synq_tune.models.preprocessing import Preprocessing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-_MODES = {1: "L", 3: "RGB"}
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -93,7 +93,10 @@ def fit_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:
     if channels not in _MODES:
-        raise InputError(f"`channels is 1 or 3` must hold for files, but got channels={channels}.")
+        raise InputError(
+            "`channels is 1, 3 or 4` must hold for image files and for images that are not in the "
+            f"teacher's size, but got channels={channels}. Give npy:DIR in the teacher's size."
+        )
     # Pillow clips 16-bit and float pixels to 255 instead of scaling them.
     if image.mode == "F" or image.mode.startswith("I"):
         raise InputError(f"`8 bits per channel` must hold, but got Pillow mode {image.mode!r}.")
@@ -108,7 +111,11 @@ def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         size = (max(target_width, target_height * width // height), target_height)
     else:
         size = (target_width, max(target_height, target_width * height // width))
-    return image.resize(size, _RESAMPLING[preprocessing.interpolation])
+    resampling = _RESAMPLING[preprocessing.interpolation]
+    if image.mode == "RGBA":
+        # Pillow weights colours by opacity; to the network the fourth channel is one like the others.
+        return Image.merge("RGBA", [band.resize(size, resampling) for band in image.split()])
+    return image.resize(size, resampling)
 
 
 def _center_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
@@ -118,7 +125,11 @@ def _center_crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Imag
 
 
 def fit_images(data: LabelledImages, preprocessing: Preprocessing) -> LabelledImages:
-    """The same images in the teacher's size and channels; untouched where they already fit."""
+    """The same images in the teacher's size and channels; untouched where they already fit.
+
+    Raises:
+        InputError: they do not fit, and have another number of channels than 1, 3 or 4.
+    """
     if data.images.shape[1:] == preprocessing.shape:
         return data
     fitted = [fit_image(_to_pil(image), preprocessing) for image in data.images]
@@ -126,4 +137,9 @@ def fit_images(data: LabelledImages, preprocessing: Preprocessing) -> LabelledIm
 
 
 def _to_pil(image: Tensor) -> Image.Image:
+    if len(image) not in _MODES:
+        raise InputError(
+            "`channels is 1, 3 or 4` must hold for images that are not in the teacher's size, but "
+            f"got channels={len(image)}, size={image.shape[1]}×{image.shape[2]}. Resize them first."
+        )
     return Image.fromarray(image.permute(1, 2, 0).squeeze(2).numpy())

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from synq_tune.data.arrays import read_arrays
 from synq_tune.data.cifar import read_cifar10, read_cifar100
 from synq_tune.data.class_folders import read_class_folders
 from synq_tune.data.decode import fit_images
 from synq_tune.data.digits import digits_half
+from synq_tune.data.imagenet import read_imagenet
 from synq_tune.data.images import LabelledImages
 from synq_tune.data.split import split_halves, stratified_subset
 from synq_tune.errors import InputError
@@ -19,20 +21,25 @@ __all__ = [
     "stratified_subset",
 ]  # fmt: skip
 
-SOURCES: dict[str, Callable[[str], LabelledImages]] = {
-    "digits": lambda rest: digits_half("test"),
-    "cifar10": lambda rest: read_cifar10(Path(rest)),
-    "cifar100": lambda rest: read_cifar100(Path(rest)),
+SOURCES: dict[str, Callable[[str, Preprocessing, int], LabelledImages]] = {
+    "digits": lambda rest, preprocessing, classes: digits_half("test"),
+    "cifar10": lambda rest, preprocessing, classes: read_cifar10(Path(rest)),
+    "cifar100": lambda rest, preprocessing, classes: read_cifar100(Path(rest)),
+    "imagenet": lambda rest, preprocessing, classes: read_imagenet(
+        Path(rest), preprocessing, classes
+    ),
+    "npy": lambda rest, preprocessing, classes: read_arrays(Path(rest), classes),
 }
-"""What stands before the colon → reader of what stands behind it."""
+"""What stands before the colon → reader of what stands behind it, for a teacher's classes."""
 
 
 def load_labelled(source: str, preprocessing: Preprocessing, num_classes: int) -> LabelledImages:
     """Labelled images in the teacher's input size, uint8.
 
     Args:
-        source: `digits`, `cifar10:DIR`, `cifar100:DIR`, or a folder (or zip file) that holds one
-            folder of JPEG or PNG files per class.
+        source: `digits`, `cifar10:DIR`, `cifar100:DIR`, `imagenet:DIR` (flat, with a label file),
+            `npy:DIR` (images.npy, labels.npy), or a folder (or zip file) that holds one folder of
+            JPEG or PNG files per class.
         preprocessing: gives size, channels, crop and interpolation.
         num_classes: the teacher's.
 
@@ -42,7 +49,7 @@ def load_labelled(source: str, preprocessing: Preprocessing, num_classes: int) -
     """
     name, colon, rest = source.partition(":")
     if name in SOURCES and bool(colon) == (name != "digits"):
-        data = fit_images(SOURCES[name](rest), preprocessing)
+        data = fit_images(SOURCES[name](rest, preprocessing, num_classes), preprocessing)
     else:
         data = read_class_folders(_existing(source), preprocessing)
     _check_classes(data, source, num_classes)
@@ -55,7 +62,8 @@ def _existing(source: str) -> Path:
         return path
     raise InputError(
         f"`the labelled images exist` must hold, but got val_data={source!r}. Give digits, "
-        "cifar10:DIR, cifar100:DIR, or a folder or zip file with one folder per class."
+        "cifar10:DIR, cifar100:DIR, imagenet:DIR, npy:DIR, or a folder or zip file with one folder "
+        "per class."
     )
 
 

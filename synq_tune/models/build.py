@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from synq_tune import own_code
 from synq_tune.config import Teacher
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.cifar_resnet import CifarResNet, digits_resnet26
@@ -60,35 +58,24 @@ def _pytorchcv(name: str, config: Teacher, pretrained: bool) -> nn.Module:
     shape = {"in_channels": config.channels}
     if config.num_classes is not None:
         shape["num_classes"] = config.num_classes
-    return get_model(name, pretrained=pretrained, **{**shape, **config.kwargs})
+    # Its own download reads a pickle with all that is in it: models/published.py fetches instead.
+    return get_model(name, pretrained=False, **{**shape, **config.kwargs})
 
 
-def _python(target: str, config: Teacher, pretrained: bool) -> nn.Module:
-    """The user's own function, from a module or a file; it runs because the user named it."""
-    place, colon, function = target.rpartition(":")
-    if not colon:
-        raise InputError(f"`model is place:function` must hold, but got model={target!r}.")
-    module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    if not hasattr(module, function):
-        raise InputError(f"`{place} defines {function}` must hold, but got model={target!r}.")
-    return getattr(module, function)(**config.kwargs)
-
-
-def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"`the model's file exists` must hold, but got {path}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)
-    spec.loader.exec_module(module)
-    return module
+def _users_own(config: Teacher) -> nn.Module:
+    """What the user's own function returns for `kwargs`; it runs because the user named it."""
+    model = own_code.load(config.model)(**config.kwargs)
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"`{config.model} returns a torch.nn.Module` must hold, but got {type(model).__name__}."
+        )
+    return model
 
 
 _LIBRARIES = {
     "timm": _timm,
     "torchvision": _torchvision,
     "pytorchcv": _pytorchcv,
-    "python": _python,
 }
 
 
@@ -97,18 +84,18 @@ def build_model(config: Teacher, pretrained: bool = False) -> nn.Module:
 
     Args:
         config: names the model and its constructor's arguments.
-        pretrained: let the library load its own published weights.
+        pretrained: let timm or torchvision load its own published weights.
 
     Raises:
         InputError: the library knows no such model or argument; the message says which.
     """
     prefix, colon, name = config.model.partition(":")
     try:
+        if own_code.is_own_code(config.model):
+            return _users_own(config).eval()
         if not colon:
             return _own(config.model, config, pretrained).eval()
-        if prefix in _LIBRARIES:
-            return _LIBRARIES[prefix](name, config, pretrained).eval()
-        return _python(config.model, config, pretrained).eval()
+        return _LIBRARIES[prefix](name, config, pretrained).eval()
     except (TypeError, ModuleNotFoundError) as error:
         raise InputError(
             f"`the model can be built` must hold, but got model={config.model!r}, "

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
+import zipfile
+import zlib
 from collections import OrderedDict
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -18,9 +21,16 @@ from synq_tune.errors import InputError
 
 _NESTS = ("state_dict", "model", "model_state_dict", "ema", "state_dict_ema", "net")
 
+MAX_BYTES = 2 << 30
+"""Largest checkpoint that is unpacked or downloaded."""
+# RuntimeError: the member is encrypted, or packed in a way zipfile does not know.
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+
 
 def read_checkpoint(weights: Weights) -> dict[str, Tensor]:
     """Tensors of a checkpoint by name, unnested and without a `module.` prefix.
+
+    A `.zip` file is read for its one `.pth` member, in memory; the SHA-1 is the member's.
 
     Raises:
         InputError: the file is missing, truncated, of another SHA-1, or a pickle that holds more
@@ -29,19 +39,54 @@ def read_checkpoint(weights: Weights) -> dict[str, Tensor]:
     path = Path(weights.file or "")
     if not path.is_file():
         raise InputError(f"`the weights file exists` must hold, but got weights={weights.file!r}.")
-    _check_sha1(path, weights.sha1)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if path.suffix == ".zip":
+        file = _member(path)
+        _check_sha1(path, file, weights.sha1)
+        return _unnest(_read_pickle(path, file), path)
+    with open(path, "rb") as opened:
+        _check_sha1(path, opened, weights.sha1)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, path)
     return _unnest(content, path)
 
 
-def _check_sha1(path: Path, expected: str | None) -> None:
+def weights_member(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo:
+    """The one `.pth` file in an archive.
+
+    Args:
+        archive: as it is published; other files in it are passed over.
+        where: what errors call it.
+
+    Raises:
+        InputError: there is none or more than one, or it is larger than `MAX_BYTES`.
+    """
+    names = {info: PurePosixPath(info.filename) for info in archive.infolist()}
+    found = [i for i, n in names.items() if n.suffix == ".pth" and not n.name.startswith(".")]
+    if len(found) != 1:
+        raise InputError(f"{where}: `one .pth file is inside` must hold, but got {len(found)}.")
+    if found[0].file_size > MAX_BYTES:
+        raise InputError(
+            f"{where}: `size <= {MAX_BYTES} bytes` must hold, but got {found[0].file_size}."
+        )
+    return found[0]
+
+
+def _member(path: Path) -> IO[bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return io.BytesIO(archive.read(weights_member(archive, str(path))))
+    except ZIP_DAMAGE as error:
+        raise InputError(f"{path}: `the zip file is whole` must hold, but got: {error}.") from error
+
+
+def _check_sha1(path: Path, file: IO[bytes], expected: str | None) -> None:
     if expected is None:
         return
-    with open(path, "rb") as file:
-        actual = hashlib.file_digest(file, "sha1").hexdigest()
+    actual = hashlib.file_digest(file, "sha1").hexdigest()
+    file.seek(0)
     if not actual.startswith(expected.lower()):
         raise InputError(
-            f"{path}: `sha1 == {expected}` must hold, but got sha1={actual}. Download it again."
+            f"{path}: `sha1 == {expected}` must hold, but got sha1={actual}. Download it again; "
+            "if you mean this file, pass --set teacher.weights.sha1=null."
         )
 
 
@@ -55,9 +100,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_pickle(path: Path) -> Any:
+def _read_pickle(path: Path, source: Path | IO[bytes]) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0].split("Please")[0].strip()
         raise InputError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from urllib.error import URLError
 
 import torch
 from torch import Tensor, fx, nn
@@ -13,8 +12,10 @@ from synq_tune.config import Teacher, Weights
 from synq_tune.errors import InputError
 from synq_tune.models.build import BUNDLED_WEIGHTS, build_model
 from synq_tune.models.checkpoint import fit_checkpoint, read_checkpoint
+from synq_tune.models.download import fetch_weights
 from synq_tune.models.graph import trace
 from synq_tune.models.preprocessing import Preprocessing, resolve_preprocessing
+from synq_tune.models.published import PUBLISHERS, pretrained, pytorchcv_weights
 from synq_tune.models.taps import insert_taps
 from synq_tune.store import canonical_json
 
@@ -68,27 +69,34 @@ def load_teacher(
 
 
 def _with_weights(config: Teacher) -> nn.Module:
+    name = config.model
+    if config.weights.file is None and config.weights.url is None and ":" in name:
+        prefix = name.partition(":")[0]
+        if prefix in PUBLISHERS:
+            return pretrained(config)
+        if prefix != "pytorchcv":
+            return build_model(config)  # the user's function loads its own weights
+    model = build_model(config)
+    weights = _local(config)
+    fit_checkpoint(model, read_checkpoint(weights), weights.file or "")
+    return model
+
+
+def _local(config: Teacher) -> Weights:
+    """The weights with a file on this machine: given, bundled, or downloaded."""
     weights = config.weights
-    if weights.file is None and config.model in BUNDLED_WEIGHTS:
-        weights = Weights(file=str(BUNDLED_WEIGHTS[config.model]))
     if weights.file is not None:
-        model = build_model(config)
-        fit_checkpoint(model, read_checkpoint(weights), weights.file)
-        return model
-    if ":" not in config.model:
-        raise InputError(
-            f"`weights are given` must hold, but got model={config.model!r} and no weights. "
-            "Pass --weights FILE."
-        )
-    if config.model.startswith("python:") or ".py:" in config.model:
-        return build_model(config)  # the user's function loads its own weights
-    try:
-        return build_model(config, pretrained=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise InputError(
-            f"`the weights of {config.model} can be downloaded` must hold, but got: "
-            f"{str(error).splitlines()[0]}. Pass --weights FILE."
-        ) from error
+        return weights
+    if weights.url is not None:
+        return fetch_weights(weights)
+    if config.model in BUNDLED_WEIGHTS:
+        return Weights(file=str(BUNDLED_WEIGHTS[config.model]))
+    if config.model.startswith("pytorchcv:"):
+        return fetch_weights(pytorchcv_weights(config.model.partition(":")[2]))
+    raise InputError(
+        f"`weights are given` must hold, but got model={config.model!r} and no weights. "
+        "Pass --weights FILE."
+    )
 
 
 def _num_classes(graph: fx.GraphModule, config: Teacher) -> int:

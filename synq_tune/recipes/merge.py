@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from synq_tune.config import FORMAT, StudySpec
 from synq_tune.errors import SearchSpaceError, lookup
 from synq_tune.recipes import yaml12
+from synq_tune.recipes.own_names import absolute_names, find_file
 
 RECIPES_DIR = Path(__file__).parent
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
 
 # Values that are one thing, not a tree to merge into.
-_WHOLE = ("search", "teacher.kwargs", "teacher.weights", "bits.overrides", "study.confirm")
+_WHOLE = ("search", "teacher.kwargs", "bits.overrides", "study.confirm")
 
 
 def recipe_names() -> list[str]:
@@ -24,13 +25,10 @@ def recipe_names() -> list[str]:
     return sorted(p.stem for p in RECIPES_DIR.glob("*.yaml"))
 
 
-def _named_file(kind: str, name: str, folder: Path) -> Path:
-    """The file of a bundled name, or the path itself when it looks like one."""
+def _named_file(kind: str, name: str, folder: Path, beside: tuple[Path, ...] = ()) -> Path:
+    """The file of a bundled name, or of a path: in the current folder, then in those `beside`."""
     if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise SearchSpaceError(f"`the {kind} file exists` must hold, but got {kind}={name!r}.")
-        return path
+        return find_file(kind, name, (Path(), *beside))
     return folder / f"{lookup(kind, name, [p.stem for p in folder.glob('*.yaml')])}.yaml"
 
 
@@ -128,16 +126,33 @@ def load_space(
     recipe = next(
         (s["recipe"] for s in reversed(sets) if "recipe" in s), tree.get("recipe", "synq")
     )
-    return build_spec(_stack(str(recipe), tree, sets, flags or {}), str(path))
+    beside = path.resolve().parent
+    recipe = _absolute_recipe(str(recipe), beside)
+    merged = absolute_names(_stack(recipe, tree, sets, flags or {}), (Path(), beside))
+    return build_spec({**merged, "recipe": recipe}, str(path))
+
+
+def _absolute_recipe(name: str, beside: Path) -> str:
+    """A bundled name as it is; a file's path absolute, so that it means the same everywhere."""
+    path = _named_file("recipe", name, RECIPES_DIR, (beside,))
+    return name if path.parent == RECIPES_DIR and path.stem == name else str(path)
 
 
 def _stack(
     recipe: str, tree: dict[str, Any], sets: list[dict[str, Any]], flags: Mapping[str, Any]
 ) -> dict[str, Any]:
-    merged = deep_merge(read_recipe(recipe), tree)
+    merged = deep_merge(read_recipe(recipe), _with_file_key(tree))
     for assignment in sets:
-        merged = _fix(merged, assignment)
+        merged = _fix(merged, _with_file_key(assignment))
     return deep_merge(merged, _drop_none(flags))
+
+
+def _with_file_key(tree: dict[str, Any]) -> dict[str, Any]:
+    """`weights: FILE` → `weights: {file: FILE}`, which another file replaces and a sum stays with."""
+    teacher = tree.get("teacher")
+    if not isinstance(teacher, dict) or not isinstance(teacher.get("weights"), str):
+        return tree
+    return {**tree, "teacher": {**teacher, "weights": {"file": teacher["weights"]}}}
 
 
 def _drop_none(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +166,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     tree = yaml12.read(path)
     if "search" in tree:
         raise SearchSpaceError(f"{path}: `a recipe has no search` must hold.")
-    return tree
+    return absolute_names(tree, (Path(), path.resolve().parent))
 
 
 def with_recipe(spec: StudySpec, recipe: str) -> StudySpec:

@@ -1,9 +1,12 @@
-"""CIFAR's binary files are read as they were written; pickles are never opened."""
+"""CIFAR's files are read as they were written; pickles are taken apart and never executed."""
 
 from __future__ import annotations
 
+import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,10 +49,74 @@ def test_names_beside_the_batches_are_read(tmp_path: Path) -> None:
     assert names == tuple(f"name{i}" for i in range(10))
 
 
-def test_pickles_are_refused(tmp_path: Path) -> None:
-    """Where only the python version lies, the message asks for the binary one."""
-    (tmp_path / "test_batch").write_bytes(b"\x80\x04.")
-    with pytest.raises(InputError, match="binary version"):
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("key", [str, str.encode], ids=["text", "bytes"])
+@pytest.mark.parametrize("inside", [True, False], ids=["folder", "parent"])
+def test_the_python_version_reads_like_the_binary_one(
+    tmp_path: Path, protocol: int, key: type, inside: bool
+) -> None:
+    """Images, fine labels and names come from the pickles, in the folder or its parent."""
+    images, labels, _ = _records(100, 2)
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    rows, fine = images.flatten(1).numpy(), labels.tolist()
+    content = {key("data"): rows, key("fine_labels"): fine, key("coarse_labels"): [0] * 6}
+    (folder / "test").write_bytes(pickle.dumps(content, protocol))
+    names = [f"name{i}" for i in range(100)]
+    (folder / "meta").write_bytes(pickle.dumps({key("fine_label_names"): names}, protocol))
+    data = load_labelled(f"cifar100:{folder if inside else tmp_path}", INPUT, 100)
+    assert torch.equal(data.images, images) and torch.equal(data.labels, labels)
+    assert data.class_names == tuple(names)
+
+
+def test_the_binary_version_is_preferred(tmp_path: Path) -> None:
+    """Where both lie, the pickle is not even looked at."""
+    images, _, content = _records(10, 1)
+    (tmp_path / "test_batch.bin").write_bytes(content)
+    (tmp_path / "test_batch").write_bytes(b"no pickle")
+    assert torch.equal(load_labelled(f"cifar10:{tmp_path}", INPUT, 10).images, images)
+
+
+def test_a_malicious_pickle_is_not_executed(tmp_path: Path) -> None:
+    """Code hidden behind good data is named, and did not run."""
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    content = {"data": np.zeros((1, 3072), np.uint8), "labels": [0], "more": Bomb()}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match="asks for posix.system; nothing of it was run"):
+        load_labelled(f"cifar10:{tmp_path}", INPUT, 10)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"data": np.zeros((2, 3072), np.uint8), "labels": [0]},
+        {"data": np.zeros((2, 3072), np.float32), "labels": [0, 1]},
+        {"data": np.zeros((1, 100), np.uint8), "labels": [0]},
+        {"data": np.zeros((1, 3072), np.uint8), "labels": ["0"]},
+        {"labels": [0]},
+    ],
+    ids=["one label short", "float", "too small", "words", "no data"],
+)
+def test_a_python_version_of_something_else_is_an_error(
+    tmp_path: Path, content: dict[str, object]
+) -> None:
+    """Plain data in another form is refused with what is expected."""
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=r"data \(N, 3072\) uint8 and labels"):
+        load_labelled(f"cifar10:{tmp_path}", INPUT, 10)
+
+
+@pytest.mark.parametrize("label", [-1, 10])
+def test_a_label_outside_the_classes_is_an_error(tmp_path: Path, label: int) -> None:
+    """Pickled labels may be any number."""
+    content = {"data": np.zeros((1, 3072), np.uint8), "labels": [label]}
+    (tmp_path / "test_batch").write_bytes(pickle.dumps(content))
+    with pytest.raises(InputError, match=f"label < 10.*got label={label}"):
         load_labelled(f"cifar10:{tmp_path}", INPUT, 10)
 
 

@@ -93,6 +93,36 @@ def test_grey_teachers_get_one_channel(folder: Path) -> None:
     assert load_labelled(str(folder), grey, 2).images.shape == (4, 1, 8, 8)
 
 
+def test_four_channels_are_kept_apart(tmp_path: Path) -> None:
+    """RGBA files keep the colours under a fourth channel of 0, also when they are resized."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("RGBA", (16, 16), (200, 100, 50, 0)).save(tmp_path / name / "0.png")
+    four = Preprocessing(8, 8, 4, (0.5,) * 4, (0.5,) * 4)
+    images = load_labelled(str(tmp_path), four, 2).images
+    assert images.shape == (2, 4, 8, 8)
+    assert images[0, :, 3, 3].tolist() == [200, 100, 50, 0]
+
+
+def test_other_numbers_of_channels_are_refused(folder: Path) -> None:
+    """An image file has no two channels."""
+    with pytest.raises(InputError, match="channels is 1, 3 or 4.*channels=2"):
+        load_labelled(str(folder), Preprocessing(8, 8, 2, (0.5,) * 2, (0.5,) * 2), 2)
+
+
+def test_inputs_need_not_be_square(tmp_path: Path) -> None:
+    """For 96×160 a square image is scaled to the width, and the middle of its height is taken."""
+    array = np.zeros((200, 200, 3), dtype=np.uint8)
+    array[40:160] = 255
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(array).save(tmp_path / name / "0.png")
+    wide = Preprocessing(96, 160, 3, (0.5,) * 3, (0.5,) * 3, interpolation="nearest")
+    images = load_labelled(str(tmp_path), wide, 2).images
+    assert images.shape == (2, 3, 96, 160)
+    assert (images == 255).all()
+
+
 def test_an_unreadable_image_is_named(folder: Path) -> None:
     """The message says which file is damaged."""
     file = folder / "10" / "1.png"
