@@ -19,6 +19,7 @@ from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 
 _NUMBER = re.compile(r"_(\d{8})$")
+_LABEL = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _named(file: Path, pairs: Iterable[tuple[str, str]], num_classes: int) -> _C
         if key in by_stem:
             raise InputError(f"{file}: `every image has one label` must hold, but {key} has two.")
         by_stem[key] = name
-    if all(name.isascii() and name.isdigit() for name in by_stem.values()):
+    if all(_LABEL.fullmatch(name) for name in by_stem.values()):
         numbers = {key: str(int(name)) for key, name in by_stem.items()}
         return _Classes(numbers, [str(label) for label in range(num_classes)])
     return _Classes(by_stem, class_order(by_stem.values()))
@@ -137,10 +138,10 @@ def _caffe(file: Path, images: list[Path], num_classes: int) -> _Classes:
 
 def _split(file: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
-        name, _, label = line.strip().rpartition(" ")
-        if not name.strip():
+        words = line.rsplit(maxsplit=1)
+        if len(words) != 2:
             raise InputError(f"{file}, line {number}: `NAME label` must hold, but got {line!r}.")
-        yield name.strip(), label
+        yield words[0].strip(), words[1]
 
 
 def _kaggle(file: Path, images: list[Path], num_classes: int) -> _Classes:

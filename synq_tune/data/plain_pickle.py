@@ -206,8 +206,8 @@ class _Machine:
         _of(list, self.stack[-1]).extend(values)
 
     def _op_setitem(self, _: Any) -> None:
-        key, value = self._take(2)
-        _of(dict, self.stack[-1])[key] = value
+        pair = _pairs(self._take(2))
+        _of(dict, self.stack[-1]).update(pair)
 
     def _op_setitems(self, _: Any) -> None:
         values = self._to_mark()
@@ -248,4 +248,9 @@ def _of(kind: type, value: Any) -> Any:
 
 
 def _pairs(values: list[Any]) -> dict[Any, Any]:
-    return dict(zip(values[0::2], values[1::2], strict=True))
+    """Key and value in turn; a deeply nested tuple as a key would end the process in its hash."""
+    keys = values[0::2]
+    wrong = next((key for key in keys if type(key) not in (str, bytes, int)), None)
+    if wrong is not None:
+        raise ValueError(f"a {type(wrong).__name__} as a key")
+    return dict(zip(keys, values[1::2], strict=True))

@@ -20,7 +20,8 @@ def pretrained(config: Teacher) -> nn.Module:
     """A timm or torchvision network with its published weights, which the library downloads.
 
     Raises:
-        InputError: the library publishes none, or they cannot be fetched; says from where.
+        InputError: the library publishes none, they do not fit (another number of classes), or
+            they cannot be fetched; says from where.
     """
     prefix, _, name = config.model.partition(":")
     origin = "its library"
@@ -30,6 +31,13 @@ def pretrained(config: Teacher) -> nn.Module:
         return build_model(config, pretrained=True)
     except (URLError, OSError, RuntimeError) as error:
         raise _unavailable(config.model, origin, str(error).splitlines()[0]) from error
+    except InputError:
+        raise
+    except ValueError as error:  # torchvision's, for another number of classes
+        raise InputError(
+            f"`the published weights of {config.model} fit its settings` must hold, but got: "
+            f"{str(error).splitlines()[0].rstrip('.')}. Pass --weights FILE."
+        ) from error
 
 
 def pytorchcv_weights(name: str) -> Weights:

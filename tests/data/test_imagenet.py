@@ -121,6 +121,21 @@ def test_a_subset_of_a_list_by_number(folder: Path, write: Callable[[Path], None
     assert load_labelled(f"imagenet:{folder}", INPUT, 3).labels.tolist() == [2, 1, 2]
 
 
+def test_tabs_separate_like_blanks(folder: Path) -> None:
+    """`val.txt` is read however its columns were set."""
+    lines = [f"{_name(i + 1)}.JPEG\t{label}\n" for i, label in enumerate(LABELS)]
+    (folder / "val.txt").write_text("".join(lines))
+    assert load_labelled(f"imagenet:{folder}", INPUT, 3).labels.tolist() == LABELS
+
+
+def test_a_negative_label_is_named(folder: Path) -> None:
+    """It is a label out of range, not the name of a class."""
+    lines = [f"{_name(i + 1)}.JPEG {label}\n" for i, label in enumerate([2, 0, 1, -1])]
+    (folder / "val.txt").write_text("".join(lines))
+    with pytest.raises(InputError, match=r"0 <= label < 3.*00000004.*label=-1"):
+        load_labelled(f"imagenet:{folder}", INPUT, 3)
+
+
 def test_ids_without_synsets_are_refused(folder: Path) -> None:
     """The ids' order is not the synsets': guessing would give wrong labels."""
     _truth(folder)

@@ -68,6 +68,17 @@ def test_what_is_not_data_is_named(tmp_path: Path, content: bytes, asked: str) -
         read_plain_pickle(_file(tmp_path, content))
 
 
+@pytest.mark.parametrize(
+    ("head", "tail"), [(b"}", b"K\x01s."), (b"}(", b"K\x01u."), (b"(", b"K\x01d.")],
+    ids=["setitem", "setitems", "dict"],
+)  # fmt: skip
+def test_a_nested_key_does_not_end_the_process(tmp_path: Path, head: bytes, tail: bytes) -> None:
+    """Python's own hash of a deeply nested tuple overflows the C stack."""
+    key = b"K\x01" + b"\x85" * 500_000
+    with pytest.raises(InputError, match="a tuple as a key"):
+        read_plain_pickle(_file(tmp_path, b"\x80\x02" + head + key + tail))
+
+
 def test_object_arrays_are_refused(tmp_path: Path) -> None:
     """An array of objects would hold anything."""
     content = pickle.dumps({"data": np.array([{}, []], dtype=object)})

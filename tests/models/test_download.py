@@ -258,6 +258,12 @@ def test_a_library_without_network_is_one_line(
     assert "\n" not in message
 
 
+def test_published_weights_for_another_number_of_classes_are_refused() -> None:
+    """torchvision's own message comes through as one line, before any connection."""
+    with pytest.raises(InputError, match="fit its settings.*1000 but got 10.*--weights FILE"):
+        load_teacher(Teacher(model="torchvision:resnet18", num_classes=10))
+
+
 def test_a_wrong_tag_needs_no_network() -> None:
     """timm's own message comes through as one line."""
     with pytest.raises(InputError, match="resnet18.nonsense"):
