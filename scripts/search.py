@@ -34,6 +34,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     size.add_argument("--max-concurrent", type=int, metavar="N")
     size.add_argument("--gpus-per-trial", type=float, metavar="F")
     size.add_argument("--max-hours", type=float, metavar="H")
+    size.add_argument(
+        "--target-loss", type=float, metavar="POINTS", help="done at this much below full precision"
+    )
     where = parser.add_argument_group("where")
     folder = where.add_mutually_exclusive_group()
     folder.add_argument("--output-dir", metavar="DIR", help="default: studies/NAME-TIMESTAMP")

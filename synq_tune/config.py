@@ -318,6 +318,8 @@ class Study(Settings):
     """Labelled images per evaluation before the last one."""
     confirm: Confirm | None = Confirm()
     max_hours: float | None = Field(None, gt=0)
+    target_loss: float | None = Field(None, ge=0)
+    """Points below full precision at which the study is done; calibration alone is tried first."""
     keep_checkpoints: int = Field(3, ge=1)
 
 

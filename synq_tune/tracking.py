@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from synq_tune import __version__
 from synq_tune.config import StudySpec
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, lookup
 from synq_tune.store import file_lock, sha256_file
 from synq_tune.study.redact import redact_uri
 from synq_tune.study.state import Run, StudyState
@@ -677,15 +677,17 @@ def download_exported(uri: str, run_id: str, format_: str, folder: Path) -> Path
     Args:
         uri: tracking store.
         run_id: the study's run, or one of its trials'.
-        format_: `onnx` or `packed`.
+        format_: key of `EXPORTERS`.
         folder: gets the file.
 
     Raises:
         InputError: `uri` is not one, or the run has no exported model.
         TrackingError: MLflow cannot be reached or used.
     """
+    from synq_tune.export import FILE_NAMES
+
     uri = resolve_tracking_uri(uri)
-    name = {"onnx": "model.onnx", "packed": "model.packed.safetensors"}[format_]
+    name = FILE_NAMES[lookup("format", format_, FILE_NAMES)]
     _prepare_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

@@ -19,13 +19,14 @@ HOMES = {
     "onnx": "export/",
     "onnxruntime": "export/",
     "onnxscript": "export/",
+    "openvino": "export/",
     "matplotlib": "analysis/",
 }
 
 ORDER = [
-    "errors", "own_code", "config", "cli", "store", "models", "data", "quantization", "synthesis", "finetune",
-    "reconstruction", "recipes", "evaluation", "trial", "memory", "inspection", "export", "study",
-    "tracking", "analysis", "search", "bench", "testing",
+    "errors", "own_code", "config", "cli", "store", "models", "data", "quantization", "synthesis",
+    "finetune", "reconstruction", "recipes", "evaluation", "trial", "memory", "inspection", "export",
+    "study", "tracking", "analysis", "search", "bench", "testing",
 ]  # fmt: skip
 """A room imports only from itself and from rooms before it."""
 

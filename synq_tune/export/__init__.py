@@ -3,16 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import fx
+
+from synq_tune.errors import InputError, lookup
+from synq_tune.export.hardware import reads_integers
 from synq_tune.export.onnx_model import write_onnx
+from synq_tune.export.options import HARDWARE, STORAGE, OnnxOptions
 from synq_tune.export.packed import write_packed
 from synq_tune.quantization.frozen import StandaloneModel
 
 Exporter = Callable[[StandaloneModel, dict[str, Any], Path], dict[str, Any]]
 """(model, metadata, path) → the metadata written, with the containers chosen."""
 
-EXPORTERS: dict[str, Exporter] = {"onnx": write_onnx, "packed": write_packed}
+ONNX_OPTIONS: dict[str, OnnxOptions] = {"onnx": STORAGE, "hardware": HARDWARE}
 
-FILE_NAMES = {"onnx": "model.onnx", "packed": "model.packed.safetensors"}
+EXPORTERS: dict[str, Exporter] = {
+    "onnx": write_onnx,
+    "packed": write_packed,
+    "hardware": partial(write_onnx, options=HARDWARE),
+}
+
+FILE_NAMES = {
+    "onnx": "model.onnx",
+    "packed": "model.packed.safetensors",
+    "hardware": "model.hardware.onnx",
+}
+
+ALWAYS = ("onnx", "packed")
+"""The formats every student is written in."""
+
+
+def formats_of(frozen: fx.GraphModule) -> tuple[str, ...]:
+    """`ALWAYS`, and `hardware` for a network that integer hardware can run as it is."""
+    return (*ALWAYS, "hardware") if reads_integers(frozen) else ALWAYS
+
+
+def exporter_of(format_: str, batch_size: int | None = None, normalize: bool = True) -> Exporter:
+    """The exporter of a format, with what its ONNX file is to do differently.
+
+    Raises:
+        InputError: the format is unknown, or no ONNX file and asked for something else.
+    """
+    lookup("format", format_, EXPORTERS)
+    if batch_size is None and normalize:
+        return EXPORTERS[format_]
+    if format_ not in ONNX_OPTIONS:
+        raise InputError(
+            "`a batch size or input without normalisation is asked of an ONNX file` must hold, but "
+            f"got format={format_}. Use --format {' or '.join(ONNX_OPTIONS)}."
+        )
+    options = replace(ONNX_OPTIONS[format_], batch_size=batch_size, normalize=normalize)
+    return partial(write_onnx, options=options)

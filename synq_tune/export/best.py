@@ -10,8 +10,7 @@ import yaml
 from torch import Tensor, fx
 
 from synq_tune.config import StudySpec
-from synq_tune.errors import lookup
-from synq_tune.export import EXPORTERS, FILE_NAMES
+from synq_tune.export import FILE_NAMES, exporter_of, formats_of
 from synq_tune.export.golden import check_golden, write_golden
 from synq_tune.export.metadata import describe
 from synq_tune.export.parity import parity_report
@@ -30,7 +29,9 @@ def export_student(
     folder: Path,
     golden_images: Tensor,
     parity_images: Tensor | Iterable[Tensor],
-    formats: Sequence[str] = tuple(EXPORTERS),
+    formats: Sequence[str] | None = None,
+    batch_size: int | None = None,
+    normalize: bool = True,
 ) -> dict[str, Any]:
     """Export a student and check what was written.
 
@@ -38,21 +39,25 @@ def export_student(
         student: calibrated (and trained).
         teacher: the student's.
         spec: settings of the trial, searched values included.
-        folder: gets model.onnx, model.packed.safetensors, golden.npz, config.yaml, parity.json;
-            each appears whole or not at all.
+        folder: gets a file per format, golden.npz, config.yaml, parity.json; each appears whole
+            or not at all.
         golden_images: normalised (N, C, H, W); the first 32 are kept. Synthetic ones, since the
             file is handed on.
         parity_images: normalised, (N, C, H, W) or batches of it.
-        formats: keys of `EXPORTERS`.
+        formats: keys of `EXPORTERS`; None: those of `formats_of`.
+        batch_size: of the ONNX files; None: any.
+        normalize: whether the ONNX files normalise their input themselves.
 
     Returns:
         The parity report; see `parity_report`, and `golden` by format from `check_golden`.
     """
     model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
     metadata = describe(teacher, spec.bits, spec.quantizer)
-    files = {lookup("format", name, EXPORTERS): folder / FILE_NAMES[name] for name in formats}
+    formats = formats_of(model.frozen) if formats is None else formats
+    writers = {name: exporter_of(name, batch_size, normalize) for name in formats}
+    files = {name: folder / FILE_NAMES[name] for name in writers}
     for name, path in files.items():
-        EXPORTERS[name](model, metadata, path)
+        writers[name](model, metadata, path)
     write_golden(model, teacher.preprocessing.denormalize(golden_images.float()), folder / GOLDEN)
     settings = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
     write_bytes(folder / CONFIG, settings.encode())

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from synq_tune.errors import InputError
 from synq_tune.export.compare import LogitComparison, code_mismatches
+from synq_tune.export.hardware import prepared, reads_integers
+from synq_tune.export.options import HARDWARE, options_of
 from synq_tune.export.runtime import ModelFile
 from synq_tune.quantization.frozen import StandaloneModel, activation_codes, frozen_layers
 from synq_tune.store import atomic_path
@@ -20,6 +22,7 @@ from synq_tune.store import atomic_path
 NUM_IMAGES = 32
 _MAX_ACTIVATION_BYTES = 16 * 2**20
 _WEIGHT, _ACTIVATION = "weight/", "activation/"
+_ABSORBED = "absorbed_weight/"
 
 
 def write_golden(model: StandaloneModel, images: Tensor, path: Path) -> None:
@@ -27,7 +30,8 @@ def write_golden(model: StandaloneModel, images: Tensor, path: Path) -> None:
 
     Arrays: `images` (N, C, H, W) float32 as the model file takes them, `logits` (N, K),
     `weight/LAYER` int8 codes, `activation/NAME` uint8 codes counted from 0, of the first images
-    only where those of all would be large.
+    only where those of all would be large. Where integer hardware can run the network, also
+    `absorbed_weight/LAYER` for layers whose codes change when BatchNorm goes into them.
 
     Args:
         model: frozen student with its normalisation.
@@ -38,9 +42,18 @@ def write_golden(model: StandaloneModel, images: Tensor, path: Path) -> None:
     with torch.no_grad():
         arrays = {"images": images, "logits": model(images)}
     arrays |= {_WEIGHT + n: w.codes for n, w in frozen_layers(model.frozen).items()}
+    arrays |= {_ABSORBED + n: c for n, c in _changed_codes(model).items()}
     arrays |= {_ACTIVATION + n: c for n, c in _first_codes(model, images).items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **{name: a.cpu().numpy() for name, a in arrays.items()})
+
+
+def _changed_codes(model: StandaloneModel) -> dict[str, Tensor]:
+    """Codes that differ in `model.hardware.onnx`, if the network can have one."""
+    if not reads_integers(model.frozen):
+        return {}
+    own, new = frozen_layers(model.frozen), frozen_layers(prepared(model.frozen, HARDWARE))
+    return {n: w.codes for n, w in new.items() if not torch.equal(w.codes, own[n].codes)}
 
 
 def _first_codes(model: StandaloneModel, images: Tensor) -> dict[str, Tensor]:
@@ -83,8 +96,11 @@ def check_golden(model: ModelFile, path: Path) -> dict[str, Any]:
     comparison.add(golden["logits"], model.logits(golden["images"]))
     codes = _named(golden, _ACTIVATION)
     count = len(next(iter(codes.values()), ()))
+    weights = _named(golden, _WEIGHT)
+    if options_of(model.metadata).absorb_batchnorm:
+        weights |= _named(golden, _ABSORBED)
     return {
-        "weight_codes": code_mismatches(_named(golden, _WEIGHT), model.weight_codes()),
+        "weight_codes": code_mismatches(weights, model.weight_codes()),
         "activation_codes": code_mismatches(codes, _codes(model, golden["images"][:count])),
         "logits": comparison.report(),
     }

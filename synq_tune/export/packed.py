@@ -29,6 +29,7 @@ from synq_tune.export.metadata import from_texts, preprocessing_of, to_texts
 from synq_tune.export.packing import pack, packed_size, unpack
 from synq_tune.models.build import build_model
 from synq_tune.models.graph import insert_after, trace
+from synq_tune.own_code import is_own_code
 from synq_tune.quantization.frozen import (
     FROZEN_LAYERS,
     FrozenActivation,
@@ -238,16 +239,12 @@ def _teacher(metadata: dict[str, Any], path: Path, python_model: str | None) -> 
         )  # fmt: skip
     except (ValidationError, AttributeError) as error:
         raise InputError(f"{path}: `metadata name a model` must hold: {error}.") from error
-    if _is_own_code(config.model) and python_model != config.model:
+    if is_own_code(config.model) and python_model != config.model:
         raise InputError(
             f"{path}: `the network's own code is named by you` must hold, but got "
             f"python_model={python_model!r}. To let it run pass --python-model {config.model}."
         )
     return config
-
-
-def _is_own_code(model: str) -> bool:
-    return model.startswith("python:") or ".py:" in model
 
 
 def _insert_activations(

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx
 
 from synq_tune.export.compare import LogitComparison, code_mismatches
+from synq_tune.export.hardware import prepared
+from synq_tune.export.options import options_of
 from synq_tune.export.packed import float_bytes, packed_bytes
 from synq_tune.export.runtime import BATCH_SIZE, PROVIDERS, ModelFile, load_model_file
 from synq_tune.quantization.frozen import freeze, frozen_layers
@@ -40,15 +42,20 @@ def parity_report(
     frozen = freeze(student)
     device = next((b.device for b in frozen.buffers()), torch.device("cpu"))
     loaded = _load(files, python_model, device)
-    codes = {name: weight.codes for name, weight in frozen_layers(frozen).items()}
     by_format = {name.split()[0]: model for name, model in loaded.items()}
     return {
         "runtime": _runtime(),
-        "weight_codes": {n: code_mismatches(codes, m.weight_codes()) for n, m in by_format.items()},
+        "weight_codes": {n: _weight_codes(frozen, m) for n, m in by_format.items()},
         "logits": _compare(student, loaded, images, device),
         "sizes": _sizes(frozen, files),
         "containers": {name: model.metadata["containers"] for name, model in by_format.items()},
     }
+
+
+def _weight_codes(frozen: fx.GraphModule, model: ModelFile) -> dict[str, Any]:
+    """Codes as the file's options make them, against those in the file."""
+    weights = frozen_layers(prepared(frozen, options_of(model.metadata)))
+    return code_mismatches({n: w.codes for n, w in weights.items()}, model.weight_codes())
 
 
 def _load(
@@ -57,7 +64,7 @@ def _load(
     """The files by "packed", "onnx BASIC", "onnx ALL"."""
     loaded = {}
     for name, path in files.items():
-        for level in LEVELS if name == "onnx" else ("",):
+        for level in LEVELS if path.suffix == ".onnx" else ("",):
             label = f"{name} {level}".strip()
             loaded[label] = load_model_file(path, level or "BASIC", python_model, device)
     return loaded

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -16,7 +17,10 @@ from torch import Tensor
 
 from synq_tune.errors import InputError, lookup
 from synq_tune.export.metadata import from_texts, preprocessing_of
-from synq_tune.export.onnx_model import INPUT, OUTPUT, weight_codes, with_activation_codes
+from synq_tune.export.onnx_model import weight_codes, with_activation_codes
+from synq_tune.export.onnx_nodes import CODES
+from synq_tune.export.onnx_translate import INPUT, OUTPUT
+from synq_tune.export.options import options_of
 from synq_tune.export.packed import build_packed, packed_codes, read_packed
 from synq_tune.quantization.frozen import activation_codes
 
@@ -29,6 +33,8 @@ ONNX_LEVELS = {
     "ALL": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
 PROVIDERS = ["CPUExecutionProvider"]
+PRECISE = "session.x64quantprecision"
+"""Session option that integer models need on x86 processors without VNNI; harmless elsewhere."""
 _ORT_ERRORS = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
     ort_errors.InvalidProtobuf, ort_errors.NotImplemented, ort_errors.RuntimeException,
@@ -77,18 +83,33 @@ class OnnxFile(ModelFile):
         texts = {entry.key: entry.value for entry in self.proto.metadata_props}
         super().__init__(path, from_texts(texts, path))
         self.level = level
-        self.session = _session(self.proto, level, path)
+        self.exact = options_of(self.metadata).integer_biases
+        self.session = _session(self.proto, level, path, self.exact)
 
     def _logits(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self.session.run([OUTPUT], {INPUT: images.cpu().numpy()})[0])
+        return self._run(self.session, [OUTPUT], images)[0]
+
+    def _run(
+        self, session: onnxruntime.InferenceSession, names: list[str], images: Tensor
+    ) -> list[Tensor]:
+        """Outputs for images in [0, 1], in batches of the size the file takes."""
+        if self.metadata.get("normalized_input", False):
+            images = self.preprocessing.normalize(images)
+        size = session.get_inputs()[0].shape[0]
+        # A name instead of a number: any.
+        parts = images.split(size) if isinstance(size, int) else [images]
+        outputs = [session.run(names, {INPUT: _filled(part, size).cpu().numpy()}) for part in parts]
+        joined = (np.concatenate(values)[: len(images)] for values in zip(*outputs, strict=True))
+        return [torch.from_numpy(value) for value in joined]
 
     def weight_codes(self) -> dict[str, Tensor]:
         return weight_codes(self.proto, self.metadata["containers"]["weights"])
 
     def activation_codes(self, images: Tensor) -> dict[str, Tensor]:
         proto, names = with_activation_codes(self.proto)
-        values = _session(proto, self.level, self.path).run(None, {INPUT: images.cpu().numpy()})
-        return {name: torch.from_numpy(v) for name, v in zip(names, values, strict=True)}
+        session = _session(proto, self.level, self.path, self.exact)
+        values = self._run(session, [name + CODES for name in names], images)
+        return dict(zip(names, values, strict=True))
 
 
 class PackedFile(ModelFile):
@@ -160,11 +181,27 @@ def _read_onnx(path: Path) -> ModelProto:
     return proto
 
 
-def _session(proto: ModelProto, level: str, path: Path) -> onnxruntime.InferenceSession:
+def _filled(images: Tensor, size: int | str) -> Tensor:
+    """The images, repeated up to `size` of them if that is a number."""
+    if not isinstance(size, int) or len(images) == size:
+        return images
+    return images[torch.arange(size) % len(images)]
+
+
+def _session(
+    proto: ModelProto, level: str, path: Path, exact: bool
+) -> onnxruntime.InferenceSession:
+    """A session; `exact` forbids integer kernels that saturate.
+
+    Without VNNI instructions onnxruntime's kernel for uint8 · int8 adds pairs of products in 16 bits:
+    weights of 8 bits overflow, and classes change. The option takes another kernel on such machines.
+    """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = ONNX_LEVELS[level]
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    if exact:
+        options.add_session_config_entry(PRECISE, "1")
     try:
         return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=PROVIDERS)
     except _ORT_ERRORS as error:

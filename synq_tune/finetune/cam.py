@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from synq_tune import own_code
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.taps import CAM_TAP, FINAL_MAP_TAP
 
@@ -41,13 +42,48 @@ CAMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 """Technique → channel weights (N, C) from activations and gradients, each (N, C, H, W)."""
 
 
+def technique_weights(technique: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The channel weights of a technique: one of `CAMS`, or the user's own function.
+
+    Raises:
+        InputError: the user's function cannot be loaded.
+    """
+    return CAMS[technique] if technique in CAMS else own_code.load(technique)
+
+
+def check_technique(technique: str, shape: tuple[int, int, int, int] = (2, 3, 4, 5)) -> None:
+    """Call the user's own technique once on random maps of `shape` (N, C, H, W).
+
+    Raises:
+        InputError: its weights are not a finite float tensor (N, C).
+    """
+    if technique in CAMS:
+        return
+    generator = torch.Generator().manual_seed(0)
+    activations = torch.rand(shape, generator=generator)
+    gradients = torch.randn(shape, generator=generator)
+    weights = technique_weights(technique)(activations, gradients)
+    if not isinstance(weights, Tensor) or tuple(weights.shape) != shape[:2]:
+        found = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
+        raise InputError(
+            f"finetune.cam {technique}: `it returns channel weights (N, C)` must hold, but got "
+            f"{found} for activations and gradients of shape {shape}."
+        )
+    if not weights.is_floating_point() or not weights.isfinite().all():
+        raise InputError(
+            f"finetune.cam {technique}: `channel weights are finite floats` must hold, but got "
+            f"{weights.dtype} {weights.flatten()[:4].tolist()}."
+        )
+
+
 def cam_tap(graph: fx.GraphModule, technique: str) -> str:
     """Name of the tap a technique looks at.
 
     Raises:
         InputError: the technique is unknown, or the network has no such place.
     """
-    lookup("CAM technique", technique, CAMS)
+    if not own_code.is_own_code(technique):
+        lookup("CAM technique", technique, CAMS)
     name = FINAL_MAP_TAP if technique == "cam" else CAM_TAP
     names = dict(graph.named_children())
     if name not in names or (technique == "cam" and not _ends_in_pool_and_linear(graph)):
@@ -68,7 +104,9 @@ def _ends_in_pool_and_linear(graph: fx.GraphModule) -> bool:
     start = next((i for i, n in enumerate(nodes) if n.target == FINAL_MAP_TAP), None)
     if start is None:
         return False
-    called = [(n, graph.get_submodule(n.target)) for n in nodes[start + 1 :] if n.op == "call_module"]
+    called = [
+        (n, graph.get_submodule(n.target)) for n in nodes[start + 1 :] if n.op == "call_module"
+    ]
     is_linear = [_is_linear(node, module) for node, module in called]
     return sum(is_linear) == 1 and all(
         linear or isinstance(module, _HEAD_MODULES)
@@ -93,14 +131,14 @@ def saliency_map(
     Args:
         activations: (N, C, H, W), part of the graph of `scores`.
         scores: (N,), each image's logit of the class to explain.
-        technique: key of `CAMS`.
+        technique: key of `CAMS`, or the name of the user's own function.
         floor: floor channel weights at 1e-10 (released code).
 
     Returns:
         (N, H, W), non-negative, differentiable through `activations`.
     """
     (gradients,) = torch.autograd.grad(scores.sum(), activations, retain_graph=True)
-    weights = CAMS[technique](activations.detach(), gradients)
+    weights = technique_weights(technique)(activations.detach(), gradients)
     if floor:
         weights = weights.clamp_min(1e-10)
     return torch.einsum("nc,nchw->nhw", weights, activations).relu()

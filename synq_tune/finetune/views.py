@@ -6,13 +6,14 @@ needed; stored are the box, the teacher's logits, and the saliency map of each C
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from synq_tune import own_code
 from synq_tune.config import FineTune
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
@@ -85,16 +86,28 @@ def load_views(
         "settings": {key: getattr(config, key) for key in _FIELDS},
         "format": 1,
     }
+    own = _own_technique(config)
+    if own:
+        about["technique"] = own_code.identity(own)
     path = store / "views" / f"{content_address(about)}.safetensors"
     once(path, lambda temporary: _save(make_views(teacher, dataset, config), temporary))
-    return _load(path)
+    views = _load(path)
+    # In the file the user's technique has its label: the same code in another folder finds it.
+    return replace(views, saliency={own: views.saliency[own_code.label(own)]}) if own else views
+
+
+def _own_technique(config: FineTune) -> str | None:
+    """The user's own technique, if that is what the trial aligns; it has views of its own."""
+    is_asked = config.lambda_cam > 0 and own_code.is_own_code(config.cam)
+    return config.cam if is_asked else None
 
 
 def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> Views:
     """Draw the views of the training part and ask the teacher about each of them once."""
     images = base_images(dataset.train_images, config)
     boxes, flips = _draw(len(images), config, seed=int(dataset.address[:8], 16))
-    techniques = _possible_techniques(teacher)
+    own = _own_technique(config)
+    techniques = [own] if own else _possible_techniques(teacher)
     rows = [
         _ask(teacher, images, dataset.train_labels, boxes[v], flips[v], config, techniques)
         for v in range(config.num_views)
@@ -175,7 +188,7 @@ def explain(
 def _save(views: Views, path: Path) -> None:
     tensors = {"boxes": views.boxes, "flips": views.flips, "logits": views.logits}
     tensors["difficulty"] = views.difficulty
-    tensors |= {f"saliency.{name}": maps for name, maps in views.saliency.items()}
+    tensors |= {f"saliency.{own_code.label(t)}": maps for t, maps in views.saliency.items()}
     save_file({k: v.contiguous() for k, v in tensors.items()}, path)
 
 

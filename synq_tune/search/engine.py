@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +30,7 @@ from synq_tune.config import StudySpec
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.resources import Plan
 from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
+from synq_tune.search.sources import Sources
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run, StudyState
 from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
@@ -46,20 +47,26 @@ class Work:
     feeder: Feeder
     stop: StopRequest
     context: dict[str, Any]
-    """Plain values every worker gets: spec, dataset, store, folder, metric, threads."""
+    """Plain values every worker gets: spec, dataset, store, folder, metric, threads, sources."""
     plan: Plan
     listener: Callable[[str], None]
     """Told the key of a run after each of its transitions."""
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None) -> Iterator[tuple[int, int]]:
-    """Start Ray on this machine, or join the cluster at `address`; yields its (CPUs, GPUs)."""
+def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
+    """Start Ray on this machine, or join the cluster at `address`; yields its (CPUs, GPUs).
+
+    Args:
+        address: a running cluster's, or None.
+        py_modules: packages and modules of the user that a cluster's machines may not have.
+    """
     common: dict[str, Any] = {
         "log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False,
     }  # fmt: skip
     if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        shipped = {"runtime_env": {"py_modules": list(py_modules)}} if py_modules else {}
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **shipped)
     else:
         ray.init(object_store_memory=_OBJECT_STORE_BYTES, **common)
     try:
@@ -169,7 +176,13 @@ def _tune_config(work: Work, scheduler: TrialScheduler) -> tune.TuneConfig:
 
 
 def worker_context(
-    spec: StudySpec, dataset: Path, store: Path, folder: Path, metric: str, plan: Plan
+    spec: StudySpec,
+    dataset: Path,
+    store: Path,
+    folder: Path,
+    metric: str,
+    plan: Plan,
+    sources: Sources,
 ) -> dict[str, Any]:
     """The plain values every worker gets."""
     return {
@@ -179,4 +192,5 @@ def worker_context(
         "folder": str(folder),
         "metric": metric,
         "threads": plan.threads,
+        "sources": sources.for_workers(),
     }

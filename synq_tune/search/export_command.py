@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from synq_tune.errors import InputError
-from synq_tune.export import FILE_NAMES
+from synq_tune.export import FILE_NAMES, exporter_of
 from synq_tune.export.best import export_student
 from synq_tune.search.checkpoints import load_student
 from synq_tune.study.ledger import Ledger
@@ -16,7 +16,14 @@ from synq_tune.trial import all_images, choose_device, load_assets
 GOLDEN_IMAGES = 32
 
 
-def export_trial(folder: Path, number: int | None, format_: str, output: Path) -> str:
+def export_trial(
+    folder: Path,
+    number: int | None,
+    format_: str,
+    output: Path,
+    batch_size: int | None = None,
+    normalize: bool = True,
+) -> str:
     """Export a completed trial into `output`; returns a line that says what was written.
 
     A trial whose checkpoint is no longer kept is trained again from its configuration and seed.
@@ -26,10 +33,14 @@ def export_trial(folder: Path, number: int | None, format_: str, output: Path) -
         number: of the trial; None is the best.
         format_: key of `EXPORTERS`.
         output: folder; files in it are replaced.
+        batch_size: fixed, of an ONNX file; None: any.
+        normalize: whether an ONNX file normalises its input itself.
 
     Raises:
-        InputError: the folder holds no study, or the trial did not complete.
+        InputError: the folder holds no study, the trial did not complete, or the format cannot be
+            what is asked for.
     """
+    exporter_of(format_, batch_size, normalize)  # refuses before any work
     state = Ledger.open(folder, read_only=True).state
     run = _completed(state, number)
     spec = state.spec.model_copy(
@@ -41,7 +52,15 @@ def export_trial(folder: Path, number: int | None, format_: str, output: Path) -
     student = load_student(assets, run, folder)
     golden = assets.probes.images[:GOLDEN_IMAGES].float()
     report = export_student(
-        student, assets.teacher, spec, output, golden, all_images(assets), (format_,)
+        student,
+        assets.teacher,
+        spec,
+        output,
+        golden,
+        all_images(assets),
+        (format_,),
+        batch_size,
+        normalize,
     )
     agreement = min(entry["agreement"] for entry in report["logits"].values())
     return (

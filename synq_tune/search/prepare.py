@@ -10,10 +10,11 @@ from synq_tune.config import StudySpec
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.errors import InputError
 from synq_tune.evaluation import top1
-from synq_tune.finetune.cam import cam_tap
+from synq_tune.finetune.cam import cam_tap, check_technique
 from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
+from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
 from synq_tune.trial import load_halves
 
@@ -27,6 +28,8 @@ class Prepared:
     """`top1` or `agreement`: what the study chooses by."""
     top1: float | None
     """Percent on all labelled images."""
+    reference: float
+    """Percent that full precision has in the metric, on the images that choose."""
     inspection: Inspection
     """What is quantized."""
 
@@ -39,16 +42,21 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
     """
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
     inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+    synthesizer(spec.synthesis.method)
     if spec.synthesis.method in NEEDS_BATCHNORM:
         remembered(teacher.graph)
     _check_cams(spec, teacher)
     metric = resolve_metric(spec)
     halves = load_halves(spec, teacher)
     if halves[0] is None:
-        return Prepared(teacher, metric, None, inspection)
-    accuracy = _accuracy_of_all(teacher, halves)
+        return Prepared(teacher, metric, None, 100.0, inspection)
+    accuracies = _accuracies(teacher, halves)
+    accuracy = sum(a * len(h) for a, h in zip(accuracies, halves, strict=True)) / sum(
+        map(len, halves)
+    )
     _check_better_than_chance(spec, teacher, accuracy)
-    return Prepared(teacher, metric, accuracy, inspection)
+    reference = accuracies[0] if metric == "top1" else 100.0
+    return Prepared(teacher, metric, accuracy, reference, inspection)
 
 
 def resolve_metric(spec: StudySpec) -> str:
@@ -68,11 +76,9 @@ def resolve_metric(spec: StudySpec) -> str:
     return "top1" if has_labels else "agreement"
 
 
-def _accuracy_of_all(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> float:
+def _accuracies(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> list[float]:
     device = next(teacher.graph.parameters()).device
-    counts = [len(half) for half in halves]
-    values = [top1(teacher, half, teacher.preprocessing, device) for half in halves]
-    return sum(v * n for v, n in zip(values, counts, strict=True)) / sum(counts)
+    return [top1(teacher, half, teacher.preprocessing, device) for half in halves]
 
 
 def _check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:
@@ -93,3 +99,4 @@ def _check_cams(spec: StudySpec, teacher: LoadedTeacher) -> None:
     if is_on:
         for technique in domain.values if domain else (spec.finetune.cam,):
             cam_tap(teacher.graph, technique)
+            check_technique(technique)

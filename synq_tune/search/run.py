@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from synq_tune.finetune.low_pass import energy_kept, low_pass
 from synq_tune.inspection.command import memory_line
 from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student, prune_checkpoints
 from synq_tune.search.console import ladder_lines, run_line
 from synq_tune.search.engine import (
@@ -32,11 +34,13 @@ from synq_tune.search.prepare import Prepared, prepare
 from synq_tune.search.resources import Plan, plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.searcher import StopRequest
+from synq_tune.search.sources import Sources, open_sources
 from synq_tune.search.tracked import TrackedStudy
 from synq_tune.store import sha256_file
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run
 from synq_tune.study.summary import best_run, write_summary
+from synq_tune.study.target import hardly_needed_line, target_line, target_met
 from synq_tune.synthesis.run import synthesize
 from synq_tune.trial import Assets, all_images, choose_device, load_assets
 
@@ -67,6 +71,7 @@ class StudyDriver:
         self.device = choose_device()
         self.started = time.time()
         self.spent_before = seconds_spent(ledger)
+        self._loaded: Assets | None = None
 
     def run(self) -> Run | None:
         """Do what is left to do; returns the best run, None if no trial completed.
@@ -75,19 +80,28 @@ class StudyDriver:
             InputError: the study cannot run as asked; nothing was started.
             KeyboardInterrupt: a signal arrived; everything done is in the ledger.
         """
+        sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device)
         self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
         self._describe(prepared)
         self.tracked.describe(self.ledger.state)
         dataset_path = self._dataset(prepared.teacher)
+        sources.keep(self.folder)
         self.tracked.describe(self.ledger.state)
-        self._search(prepared, dataset_path)
+        self._calibrate(dataset_path)
+        self._search(prepared, dataset_path, sources)
         best = best_run(self.ledger.state)
         if best is None:
             self._end("FAILED")
             return None
-        self._finish(best, load_assets(self.spec, dataset_path, self.options.store, self.device))
+        self._finish(best, self._assets(dataset_path))
         return best
+
+    def _assets(self, dataset_path: Path) -> Assets:
+        """What calibration, ladder and export need, loaded once."""
+        if self._loaded is None:
+            self._loaded = load_assets(self.spec, dataset_path, self.options.store, self.device)
+        return self._loaded
 
     # ---------------------------------------------------------------- stages
 
@@ -100,7 +114,7 @@ class StudyDriver:
     def _describe(self, prepared: Prepared) -> None:
         teacher = prepared.teacher
         about = {"name": self.spec.teacher.model, "fingerprint": teacher.fingerprint}
-        self.stage("teacher", {**about, "top1": prepared.top1})
+        self.stage("teacher", {**about, "top1": prepared.top1, "reference": prepared.reference})
         self.stage("metric", {"metric": prepared.metric, "mode": "max"})
         accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
         print(f"study     {self.folder}")
@@ -138,18 +152,29 @@ class StudyDriver:
             )
         self.tracked.log_image_grid(path)
 
-    def _search(self, prepared: Prepared, dataset_path: Path) -> None:
+    def _calibrate(self, dataset_path: Path) -> None:
+        if not calibrates_first(self.spec):
+            return
+        if self.spec.finetune.epochs == 0:
+            print(
+                "search    nothing is trained at 0 epochs: one trial, calibration only", flush=True
+            )
+        with self.interrupts.deferred():
+            assets = partial(self._assets, dataset_path)
+            run_calibration(self.ledger, assets, self.folder, self._on_transition)
+
+    def _search(self, prepared: Prepared, dataset_path: Path, sources: Sources) -> None:
         metric = prepared.metric
         feeder = Feeder(self.spec, Sampler(self.spec, lambda run: run.metrics.get(metric)))
-        if feeder.is_done(self.ledger.state):
+        if self._is_enough() or feeder.is_done(self.ledger.state):
             return
-        with ray_cluster(self.options.ray_address) as cluster:
+        with ray_cluster(self.options.ray_address, sources.py_modules()) as cluster:
             plan = plan_resources(self.spec.study, *cluster)
             self._announce(plan)
             context = worker_context(
-                self.spec, dataset_path, self.options.store, self.folder, metric, plan
+                self.spec, dataset_path, self.options.store, self.folder, metric, plan, sources
             )
-            stop = StopRequest(self.interrupts.requested, self._deadline_passed)
+            stop = StopRequest(self.interrupts.requested, self._is_enough)
             work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
             with self.interrupts.deferred():
                 run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
@@ -213,6 +238,10 @@ class StudyDriver:
         write_summary(self.ledger.state, self.folder)
         self.tracked.sync(self.ledger.state)
 
+    def _is_enough(self) -> bool:
+        """Whether the target is met or the time is over."""
+        return target_met(self.ledger.state) is not None or self._deadline_passed()
+
     def _deadline_passed(self) -> bool:
         hours = self.spec.study.max_hours
         spent = self.spent_before + time.time() - self.started
@@ -241,11 +270,13 @@ def closing_lines(driver: StudyDriver) -> list[str]:
     """What a finished study prints: ladder, best files, how to browse."""
     state = driver.ledger.state
     best = state.stages["best"]
+    notes = [line for line in (target_line(state), hardly_needed_line(state)) if line]
     return [
         "",
         *ladder_lines(state.stages["ladder"]["rungs"]),
         "",
         f"best      {best['key']}: " + ", ".join(f"{k}={v}" for k, v in best["params"].items()),
+        *(f"note      {line}" for line in notes),
         f"exported  {best['export_dir']}/model.onnx",
         *driver.tracked.closing_lines(),
     ]

@@ -209,7 +209,12 @@ def first_configurations(spec: StudySpec) -> list[dict[str, Any]]:
 
 
 def max_trials(spec: StudySpec) -> int:
-    """How many trials the study can have: `num_trials`, or fewer if the space is smaller."""
+    """How many trials the study can have: `num_trials`, or fewer if the space is smaller.
+
+    Where nothing is trained, nothing that is searched matters: one.
+    """
+    if spec.finetune.epochs == 0:
+        return 1
     outside = [p for p in first_configurations(spec) if not is_inside(spec, p)]
     total = space_size(spec) + len({configuration_key(params) for params in outside})
     return int(min(spec.study.num_trials, total))
@@ -222,7 +227,7 @@ def space_size(spec: StudySpec) -> float:
 
 def is_inside(spec: StudySpec, params: Mapping[str, Any]) -> bool:
     """Whether a configuration is a point of the search space."""
-    return all(domain.contains(params[key]) for key, domain in spec.search.items())
+    return all(key in params and d.contains(params[key]) for key, d in spec.search.items())
 
 
 def configuration_key(params: Mapping[str, Any]) -> str:

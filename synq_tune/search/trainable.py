@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from ray import tune
 from safetensors.torch import save_file
+from torch import nn
 
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.evaluation import top1
 from synq_tune.recipes.merge import with_recipe
+from synq_tune.search.sources import receive
 from synq_tune.store import atomic_path, sha256_file
 from synq_tune.trial import Assets, Trial, choose_device, load_assets
 
@@ -33,6 +35,14 @@ def checkpoint_path(folder: Path, key: str) -> Path:
     return folder / "checkpoints" / f"{key}.safetensors"
 
 
+def save_student(student: nn.Module, path: Path) -> str:
+    """Write a student's parameters and grids; returns the file's SHA-256."""
+    with atomic_path(path) as temporary:
+        state = student.state_dict()
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary)
+    return sha256_file(path)
+
+
 class TrialWorker(tune.Trainable):
     """Steps from one evaluated epoch to the next; `reset_config` starts another run in place."""
 
@@ -41,9 +51,10 @@ class TrialWorker(tune.Trainable):
 
         Args:
             config: {"run": {key, kind, params, seed}}.
-            context: {spec, dataset, store, folder, threads}, plain values.
+            context: {spec, dataset, store, folder, threads, sources}, plain values.
         """
         torch.set_num_threads(context["threads"])
+        receive(context["sources"])
         self.context = context
         self.folder = Path(context["folder"])
         self._start(config)
@@ -100,10 +111,7 @@ class TrialWorker(tune.Trainable):
         """Keep a search trial's student; measure the others on the reporting half."""
         if self.run_info["kind"] == "search":
             path = checkpoint_path(self.folder, self.run_info["key"])
-            with atomic_path(path) as temporary:
-                state = self.trial.student.state_dict()
-                save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary)
-            return {"checkpoint_sha256": sha256_file(path)}
+            return {"checkpoint_sha256": save_student(self.trial.student, path)}
         assets = self._assets()
         if assets.report is None:
             return {}

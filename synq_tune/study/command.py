@@ -67,6 +67,7 @@ def _spec(arguments: argparse.Namespace) -> StudySpec:
         "study": {
             "num_trials": arguments.num_trials, "max_concurrent": arguments.max_concurrent,
             "gpus_per_trial": arguments.gpus_per_trial, "max_hours": arguments.max_hours,
+            "target_loss": arguments.target_loss,
             "val_data": _absolute(arguments.val_data), "seed": arguments.seed,
         },
     }  # fmt: skip
@@ -107,15 +108,22 @@ def _folder(arguments: argparse.Namespace) -> Path:
 
 
 def _extend(ledger: Ledger, arguments: argparse.Namespace) -> None:
-    """With `--resume --num-trials N` the total becomes N."""
-    total = arguments.num_trials
-    if arguments.resume and total and total != ledger.state.spec.study.num_trials:
-        done = len(ledger.state.of_kind("search"))
-        if total < done:
-            raise InputError(
-                f"`--num-trials >= trials started ({done})` must hold, but got {total}."
-            )
-        ledger.append("stage", name="budget", data={"num_trials": total})
+    """With `--resume`, `--num-trials N` makes the total N and `--target-loss X` the target X."""
+    given = {"num_trials": arguments.num_trials, "target_loss": arguments.target_loss}
+    study = ledger.state.spec.study
+    changed = {k: v for k, v in given.items() if v is not None and v != getattr(study, k)}
+    if not arguments.resume or not changed:
+        return
+    done = len(ledger.state.of_kind("search"))
+    if changed.get("num_trials", done) < done:
+        raise InputError(
+            f"`--num-trials >= trials started ({done})` must hold, but got {changed['num_trials']}."
+        )
+    if changed.get("target_loss", 0) < 0:
+        raise InputError(
+            f"`--target-loss >= 0` must hold, but got {changed['target_loss']}. It is in points."
+        )
+    ledger.append("stage", name="budget", data=changed)
 
 
 def is_finished(ledger: Ledger) -> bool:

@@ -149,9 +149,8 @@ def _stage(state: StudyState, event: Mapping[str, Any]) -> None:
 
 
 def _budget(state: StudyState, event: Mapping[str, Any]) -> None:
-    """A resumed study may have more trials than its header says."""
-    update = {"num_trials": event["data"]["num_trials"]}
-    study = state.spec.study.model_copy(update=update)
+    """A resumed study may have more trials, or another target, than its header says."""
+    study = state.spec.study.model_copy(update=event["data"])
     state.spec = state.spec.model_copy(update={"study": study})
     state.stages["budget"] = {**event["data"], "at": event["at"]}
 

@@ -10,6 +10,7 @@ from typing import Any
 from synq_tune.study import summary
 from synq_tune.study.lock import holder
 from synq_tune.study.state import Run, StudyState
+from synq_tune.study.target import target_line
 
 _METRIC_COLUMNS = (
     ("top1", "top1 %", ".2f"),
@@ -55,6 +56,7 @@ def _head(state: StudyState, folder: Path) -> str:
         "trials": _counts(state),
         "dataset": _dataset(state),
         "metric": f"{summary.resolve_metric(state)} (higher is better)",
+        "target": target_line(state) or "",
     }
     return "\n".join(f"{name:<8} {text}" for name, text in rows.items() if text)
 

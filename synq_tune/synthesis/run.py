@@ -13,10 +13,10 @@ import torch
 import synq_tune
 from synq_tune.config import StudySpec
 from synq_tune.data.synthetic import SyntheticDataset, is_complete, load_dataset, save_dataset
-from synq_tune.errors import lookup
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.own_code import label
 from synq_tune.store import content_address, file_lock
-from synq_tune.synthesis import SYNTHESIZERS
+from synq_tune.synthesis import SYNTHESIZERS, synthesizer
 from synq_tune.synthesis.perturbation import perturb
 
 FORMAT = 1
@@ -55,8 +55,8 @@ def _base(
 ) -> tuple[SyntheticDataset, bool]:
     """The dataset that does not depend on bits."""
     config = spec.synthesis
-    method = SYNTHESIZERS[lookup("synthesis method", config.method, SYNTHESIZERS)]
-    about = _about(teacher, config.method, method.settings(config))
+    method = synthesizer(config.method)
+    about = _about(teacher, label(config.method), method.settings(config))
     folder = store / "datasets" / content_address(about)
 
     def make() -> None:

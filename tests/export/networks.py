@@ -59,6 +59,31 @@ def one_sided_net() -> nn.Module:
     return net
 
 
+class _Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.conv2, self.norm2 = nn.Conv2d(16, 16, 3, padding=1), nn.BatchNorm2d(16)
+        self.conv3, self.norm3 = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16)
+        self.pool, self.linear = nn.MaxPool2d(2), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(self.conv1(x)).relu()
+        x = self.pool((x + self.norm2(self.conv2(x))).relu())
+        return self.linear(self.norm3(self.conv3(x)).relu().mean((2, 3)))
+
+
+def residual_net() -> nn.Module:
+    """One of each kind: convolutions, a sum, pooling, a mean, a linear layer; gammas of both signs."""
+    net = _Residual()
+    with torch.no_grad():
+        for norm in (net.norm1, net.norm2, net.norm3):
+            norm.weight.copy_(torch.linspace(-1.0, 1.5, 16))
+            norm.bias.normal_(std=0.2)
+        net.norm2.weight[3] = 0.0
+    return _with_statistics(net, (3, 8, 8))
+
+
 def _with_statistics(net: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     """Give BatchNorm the statistics of noise: without them a deep network's signal dies out."""
     for module in net.modules():

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from synq_tune.config import StudySpec
-from synq_tune.export import EXPORTERS, FILE_NAMES
+from synq_tune.export import ALWAYS, EXPORTERS, FILE_NAMES
 from synq_tune.export.metadata import METADATA_KEYS
 from synq_tune.export.runtime import ONNX_LEVELS, load_model_file
 from tests.export.conftest import Exported
@@ -35,10 +35,12 @@ def exported(request: pytest.FixtureRequest, export: Export) -> Exported:
 
 
 def test_every_format_is_written(exported: Exported) -> None:
-    """The five files of design §6, and one per exporter."""
-    names = {*FILE_NAMES.values(), "golden.npz", "config.yaml", "parity.json"}
+    """The five files of design §6, and one for integer hardware where it can run the network."""
+    formats = (*ALWAYS, "hardware") if exported.spec.quantizer == "deploy" else ALWAYS
+    names = {*(FILE_NAMES[f] for f in formats), "golden.npz", "config.yaml", "parity.json"}
     assert {p.name for p in exported.folder.iterdir()} == names
-    assert FILE_NAMES.keys() == EXPORTERS.keys() == exported.report["weight_codes"].keys()
+    assert exported.report["weight_codes"].keys() == set(formats)
+    assert FILE_NAMES.keys() == EXPORTERS.keys()
 
 
 def test_weight_codes_are_identical(exported: Exported) -> None:
@@ -90,7 +92,7 @@ def test_onnx_has_standard_operators_only(exported: Exported) -> None:
     assert b".py" not in data.replace(exported.python_model.encode(), b"")
 
 
-@pytest.mark.parametrize("name", FILE_NAMES.values())
+@pytest.mark.parametrize("name", [FILE_NAMES[f] for f in ALWAYS])
 def test_metadata_are_complete(exported: Exported, name: str) -> None:
     """Each file states its network, its input and its bits."""
     model = load_model_file(exported.folder / name, python_model=exported.python_model)

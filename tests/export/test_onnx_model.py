@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from synq_tune.config import Bits
 from synq_tune.export.metadata import describe
-from synq_tune.export.onnx_model import FLOAT_ZERO_POINT, write_onnx
+from synq_tune.export.onnx_model import write_onnx
+from synq_tune.export.onnx_nodes import FLOAT_ZERO_POINT
 from synq_tune.export.runtime import ONNX_LEVELS, load_model_file
 from synq_tune.quantization.frozen import StandaloneModel, activation_codes, freeze
 from tests.export import networks

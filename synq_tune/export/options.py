@@ -1,0 +1,46 @@
+"""What an ONNX file is made for: to be stored and read everywhere, or to run in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from synq_tune.errors import InputError
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """How `write_onnx` writes; the defaults are those of `model.onnx`."""
+
+    absorb_batchnorm: bool = False
+    """BatchNorms behind a layer go into its scales and bias."""
+    batch_size: int | None = None
+    """A fixed number of images; None: any."""
+    normalize: bool = True
+    """The file takes images in [0, 1]; if not, normalised ones, and its metadata say so."""
+    integer_biases: bool = False
+    """Biases as int32 on the grid of the layer's accumulator, where its input is on a grid."""
+    weight_container: Literal["smallest", "int8"] = "smallest"
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(
+                f"`batch_size >= 1` must hold, but got batch_size={self.batch_size}. "
+                "Leave it out for a file that takes any number of images."
+            )
+
+
+STORAGE = OnnxOptions()
+HARDWARE = OnnxOptions(absorb_batchnorm=True, integer_biases=True, weight_container="int8")
+
+
+def metadata_of(options: OnnxOptions) -> dict[str, Any]:
+    """What a file says of its options: nothing for `STORAGE`, whose files are older than options."""
+    said: dict[str, Any] = {} if options == STORAGE else {"onnx": asdict(options)}
+    return said if options.normalize else {**said, "normalized_input": True}
+
+
+def options_of(metadata: Mapping[str, Any]) -> OnnxOptions:
+    """The options a file was written with."""
+    return OnnxOptions(**metadata.get("onnx", {}))

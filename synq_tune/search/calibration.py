@@ -1,0 +1,60 @@
+"""The run that only calibrates: seconds of work, done by the driver before any search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from synq_tune.config import StudySpec
+from synq_tune.search.trainable import checkpoint_path, save_student
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.seeds import trial_seed
+from synq_tune.trial import Assets, Trial
+
+KEY = "trial-0000"
+
+
+def calibrates_first(spec: StudySpec) -> bool:
+    """Whether the study's first trial trains nothing: it cannot, or a target may be met without."""
+    return spec.finetune.epochs == 0 or spec.study.target_loss is not None
+
+
+def run_calibration(
+    ledger: Ledger, assets: Callable[[], Assets], folder: Path, listener: Callable[[str], None]
+) -> None:
+    """Calibrate as trial 0, with the transitions a worker's run has; nothing if it is over.
+
+    A study that got its target later has another trial 0 and keeps it.
+    """
+    run = ledger.state.runs.get(KEY)
+    if run is None:
+        spec = ledger.state.spec
+        seed = trial_seed(spec.study.seed, 0)
+        params = {"epochs": 0} if spec.finetune.epochs else {}
+        ledger.append(
+            "proposed", key=KEY, kind="search", number=0, params=params, seed=seed, label=""
+        )
+    elif run.is_final or run.params.get("epochs", ledger.state.spec.finetune.epochs) != 0:
+        return
+    _record(ledger, listener, "started")
+    _run(ledger, assets(), folder, listener)
+
+
+def _run(ledger: Ledger, assets: Assets, folder: Path, listener: Callable[[str], None]) -> None:
+    run, started = ledger.state.runs[KEY], time.monotonic()
+    trial = Trial(assets, assets.spec.trial_config(run.params), run.seed)
+    (row,) = trial.run()
+    _record(ledger, listener, "evaluated", epoch=0, metrics=row.metrics, losses={})
+    sha256 = save_student(trial.student, checkpoint_path(folder, KEY))
+    _record(
+        ledger, listener, "finished", state="completed", epochs_run=0,
+        metrics={**row.metrics, "epoch": 0}, seconds=time.monotonic() - started,
+        checkpoint_sha256=sha256,
+    )  # fmt: skip
+
+
+def _record(ledger: Ledger, listener: Callable[[str], None], event: str, **fields: Any) -> None:
+    ledger.append(event, key=KEY, **fields)
+    listener(KEY)

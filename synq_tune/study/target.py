@@ -1,0 +1,64 @@
+"""How many points a run loses against full precision, and whether that is little enough."""
+
+from __future__ import annotations
+
+from synq_tune.study.state import Run, StudyState
+from synq_tune.study.summary import best_run, finalists, resolve_metric
+
+HARDLY_NEEDED = 0.5
+"""Points by which a search must beat calibration alone to be worth its time."""
+
+
+def loss_of(state: StudyState, run: Run) -> float | None:
+    """Full precision minus the run, in points of the study's metric, on the same images.
+
+    None where one of the two was not measured.
+    """
+    reference = state.stages.get("teacher", {}).get("reference")
+    value = run.metrics.get(resolve_metric(state))
+    return None if reference is None or value is None else reference - value
+
+
+def target_met(state: StudyState) -> Run | None:
+    """The best completed run if it loses at most `study.target_loss` points, else None."""
+    target = state.spec.study.target_loss
+    best = next(iter(finalists(state, top=1)), None)
+    if target is None or best is None:
+        return None
+    loss = loss_of(state, best)
+    return best if loss is not None and loss <= target else None
+
+
+def is_calibration(state: StudyState, run: Run) -> bool:
+    """Whether the run trained nothing."""
+    return state.spec.trial_config(run.params).epochs == 0
+
+
+def target_line(state: StudyState) -> str | None:
+    """What became of the target, or None where none was set."""
+    target, best = state.spec.study.target_loss, best_run(state)
+    loss = loss_of(state, best) if best is not None else None
+    if target is None or loss is None:
+        return None
+    if loss > target:
+        return f"target missed by {loss - target:.2f} points: {best.key} loses {loss:.2f}"
+    if is_calibration(state, best):
+        return f"no search needed: calibration alone loses {loss:.2f} points (target {target:.2f})"
+    return f"target met: {best.key} loses {loss:.2f} points (target {target:.2f})"
+
+
+def hardly_needed_line(state: StudyState) -> str | None:
+    """Says so where calibration alone comes within half a point of the best found."""
+    rungs = {rung["name"]: rung for rung in state.stages.get("ladder", {}).get("rungs", [])}
+    calibrated = rungs.get("calibrated on the synthetic set")
+    best, run = rungs.get("the best found"), best_run(state)
+    if calibrated is None or best is None or run is None or is_calibration(state, run):
+        return None
+    name = "top1" if "top1" in best else "agreement"
+    gain = best[name] - calibrated[name]
+    if gain > HARDLY_NEEDED:
+        return None
+    return (
+        f"calibration alone comes within {max(gain, 0.0):.2f} points of the best: at these bits a "
+        "search is hardly needed (--target-loss 1 tries calibration first)"
+    )
