@@ -20,7 +20,7 @@ from typing import Any
 
 from synq_tune.errors import InputError
 
-_PREFIX = "python:"
+PREFIX = "python:"
 _TEXTS: dict[str, str] = {}
 """Absolute path → the text this process uses, whatever the disk says later."""
 
@@ -46,7 +46,7 @@ class OwnCode:
 
 def is_own_code(name: str) -> bool:
     """Whether a name asks for the user's own code."""
-    return name.startswith(_PREFIX) or name.rpartition(":")[0].endswith(".py")
+    return name.startswith(PREFIX) or name.rpartition(":")[0].endswith(".py")
 
 
 def parse(name: str) -> OwnCode:
@@ -55,7 +55,7 @@ def parse(name: str) -> OwnCode:
     Raises:
         InputError: it is not `place:function`.
     """
-    place, _, function = name.removeprefix(_PREFIX).rpartition(":")
+    place, _, function = name.removeprefix(PREFIX).rpartition(":")
     if not is_own_code(name) or not place or not function.isidentifier():
         raise InputError(
             "`own code is FILE.py:FUNCTION or python:PACKAGE.MODULE:FUNCTION` must hold, "

@@ -691,12 +691,16 @@ def download_exported(uri: str, run_id: str, format_: str, folder: Path) -> Path
     _prepare_mlflow()
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     client = MlflowClient(uri, registry_uri=uri)
     try:
         tags = client.get_run(run_id).data.tags
         study = tags.get("mlflow.parentRunId", run_id)
-        known = {file.path for file in client.list_artifacts(study, "best")}
+        # Not the client's own listing, which asks the global store for the study's logged model.
+        place = client.get_run(study).info.artifact_uri
+        artifacts = get_artifact_repository(place, tracking_uri=uri, registry_uri=uri)
+        known = {file.path for file in artifacts.list_artifacts("best")}
     except MlflowException as error:
         raise InputError(
             f"`the run exists` must hold, but got run={run_id!r} in {redact_uri(uri)}: "
@@ -708,4 +712,4 @@ def download_exported(uri: str, run_id: str, format_: str, folder: Path) -> Path
         )
     folder.mkdir(parents=True, exist_ok=True)
     with _tracking_errors(uri):
-        return Path(client.download_artifacts(study, f"best/{name}", str(folder)))
+        return Path(artifacts.download_artifacts(f"best/{name}", str(folder)))

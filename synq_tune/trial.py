@@ -26,6 +26,8 @@ from synq_tune.quantization.student import calibrate, quantize_student
 REDUCTION_FACTOR = 3
 """ASHA keeps the best third at each rung."""
 
+GOLDEN_IMAGES = 32
+
 _SPLIT_SEED = 0
 """The halves of labelled data never depend on the study's seed: tables of studies compare."""
 
@@ -118,6 +120,11 @@ def all_images(assets: Assets) -> Tensor:
     halves = [half for half in (assets.choose, assets.report) if half is not None]
     real = [assets.teacher.preprocessing.normalize(half.images) for half in halves]
     return torch.cat([*real, assets.dataset.holdout_images.float()])
+
+
+def golden_images(assets: Assets) -> Tensor:
+    """The images (32, C, H, W) whose codes and logits go into `golden.npz`."""
+    return assets.probes.images[:GOLDEN_IMAGES].float()
 
 
 class Trial:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synq_tune import __version__
+from synq_tune import __version__, own_code
 from synq_tune.config import Bits
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
@@ -25,7 +25,7 @@ def describe(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> dict[str, An
     """Metadata of the teacher's student; each exporter adds its own `containers`."""
     about = teacher.preprocessing
     return {
-        "model": teacher.config.model,
+        "model": own_code.label(teacher.config.model),
         "kwargs": teacher.config.kwargs,
         "input_size": [about.height, about.width],
         "channels": about.channels,

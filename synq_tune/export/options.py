@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from synq_tune.errors import InputError
@@ -42,5 +42,16 @@ def metadata_of(options: OnnxOptions) -> dict[str, Any]:
 
 
 def options_of(metadata: Mapping[str, Any]) -> OnnxOptions:
-    """The options a file was written with."""
-    return OnnxOptions(**metadata.get("onnx", {}))
+    """The options a file was written with.
+
+    Raises:
+        InputError: a later version wrote an option that this one does not know.
+    """
+    said = metadata.get("onnx", {})
+    unknown = sorted(said.keys() - {field.name for field in fields(OnnxOptions)})
+    if unknown:
+        raise InputError(
+            f"`this version knows the file's options` must hold, but got {', '.join(unknown)}. "
+            "Install the synq-tune it was exported with."
+        )
+    return OnnxOptions(**said)

@@ -23,13 +23,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, fx
 
+from synq_tune import own_code
 from synq_tune.config import Teacher
 from synq_tune.errors import InputError
 from synq_tune.export.metadata import from_texts, preprocessing_of, to_texts
 from synq_tune.export.packing import pack, packed_size, unpack
 from synq_tune.models.build import build_model
 from synq_tune.models.graph import insert_after, trace
-from synq_tune.own_code import is_own_code
 from synq_tune.quantization.frozen import (
     FROZEN_LAYERS,
     FrozenActivation,
@@ -234,17 +234,26 @@ def _teacher(metadata: dict[str, Any], path: Path, python_model: str | None) -> 
     try:
         kwargs = {k: v for k, v in metadata["kwargs"].items() if k not in _LOADS_WEIGHTS}
         config = Teacher(
-            model=metadata["model"], kwargs=kwargs,
+            model=_allowed(metadata["model"], path, python_model), kwargs=kwargs,
             channels=metadata["channels"], num_classes=metadata["num_classes"],
         )  # fmt: skip
     except (ValidationError, AttributeError) as error:
         raise InputError(f"{path}: `metadata name a model` must hold: {error}.") from error
-    if is_own_code(config.model) and python_model != config.model:
+    return config
+
+
+def _allowed(model: str, path: Path, python_model: str | None) -> str:
+    """The model to build: the user's own code only where the user named the same, wherever it lies."""
+    if not own_code.is_own_code(model):
+        return model
+    label = own_code.label(model)
+    if python_model is None or own_code.label(python_model) != label:
+        where = "FOLDER/" if own_code.parse(model).is_file else ""
         raise InputError(
             f"{path}: `the network's own code is named by you` must hold, but got "
-            f"python_model={python_model!r}. To let it run pass --python-model {config.model}."
+            f"python_model={python_model!r}. To let it run pass --python-model {where}{label}."
         )
-    return config
+    return python_model
 
 
 def _insert_activations(

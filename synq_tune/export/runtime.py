@@ -34,7 +34,10 @@ ONNX_LEVELS = {
 }
 PROVIDERS = ["CPUExecutionProvider"]
 PRECISE = "session.x64quantprecision"
-"""Session option that integer models need on x86 processors without VNNI; harmless elsewhere."""
+"""Session option that hardware files need on x86 processors without VNNI, whose kernels saturate.
+
+Never set for `model.onnx`: onnxruntime then refuses symmetric 8-bit weights without a zero point.
+"""
 _ORT_ERRORS = (
     ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph,
     ort_errors.InvalidProtobuf, ort_errors.NotImplemented, ort_errors.RuntimeException,

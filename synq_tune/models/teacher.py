@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from synq_tune import own_code
 from synq_tune.config import Teacher, Weights
 from synq_tune.errors import InputError
 from synq_tune.models.build import BUNDLED_WEIGHTS, build_model
@@ -121,7 +122,10 @@ def _num_classes(graph: fx.GraphModule, config: Teacher) -> int:
 
 def _fingerprint(config: Teacher, preprocessing: Preprocessing, model: nn.Module) -> str:
     digest = hashlib.sha256()
-    about = {"model": config.model, "kwargs": config.kwargs, "input": preprocessing.as_dict()}
+    # The user's own code counts by what it says, not by where it lies on this machine.
+    is_own = own_code.is_own_code(config.model)
+    name = own_code.identity(config.model) if is_own else config.model
+    about = {"model": name, "kwargs": config.kwargs, "input": preprocessing.as_dict()}
     digest.update(canonical_json(about).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if not name.endswith("num_batches_tracked"):

@@ -61,8 +61,8 @@ def _change(tree: Any, keys: tuple[str, ...], folders: tuple[Path, ...]) -> Any:
 def _absolute(key: str, name: Any, folders: tuple[Path, ...]) -> Any:
     if not isinstance(name, str) or not own_code.is_own_code(name):
         return name
-    code = own_code.parse(name)
-    return f"{find_file(key, code.place, folders)}:{code.function}" if code.is_file else name
+    place, _, function = name.removeprefix(own_code.PREFIX).rpartition(":")
+    return f"{find_file(key, place, folders)}:{function}" if place.endswith(".py") else name
 
 
 def _class_names(value: Any, folders: tuple[Path, ...]) -> Any:

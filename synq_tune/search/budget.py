@@ -69,6 +69,8 @@ def estimate(spec: StudySpec) -> Estimate:
 
 def _final_runs(spec: StudySpec) -> int:
     confirm = spec.study.confirm
+    if spec.finetune.epochs == 0:
+        return 0
     return 1 + (confirm.top * (confirm.seeds - 1) if confirm else 0)
 
 
@@ -133,8 +135,9 @@ def _random_source(
 def format_estimate(e: Estimate) -> str:
     """The estimate as lines of text."""
     hours = e.synthesis_hours + e.search_hours
+    runs = "at most (and the finalists' seeds and the paper's defaults)"
     return "\n".join([
-        f"trials       {e.trials} at most (and the finalists' seeds and the paper's defaults)",
+        f"trials       {e.trials} {runs if e.updates else '(calibration only, nothing is trained)'}",
         f"updates      {e.updates:,} optimizer steps, {1000 * e.step_seconds:.1f} ms each",
         f"images seen  {e.images_seen:,}",
         f"hours        {hours:.2f} at most (synthesis {e.synthesis_hours:.2f}, "

@@ -24,7 +24,7 @@ def run_line(state: StudyState, key: str) -> str | None:
     run = state.runs[key]
     if run.is_final:
         done = sum(r.is_final for r in state.of_kind(run.kind))
-        total = state.spec.study.num_trials if run.kind == "search" else None
+        total = state.num_trials if run.kind == "search" else None
         count = f"[{done}/{total}]" if total else f"[{run.kind}]"
         error = f"  {run.error}" if run.error else ""
         return (

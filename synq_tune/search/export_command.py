@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from synq_tune.config import StudySpec
 from synq_tune.errors import InputError
 from synq_tune.export import FILE_NAMES, exporter_of
 from synq_tune.export.best import export_student
 from synq_tune.search.checkpoints import load_student
+from synq_tune.search.sources import open_sources
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run
-from synq_tune.trial import all_images, choose_device, load_assets
-
-GOLDEN_IMAGES = 32
+from synq_tune.trial import all_images, choose_device, golden_images, load_assets
 
 
 def export_trial(
@@ -42,7 +42,9 @@ def export_trial(
     """
     exporter_of(format_, batch_size, normalize)  # refuses before any work
     state = Ledger.open(folder, read_only=True).state
+    _refuse_shifted_weights(state.spec, format_)
     run = _completed(state, number)
+    open_sources(state.spec, folder)
     spec = state.spec.model_copy(
         update={"finetune": state.spec.trial_config(run.params), "search": {}}
     )
@@ -50,7 +52,7 @@ def export_trial(
     # STORE/datasets/ADDRESS
     assets = load_assets(state.spec, dataset, dataset.parents[1], choose_device())
     student = load_student(assets, run, folder)
-    golden = assets.probes.images[:GOLDEN_IMAGES].float()
+    golden = golden_images(assets)
     report = export_student(
         student,
         assets.teacher,
@@ -66,6 +68,15 @@ def export_trial(
     return (
         f"{run.key}: {output / FILE_NAMES[format_]}, agrees with the student on {agreement:.2f} %"
     )
+
+
+def _refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
+    """The exporter would say so too, but only after the student is loaded or trained again."""
+    if format_ == "hardware" and spec.quantizer == "minmax":
+        raise InputError(
+            "`weights have zero point 0` must hold for integer hardware, but got quantizer=minmax. "
+            "Search with `quantizer: deploy`."
+        )
 
 
 def _completed(state: StudyState, number: int | None) -> Run:

@@ -11,9 +11,7 @@ from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.search.prepare import prepare
 from synq_tune.study.seeds import trial_seed
 from synq_tune.synthesis.run import synthesize
-from synq_tune.trial import Trial, all_images, choose_device, load_assets
-
-GOLDEN_IMAGES = 32
+from synq_tune.trial import Trial, all_images, choose_device, golden_images, load_assets
 
 
 def run_one_trial(
@@ -37,5 +35,5 @@ def run_one_trial(
     trial = Trial(assets, spec.finetune, trial_seed(spec.study.seed, 0))
     yield from trial.run()
     if export_to is not None:
-        golden = assets.probes.images[:GOLDEN_IMAGES].float()
+        golden = golden_images(assets)
         export_student(trial.student, teacher, spec, export_to, golden, all_images(assets))

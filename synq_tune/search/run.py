@@ -42,10 +42,9 @@ from synq_tune.study.state import Run
 from synq_tune.study.summary import best_run, write_summary
 from synq_tune.study.target import hardly_needed_line, target_line, target_met
 from synq_tune.synthesis.run import synthesize
-from synq_tune.trial import Assets, all_images, choose_device, load_assets
+from synq_tune.trial import Assets, all_images, choose_device, golden_images, load_assets
 
 GRID_IMAGES = 32
-GOLDEN_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -209,7 +208,7 @@ class StudyDriver:
         spec = assets.spec.model_copy(update={"finetune": config, "search": {}})
         parity = export_student(
             student, assets.teacher, spec, target,
-            golden_images=assets.probes.images[:GOLDEN_IMAGES].float(),
+            golden_images=golden_images(assets),
             parity_images=all_images(assets),
         )  # fmt: skip
         files = {p.name: sha256_file(p) for p in sorted(target.iterdir()) if p.is_file()}

@@ -216,7 +216,9 @@ def max_trials(spec: StudySpec) -> int:
     if spec.finetune.epochs == 0:
         return 1
     outside = [p for p in first_configurations(spec) if not is_inside(spec, p)]
-    total = space_size(spec) + len({configuration_key(params) for params in outside})
+    # Calibration alone, tried first for a target, is one trial and no point of the space.
+    total = space_size(spec) + int(spec.study.target_loss is not None)
+    total += len({configuration_key(params) for params in outside})
     return int(min(spec.study.num_trials, total))
 
 

@@ -136,7 +136,7 @@ class LedgerCallback(_NotSaved, Callback):
 
 
 class StopRequest(_NotSaved, Stopper):
-    """Ends a Tune run when a signal arrived or the study's time is over."""
+    """Ends a Tune run when a signal arrived, the study's time is over or its target is met."""
 
     def __init__(self, interrupted: threading.Event, deadline_passed: Callable[[], bool]) -> None:
         self.interrupted, self.deadline_passed = interrupted, deadline_passed

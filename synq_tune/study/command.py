@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import socket
 import sys
@@ -119,9 +120,10 @@ def _extend(ledger: Ledger, arguments: argparse.Namespace) -> None:
         raise InputError(
             f"`--num-trials >= trials started ({done})` must hold, but got {changed['num_trials']}."
         )
-    if changed.get("target_loss", 0) < 0:
+    if not 0 <= changed.get("target_loss", 0) < math.inf:
         raise InputError(
-            f"`--target-loss >= 0` must hold, but got {changed['target_loss']}. It is in points."
+            "`--target-loss >= 0 and finite` must hold, but got "
+            f"{changed['target_loss']}. It is in points."
         )
     ledger.append("stage", name="budget", data=changed)
 

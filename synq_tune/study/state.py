@@ -83,6 +83,11 @@ class StudyState:
     """Latest data of each stage by name."""
     sessions: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def num_trials(self) -> int:
+        """Search trials asked for; one where nothing is trained."""
+        return self.spec.study.num_trials if self.spec.finetune.epochs else 1
+
     def of_kind(self, kind: RunKind) -> list[Run]:
         """Runs of one kind in order of proposal."""
         return [run for run in self.runs.values() if run.kind == kind]

@@ -63,7 +63,7 @@ def _head(state: StudyState, folder: Path) -> str:
 
 def _counts(state: StudyState) -> str:
     numbers = {name: count for name, count in summary.counts(state).items() if count}
-    total = f"{sum(numbers.values())} of {state.spec.study.num_trials}"
+    total = f"{sum(numbers.values())} of {state.num_trials}"
     shown = ", ".join(f"{count} {name}" for name, count in numbers.items())
     return f"{total}: {shown}" if shown else total
 

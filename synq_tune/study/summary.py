@@ -74,14 +74,37 @@ def best_run(state: StudyState) -> Run | None:
     """The search run to export; None while none has completed.
 
     Among the finalists whose confirm runs are all over, the best mean of the original and its
-    completed repeats; before there are any, the best completed run.
+    completed repeats; before there are any, the best completed run. Where none of them meets the
+    target, a later run that does is the best without repeats: the search ends with it.
     """
     metric = resolve_metric(state)
     ranked = finalists(state, top=len(state.runs))
     confirmed = _confirmed(state, ranked, metric)
-    if confirmed:
-        return max(confirmed, key=lambda group: _score(group, metric))[0]
-    return next(iter(ranked), None)
+    if not confirmed:
+        return next(iter(ranked), None)
+    chosen = max(confirmed, key=lambda group: _score(group, metric))[0]
+    if meets_target(state, chosen):
+        return chosen
+    tested = {group[0].key for group in confirmed}
+    later = (run for run in ranked if run.key not in tested and meets_target(state, run))
+    return next(later, chosen)
+
+
+def loss_of(state: StudyState, run: Run) -> float | None:
+    """Full precision minus the run, in points of the study's metric, on the same images.
+
+    None where one of the two was not measured.
+    """
+    reference = state.stages.get("teacher", {}).get("reference")
+    value = value_of(run, resolve_metric(state))
+    return None if reference is None or value is None else reference - value
+
+
+def meets_target(state: StudyState, run: Run | None) -> bool:
+    """Whether a completed run loses at most `study.target_loss` points; False without a target."""
+    target = state.spec.study.target_loss
+    loss = loss_of(state, run) if run is not None else None
+    return target is not None and loss is not None and loss <= target
 
 
 def _confirmed(state: StudyState, ranked: list[Run], metric: str) -> list[list[Run]]:

@@ -1,32 +1,18 @@
-"""How many points a run loses against full precision, and whether that is little enough."""
+"""How many points a study's best loses against full precision, and whether that is little enough."""
 
 from __future__ import annotations
 
 from synq_tune.study.state import Run, StudyState
-from synq_tune.study.summary import best_run, finalists, resolve_metric
+from synq_tune.study.summary import best_run, loss_of, meets_target
 
 HARDLY_NEEDED = 0.5
 """Points by which a search must beat calibration alone to be worth its time."""
 
 
-def loss_of(state: StudyState, run: Run) -> float | None:
-    """Full precision minus the run, in points of the study's metric, on the same images.
-
-    None where one of the two was not measured.
-    """
-    reference = state.stages.get("teacher", {}).get("reference")
-    value = run.metrics.get(resolve_metric(state))
-    return None if reference is None or value is None else reference - value
-
-
 def target_met(state: StudyState) -> Run | None:
     """The best completed run if it loses at most `study.target_loss` points, else None."""
-    target = state.spec.study.target_loss
-    best = next(iter(finalists(state, top=1)), None)
-    if target is None or best is None:
-        return None
-    loss = loss_of(state, best)
-    return best if loss is not None and loss <= target else None
+    best = best_run(state)
+    return best if meets_target(state, best) else None
 
 
 def is_calibration(state: StudyState, run: Run) -> bool:
@@ -40,11 +26,17 @@ def target_line(state: StudyState) -> str | None:
     loss = loss_of(state, best) if best is not None else None
     if target is None or loss is None:
         return None
+    lost = f"loses {loss:.2f} points (target {target:.2f})"
     if loss > target:
-        return f"target missed by {loss - target:.2f} points: {best.key} loses {loss:.2f}"
+        missed = f"target missed by {loss - target:.2f} points"
+        return f"{missed if _has_ended(state) else 'not met yet'}: {best.key} {lost}"
     if is_calibration(state, best):
-        return f"no search needed: calibration alone loses {loss:.2f} points (target {target:.2f})"
-    return f"target met: {best.key} loses {loss:.2f} points (target {target:.2f})"
+        return f"no search needed: calibration alone {lost}"
+    return f"target met: {best.key} {lost}"
+
+
+def _has_ended(state: StudyState) -> bool:
+    return bool(state.sessions) and state.sessions[-1]["action"] == "finished"
 
 
 def hardly_needed_line(state: StudyState) -> str | None:
@@ -58,7 +50,8 @@ def hardly_needed_line(state: StudyState) -> str | None:
     gain = best[name] - calibrated[name]
     if gain > HARDLY_NEEDED:
         return None
+    hint = " (--target-loss 1 tries calibration first)"
     return (
         f"calibration alone comes within {max(gain, 0.0):.2f} points of the best: at these bits a "
-        "search is hardly needed (--target-loss 1 tries calibration first)"
+        f"search is hardly needed{hint if state.spec.study.target_loss is None else ''}"
     )

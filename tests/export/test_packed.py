@@ -10,10 +10,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from synq_tune.config import Bits
+from synq_tune.config import Bits, Teacher
 from synq_tune.errors import InputError
 from synq_tune.export.metadata import describe
 from synq_tune.export.packed import load_packed, packed_bytes, write_packed
+from synq_tune.models.teacher import load_teacher
 from synq_tune.quantization.frozen import StandaloneModel, freeze
 from tests.export import networks
 from tests.export.conftest import Exported
@@ -62,6 +63,27 @@ def test_own_code_runs_only_when_named(tmp_path: Path) -> None:
     _write(path, "plain_net", "minmax", 3)
     with pytest.raises(InputError, match="--python-model python:tests.export.networks:plain_net"):
         load_packed(path)
+
+
+def test_own_file_is_named_without_its_folder(tmp_path: Path) -> None:
+    """The model file tells no folder of the exporting machine, and opens where the code lies now."""
+    made, moved = tmp_path / "made/net.py", tmp_path / "moved/net.py"
+    text = Path(networks.__file__).read_text()
+    for place in (made, moved):
+        place.parent.mkdir()
+        place.write_text(text)
+    settings = {"mean": (0.5,) * 3, "std": (0.2,) * 3, "input_size": 8}
+    teacher = load_teacher(Teacher(model=f"{made}:plain_net", **settings))
+    student, images = networks.student(teacher, "minmax", 3)
+    model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
+    path = tmp_path / "m.safetensors"
+    write_packed(model, describe(teacher, Bits(weights=3, activations=3), "minmax"), path)
+    assert str(tmp_path).encode() not in path.read_bytes()
+    with pytest.raises(InputError, match="--python-model FOLDER/net.py:plain_net"):
+        load_packed(path)
+    pixels = torch.rand(4, *model.preprocessing.shape)
+    with torch.no_grad():
+        assert torch.equal(load_packed(path, f"{moved}:plain_net")(pixels), model(pixels))
 
 
 def _rewrite(path: Path, change: Callable[[dict, dict], None]) -> None:

@@ -90,17 +90,33 @@ def test_a_wrong_teacher_is_refused(config: dict[str, object], message: str) -> 
         load_teacher(Teacher(**config))
 
 
+OWN_NET = """
+from torch import nn
+def make(width):
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))
+"""
+
+
 def test_the_users_own_file(tmp_path: Path) -> None:
     """`path/net.py:function` runs the user's code because the user named it."""
     path = tmp_path / "net.py"
-    path.write_text(
-        "from torch import nn\n"
-        "def make(width):\n"
-        "    return nn.Sequential(nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(),\n"
-        "                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))\n"
-    )
+    path.write_text(OWN_NET)
     teacher = load_teacher(Teacher(model=f"{path}:make", kwargs={"width": 6}, input_size=16))
     assert teacher(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
+
+
+def test_own_code_is_known_by_its_text_not_its_folder(tmp_path: Path) -> None:
+    """One file in two folders is one teacher; the same weights under other code are another."""
+    sums = []
+    for folder, text in (("a", OWN_NET), ("b", OWN_NET), ("c", OWN_NET + "# changed")):
+        path = tmp_path / folder / "net.py"
+        path.parent.mkdir()
+        path.write_text(text)
+        torch.manual_seed(0)
+        config = Teacher(model=f"{path}:make", kwargs={"width": 6}, input_size=16)
+        sums.append(load_teacher(config).fingerprint)
+    assert sums[0] == sums[1] != sums[2]
 
 
 def test_a_library_network_loads_with_its_own_input_contract() -> None:

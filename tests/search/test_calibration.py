@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
+from ray.tune.search import Searcher
 
 from synq_tune.config import StudySpec
+from synq_tune.export import FILE_NAMES
 from synq_tune.recipes.merge import load_space
 from synq_tune.search.calibration import calibrates_first
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.sampler import Sampler, max_trials
+from synq_tune.search.searcher import LedgerSearcher, StopRequest
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import StudyState
 from synq_tune.study.status import format_status
+from synq_tune.study.summary import best_run
 from synq_tune.study.target import hardly_needed_line, loss_of, target_line, target_met
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +64,16 @@ def test_nothing_trained_is_one_trial(tmp_path: Path) -> None:
     feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
     assert feeder.propose(ledger.state) is None
     assert feeder.is_done(ledger.state)
+    assert "1 of 1: 1 completed" in format_status(ledger.state, tmp_path)
+
+
+def test_calibration_takes_no_place_in_a_small_space(tmp_path: Path) -> None:
+    """One configuration and a target that calibration misses: the configuration is still tried."""
+    spec = _spec("study.target_loss=0", "search.lr={choice: [0.01]}")
+    spec = spec.model_copy(update={"search": {"lr": spec.search["lr"]}})
+    ledger = _state(tmp_path, spec, {"completed": 90.0})
+    feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
+    assert feeder.propose(ledger.state)["key"] == "trial-0001"
 
 
 def test_without_a_target_nothing_is_tried_first() -> None:
@@ -80,7 +96,7 @@ def test_the_loss_is_measured_on_the_images_that_chose(tmp_path: Path) -> None:
         ({"completed": 97.0, "completed-1": 98.5}, "trial-0001",
          "target met: trial-0001 loses 0.50 points (target 1.00)"),
         ({"completed": 97.0, "stopped": 98.9}, None,
-         "target missed by 1.00 points: trial-0000 loses 2.00"),
+         "not met yet: trial-0000 loses 2.00 points (target 1.00)"),
         ({"completed": 98.0}, "trial-0000",
          "no search needed: calibration alone loses 1.00 points (target 1.00)"),
     ],
@@ -94,6 +110,37 @@ def test_a_completed_run_meets_the_target(
     assert (run.key if run else None) == met
     assert target_line(state) == line
     assert line in format_status(state, tmp_path)
+
+
+@pytest.mark.parametrize(("top1", "suggested"), [(97.0, dict), (98.5, str)])
+def test_a_met_target_starts_nothing_more(tmp_path: Path, top1: float, suggested: type) -> None:
+    """Tune is told FINISHED and to stop what runs; a missed target lets the search go on."""
+    spec = _spec("study.target_loss=1.0")
+    ledger = _state(tmp_path, spec, {"completed": 90.0, "completed-1": top1})
+    stop = StopRequest(threading.Event(), lambda: target_met(ledger.state) is not None)
+    feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
+    suggestion = LedgerSearcher(ledger, feeder, stop.stop_all).suggest("tune-1")
+    assert isinstance(suggestion, suggested)
+    assert stop.stop_all() == (suggestion == Searcher.FINISHED)
+    assert ("trial-0002" in ledger.state.runs) == (suggested is dict)
+
+
+def test_the_run_that_meets_the_target_is_the_one_exported(tmp_path: Path) -> None:
+    """A study confirmed before it got its target is not stopped by a run it would not export."""
+    spec = _spec("study.target_loss=1.0", "study.confirm={top: 2, seeds: 2}")
+    ledger = _state(tmp_path, spec, {"completed": 97.5, "completed-1": 98.5})
+    for number, top1 in enumerate((97.7, 90.0)):
+        key, kind = f"confirm-{number:04d}-1", "confirm"
+        ledger.append("proposed", key=key, kind=kind, number=number, params={}, seed=1, label="")
+        ledger.append("started", key=key)
+        ledger.append(
+            "finished", key=key, state="completed", epochs_run=3, metrics={"top1": top1}, seconds=1
+        )
+    assert best_run(ledger.state).key == "trial-0000"
+    assert target_met(ledger.state) is None
+    assert target_line(ledger.state).startswith("not met yet: trial-0000 loses 1.50 points")
+    ledger.append("session", action="finished")
+    assert target_line(ledger.state).startswith("target missed by 0.50 points: trial-0000")
 
 
 def test_a_calibration_teaches_the_sampler_nothing(tmp_path: Path) -> None:
@@ -145,6 +192,23 @@ def test_a_target_met_by_calibration_ends_before_any_search(tmp_path: Path) -> N
     assert (folder / "best/model.onnx").is_file()
     again = _search(folder, "--resume")
     assert again.returncode == 0 and "stage    finished" in again.stdout
+    _fetch_from_mlflow(folder)
+
+
+def _fetch_from_mlflow(folder: Path) -> None:
+    """`export.py --run` fetches a file of the study's run, byte for byte."""
+    uri = f"sqlite:///{folder.parent / 'mlflow.db'}"
+    runs = MlflowClient(uri).search_runs(["1"])
+    parent = next(r.info.run_id for r in runs if "mlflow.parentRunId" not in r.data.tags)
+    elsewhere = folder.parent / "elsewhere"
+    elsewhere.mkdir()
+    command = [sys.executable, str(ROOT / "scripts/export.py"), "--run", parent]
+    command += ["--tracking-uri", uri, "--format", "hardware", "--output", "out"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    fetched = (elsewhere / "out/best" / FILE_NAMES["hardware"]).read_bytes()
+    assert fetched == (folder / "best" / FILE_NAMES["hardware"]).read_bytes()
+    assert [path.name for path in elsewhere.iterdir()] == ["out"]
 
 
 @pytest.mark.slow
@@ -167,3 +231,13 @@ def test_a_negative_target_is_refused(tmp_path: Path) -> None:
     """It is in points below full precision."""
     done = _search(tmp_path / "study", "--target-loss", "-1")
     assert done.returncode == 2 and "target_loss" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+def test_a_resumed_study_refuses_it_too(tmp_path: Path, value: str) -> None:
+    """The ledger is left as it was."""
+    path = Ledger.create(tmp_path / "study", _spec()).folder / "ledger.jsonl"
+    before = path.read_bytes()
+    done = _search(tmp_path / "study", "--resume", "--target-loss", value)
+    assert done.returncode == 2 and f"got {float(value)}" in done.stderr
+    assert path.read_bytes() == before
