@@ -13,6 +13,9 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.synthesis.pixels import device_of
 
+_IMAGES_AT_A_TIME = 64
+"""The graphs of both networks are held at once; images do not influence each other here."""
+
 
 def perturb(
     teacher: LoadedTeacher,
@@ -30,7 +33,7 @@ def perturb(
         bits: of the student.
         quantizer: of the student.
         epsilon: step in normalised pixels, ≥ 0.
-        batch_size: images at a time.
+        batch_size: images at a time in calibration.
 
     Returns:
         (N, C, H, W) float16 on the CPU.
@@ -40,7 +43,8 @@ def perturb(
     student = quantize_student(teacher, bits, quantizer)
     calibrate(student, (part.to(device).float() for part in parts))
     student.requires_grad_(False)
-    harder = [_step(teacher, student, part.to(device).float(), epsilon) for part in parts]
+    steps = images.split(min(batch_size, _IMAGES_AT_A_TIME))
+    harder = [_step(teacher, student, part.to(device).float(), epsilon) for part in steps]
     return torch.cat([part.half().cpu() for part in harder])
 
 
