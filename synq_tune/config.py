@@ -174,9 +174,12 @@ class FineTune(Settings):
     batch_size: int = Field(256, ge=1)
     steps_per_epoch: int | None = Field(None, ge=1)
     """`null` = one pass over the training part."""
+    optimizer: Literal["adam", "sgd"] = "sgd"
+    """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
     lr: float = Field(1e-3, gt=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
+    """Of `sgd`."""
     weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["constant", "cosine", "exponential", "multistep"] = "cosine"
     final_lr_factor: float = Field(0.0, ge=0, le=1)
@@ -219,8 +222,12 @@ class FineTune(Settings):
     crop_scale: Range01 | None = (0.5, 1.0)
     """Area range of the random crop of a view; `null` = no crop."""
     flip: bool = True
+    mix_weight: Range01 | None = None
+    """Range of an image's own weight where each view is blended with a view of another image;
+    `null` = no blending."""
     num_views: int = Field(8, ge=1)
-    """Views (crop, flip, teacher outputs) kept per image; epoch e uses view e mod num_views."""
+    """Views (crop, flip, blend, teacher outputs) kept per image; epoch e uses view e mod
+    num_views."""
     calibration_batches: int = Field(16, ge=1)
 
     @field_validator("cam")

@@ -28,7 +28,7 @@ def views_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
     """The stored views of one D0: logits, saliency maps, boxes."""
     rows = spec.synthesis.num_images * spec.finetune.num_views
     maps = 3 * 49 * _BYTES["float32"]
-    return rows * (teacher.num_classes * _BYTES["float16"] + maps + 21)
+    return rows * (teacher.num_classes * _BYTES["float16"] + maps + 33)
 
 
 def model_bytes(teacher: LoadedTeacher) -> int:

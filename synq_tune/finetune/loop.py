@@ -62,7 +62,7 @@ def finetune(
         NonFiniteLossError: a loss became NaN or infinite; names loss, epoch, step and settings.
     """
     step = TrainingStep(student, config, teacher)
-    optimizer = _optimizer(student, config)
+    optimizer = optimizer_of(student, config)
     total = max(1, config.epochs * source.steps_per_epoch)
     for epoch in range(first_epoch, config.epochs):
         rows = []
@@ -88,16 +88,18 @@ def _update(
     return losses.detach()
 
 
-def _optimizer(student: nn.Module, config: FineTune) -> torch.optim.SGD:
+def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters of a student."""
     # Decaying a learned step size would shrink the grid itself.
     steps = [p for n, p in student.named_parameters() if n.endswith(".scale")]
     is_step = {id(p) for p in steps}
     rest = [p for p in student.parameters() if id(p) not in is_step]
     groups = [{"params": rest}, {"params": steps, "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        [g for g in groups if g["params"]], lr=config.lr, momentum=config.momentum,
-        nesterov=config.nesterov, weight_decay=config.weight_decay,
-    )  # fmt: skip
+    groups = [group for group in groups if group["params"]]
+    shared = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if config.optimizer == "adam":
+        return torch.optim.AdamW(groups, betas=(config.momentum, 0.999), **shared)
+    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **shared)
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

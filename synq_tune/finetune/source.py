@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from synq_tune.config import FineTune
-from synq_tune.finetune.views import Views, base_images, view_pixels
+from synq_tune.finetune.looks import base_images
+from synq_tune.finetune.views import Views
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Batch:
     """One step's data, all on the device."""
 
     images: Tensor
-    """(N, C, H, W) float32, normalised, cropped, filtered."""
+    """(N, C, H, W) float32, normalised, cropped, blended, filtered."""
     labels: Tensor
     """(N,)."""
     teacher_logits: Tensor
@@ -56,7 +57,7 @@ class ViewSource:
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based); the same for the same seed and epoch."""
-        view = epoch % self.views.boxes.shape[0]
+        view = epoch % len(self.views.logits)
         generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
         parts = self._orders(generator)
         for index in itertools.islice(parts, self.steps_per_epoch):
@@ -69,9 +70,7 @@ class ViewSource:
 
     def _batch(self, index: Tensor, view: int) -> Batch:
         views, config = self.views, self.config
-        images = view_pixels(
-            self.images[index], views.boxes[view][index], views.flips[view][index], config
-        )
+        images = views.looks.pixels(self.images, view, index, config)
         maps = views.saliency[config.cam][view][index] if config.lambda_cam > 0 else None
         logits = views.logits[view][index].float()
         return Batch(images, self.labels[index], logits, maps, views.difficulty[view][index])

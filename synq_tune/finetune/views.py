@@ -1,7 +1,8 @@
 """What the teacher says about every view of the dataset: asked once, shared by every trial.
 
-A view of an image is a crop box and a flip. Its pixels are remade on the device whenever they are
-needed; stored are the box, the teacher's logits, and the saliency map of each CAM technique.
+A view of an image is a crop box, a flip and a blend with another image. Its pixels are remade on the
+device whenever they are needed; stored are these, the teacher's logits, and the saliency map of each
+CAM technique.
 """
 
 from __future__ import annotations
@@ -18,16 +19,15 @@ from synq_tune.config import FineTune
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
 from synq_tune.finetune.cam import CAMS, cam_tap, saliency_map
+from synq_tune.finetune.looks import Looks, base_images, draw_looks
 from synq_tune.finetune.losses import difficulty
-from synq_tune.finetune.low_pass import low_pass
 from synq_tune.models.taps import record
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import content_address, once
-from synq_tune.synthesis.augment import crop_and_flip, random_boxes
 
 _FIELDS = (
-    "d0", "filter_before_crop", "crop_scale", "flip", "num_views", "cam_class", "cam_layer",
-    "cam_floor",
+    "d0", "filter_before_crop", "crop_scale", "flip", "mix_weight", "num_views", "cam_class",
+    "cam_layer", "cam_floor",
 )  # fmt: skip
 """Fields of FineTune that change a view or what the teacher says about it."""
 
@@ -36,10 +36,7 @@ _FIELDS = (
 class Views:
     """V views of each of N images."""
 
-    boxes: Tensor
-    """(V, N, 4): top, left, height, width as fractions of the image."""
-    flips: Tensor
-    """(V, N) bool."""
+    looks: Looks
     logits: Tensor
     """(V, N, K) float16, the teacher's."""
     difficulty: Tensor
@@ -50,29 +47,8 @@ class Views:
     def to(self, device: torch.device | str) -> Views:
         """The same views on another device."""
         maps = {name: m.to(device) for name, m in self.saliency.items()}
-        rest = (self.boxes, self.flips, self.logits, self.difficulty)
-        return Views(*(t.to(device) for t in rest), maps)
-
-
-def view_pixels(images: Tensor, boxes: Tensor, flips: Tensor, config: FineTune) -> Tensor:
-    """Pixels of one view: crop, flip and low-pass filter in the order the recipe asks for.
-
-    Args:
-        images: (N, C, H, W); already filtered where `filter_before_crop`.
-        boxes: (N, 4). flips: (N,).
-
-    Returns:
-        (N, C, H, W) float32.
-    """
-    images = images.float()
-    if config.crop_scale is not None or config.flip:
-        images = crop_and_flip(images, boxes, flips)
-    return images if config.filter_before_crop else low_pass(images, config.d0)
-
-
-def base_images(images: Tensor, config: FineTune) -> Tensor:
-    """The images views are cut from, float16: filtered once here where the recipe says so."""
-    return low_pass(images, config.d0).half() if config.filter_before_crop else images.half()
+        rest = (self.looks, self.logits, self.difficulty)
+        return Views(*(part.to(device) for part in rest), maps)
 
 
 def load_views(
@@ -84,7 +60,7 @@ def load_views(
         "sha256": dataset.sha256,
         "teacher": teacher.fingerprint,
         "settings": {key: getattr(config, key) for key in _FIELDS},
-        "format": 1,
+        "format": 2,
     }
     own = _own_technique(config)
     if own:
@@ -104,29 +80,20 @@ def _own_technique(config: FineTune) -> str | None:
 
 def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> Views:
     """Draw the views of the training part and ask the teacher about each of them once."""
-    images = base_images(dataset.train_images, config)
-    boxes, flips = _draw(len(images), config, seed=int(dataset.address[:8], 16))
+    device = next(teacher.graph.parameters()).device
+    images = base_images(dataset.train_images, config).to(device)
+    looks = draw_looks(len(images), config, seed=int(dataset.address[:8], 16))
     own = _own_technique(config)
     techniques = [own] if own else _possible_techniques(teacher)
     rows = [
-        _ask(teacher, images, dataset.train_labels, boxes[v], flips[v], config, techniques)
-        for v in range(config.num_views)
+        _ask(teacher, images, dataset.train_labels, looks.to(device), view, config, techniques)
+        for view in range(config.num_views)
     ]
     logits = torch.stack([row[0] for row in rows])
     labels = dataset.train_labels
     hard = torch.stack([difficulty(view, labels) for view in logits])
     maps = {t: torch.stack([row[1][t] for row in rows]) for t in techniques}
-    return Views(boxes, flips, logits.half(), hard, maps)
-
-
-def _draw(count: int, config: FineTune, seed: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    scale = config.crop_scale or (1.0, 1.0)
-    boxes = torch.stack([random_boxes(count, scale, generator) for _ in range(config.num_views)])
-    if config.crop_scale is None:
-        boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(boxes).contiguous()
-    flips = torch.rand(config.num_views, count, generator=generator) < 0.5
-    return boxes, flips & config.flip
+    return Views(looks, logits.half(), hard, maps)
 
 
 def _possible_techniques(teacher: LoadedTeacher) -> list[str]:
@@ -146,22 +113,19 @@ def _ask(
     teacher: LoadedTeacher,
     images: Tensor,
     labels: Tensor,
-    boxes: Tensor,
-    flips: Tensor,
+    looks: Looks,
+    view: int,
     config: FineTune,
     techniques: list[str],
     batch_size: int = 256,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits (N, K) and maps by technique (N, h, w) of one view of every image, on the CPU."""
-    device = next(teacher.graph.parameters()).device
     logits: list[Tensor] = []
     maps: dict[str, list[Tensor]] = {technique: [] for technique in techniques}
     for part in torch.arange(len(images)).split(batch_size):
-        pixels = view_pixels(
-            images[part].to(device), boxes[part].to(device), flips[part].to(device), config
-        )
+        pixels = looks.pixels(images, view, part.to(images.device), config)
         batch_logits, batch_maps = explain(
-            teacher, pixels, labels[part].to(device), techniques, config
+            teacher, pixels, labels[part].to(images.device), techniques, config
         )
         logits.append(batch_logits.cpu())
         for technique, values in batch_maps.items():
@@ -186,8 +150,7 @@ def explain(
 
 
 def _save(views: Views, path: Path) -> None:
-    tensors = {"boxes": views.boxes, "flips": views.flips, "logits": views.logits}
-    tensors["difficulty"] = views.difficulty
+    tensors = {**vars(views.looks), "logits": views.logits, "difficulty": views.difficulty}
     tensors |= {f"saliency.{own_code.label(t)}": maps for t, maps in views.saliency.items()}
     save_file({k: v.contiguous() for k, v in tensors.items()}, path)
 
@@ -195,5 +158,5 @@ def _save(views: Views, path: Path) -> None:
 def _load(path: Path) -> Views:
     tensors = load_file(path)
     maps = {k.removeprefix("saliency."): v for k, v in tensors.items() if k.startswith("saliency.")}
-    fields = (tensors[k] for k in ("boxes", "flips", "logits", "difficulty"))
-    return Views(*fields, maps)
+    looks = Looks(*(tensors[k] for k in ("boxes", "flips", "partners", "weights")))
+    return Views(looks, tensors["logits"], tensors["difficulty"], maps)

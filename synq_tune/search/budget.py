@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from synq_tune.config import FineTune, StudySpec
+from synq_tune.finetune.looks import draw_looks
 from synq_tune.finetune.loop import finetune
 from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import Views, explain
@@ -124,11 +125,9 @@ def _random_source(
     labels = torch.arange(count) % teacher.num_classes
     techniques = [config.cam] if config.lambda_cam > 0 else []
     logits, maps = explain(teacher, images.to(device), labels.to(device), techniques, config)
-    boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(1, count, 4)
-    views = Views(
-        boxes, torch.zeros(1, count, dtype=torch.bool), logits[None].half(),
-        torch.zeros(1, count), {name: m[None] for name, m in maps.items()},
-    )  # fmt: skip
+    looks = draw_looks(count, config.model_copy(update={"num_views": 1}), spec.study.seed)
+    stored = {name: m[None] for name, m in maps.items()}
+    views = Views(looks, logits[None].half(), torch.zeros(1, count), stored)
     return ViewSource(images, labels, views, config, spec.study.seed, device)
 
 

@@ -10,9 +10,10 @@ import torch
 from synq_tune.config import Bits, FineTune, Teacher
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import NonFiniteLossError
-from synq_tune.finetune.loop import EpochMetrics, finetune, lr_factor
+from synq_tune.finetune.looks import draw_looks
+from synq_tune.finetune.loop import EpochMetrics, finetune, lr_factor, optimizer_of
 from synq_tune.finetune.source import ViewSource
-from synq_tune.finetune.views import load_views, make_views, view_pixels
+from synq_tune.finetune.views import load_views, make_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.recipes.merge import load_space, recipe_names
@@ -145,11 +146,15 @@ def test_an_epoch_sees_every_image_once(teacher: LoadedTeacher, dataset: Synthet
     assert len(list(longer.batches(0))) == 7
 
 
-def test_views_are_what_the_teacher_sees(teacher: LoadedTeacher, dataset: SyntheticDataset) -> None:
+@pytest.mark.parametrize("mix_weight", [None, (0.5, 1.0)])
+def test_views_are_what_the_teacher_sees(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, mix_weight: tuple[float, float] | None
+) -> None:
     """Stored logits are those of the remade pixels, to float16; difficulty fits the labels."""
-    config = FineTune(**{**SMALL, "d0": 4.0})
+    config = FineTune(**{**SMALL, "d0": 4.0, "mix_weight": mix_weight})
     views = make_views(teacher, dataset, config)
-    pixels = view_pixels(dataset.train_images, views.boxes[1], views.flips[1], config)
+    every = torch.arange(len(dataset.train_images))
+    pixels = views.looks.pixels(dataset.train_images, 1, every, config)
     logits = teacher(pixels)
     torch.testing.assert_close(views.logits[1].float(), logits, rtol=1e-2, atol=2e-2)
     p = logits.softmax(1).gather(1, dataset.train_labels[:, None])[:, 0]
@@ -195,3 +200,40 @@ def test_no_hook_survives_training(teacher: LoadedTeacher, dataset: SyntheticDat
     config = FineTune(**{**SMALL, "feature_weight": 1.0, "perturbation_weight": 1.0})
     _train(teacher, dataset, config)
     assert not any(m._forward_hooks for m in teacher.graph.modules())
+
+
+def test_adam_trains_learned_steps_without_decaying_them(
+    teacher: LoadedTeacher, dataset: SyntheticDataset
+) -> None:
+    """Another optimizer is one field; decay would shrink the grids themselves."""
+    config = FineTune(**{**SMALL, "optimizer": "adam", "lr": 1e-3, "weight_decay": 0.1})
+    _, before = _train(teacher, dataset, config.model_copy(update={"epochs": 0}), "lsq")
+    rows, after = _train(teacher, dataset, config, "lsq")
+    assert rows[-1].losses["total"] < rows[0].losses["total"]
+    student = quantize_student(teacher, Bits(weights=3, activations=3), "lsq")
+    decays = {
+        id(p): g["weight_decay"]
+        for g in optimizer_of(student, config).param_groups
+        for p in g["params"]
+    }
+    steps = [n for n, p in student.named_parameters() if n.endswith(".scale")]
+    assert all(decays[id(p)] == (0.0 if n in steps else 0.1) for n, p in student.named_parameters())
+    assert any(not torch.equal(before[n], after[n]) for n in steps)
+
+
+def test_a_blend_is_of_two_images_in_the_same_view(
+    teacher: LoadedTeacher, dataset: SyntheticDataset
+) -> None:
+    """Own share in the range asked for; the filter sees the blend."""
+    config = FineTune(**{**SMALL, "d0": 4.0, "mix_weight": (0.6, 0.9)})
+    looks = draw_looks(64, config, seed=3)
+    images = dataset.train_images
+    assert looks.weights.min() >= 0.6 and looks.weights.max() <= 0.9
+    plain = config.model_copy(update={"mix_weight": None})
+    every = torch.arange(64)
+    alone = looks.pixels(images, 1, every, plain)
+    share = looks.weights[1][:, None, None, None]
+    expected = share * alone + (1 - share) * alone[looks.partners[1]]
+    torch.testing.assert_close(looks.pixels(images, 1, every, config), expected)
+    unblended = draw_looks(64, plain, seed=3)
+    assert torch.equal(unblended.boxes, looks.boxes) and bool((unblended.weights == 1).all())

@@ -47,7 +47,7 @@ def test_its_maps_are_among_the_views(
     own = load_views(teacher, dataset, FineTune(cam=name, **SETTINGS), tmp_path)
     ours = load_views(teacher, dataset, FineTune(cam="gradcam", **SETTINGS), tmp_path)
     torch.testing.assert_close(own.saliency[name], ours.saliency["gradcam"])
-    assert torch.equal(own.boxes, ours.boxes) and torch.equal(own.logits, ours.logits)
+    assert torch.equal(own.looks.boxes, ours.looks.boxes) and torch.equal(own.logits, ours.logits)
 
 
 def test_views_are_filed_under_the_source(
