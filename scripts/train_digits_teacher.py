@@ -2,6 +2,7 @@
 
     python scripts/train_digits_teacher.py
     python scripts/train_digits_teacher.py --output /tmp/teacher.safetensors --epochs 20
+    python scripts/train_digits_teacher.py --output /tmp/other.safetensors --model cifar_resnet20
 
 The other half is never seen here; its accuracy is printed at the end.
 """
@@ -69,14 +70,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=BUNDLED_WEIGHTS[MODEL])
-    return parser.parse_args()
+    parser.add_argument("--model", default=MODEL, help="as teacher.model in a space")
+    parser.add_argument("--output", type=Path, help="needed with --model")
+    args = parser.parse_args()
+    if args.output is None and args.model != MODEL:
+        parser.error(f"--output is needed with --model {args.model}")
+    return args
 
 
 def main() -> None:
     args = parse_args()
     torch.manual_seed(args.seed)
-    config = Teacher(model=MODEL, channels=1, num_classes=10)
+    own = {} if args.model == MODEL else {"input_size": 8, "mean": (0.3049,), "std": (0.3759,)}
+    config = Teacher(model=args.model, channels=1, num_classes=10, **own)
     model = build_model(config)
     preprocessing = resolve_preprocessing(config, model)
     halves = {name: digits_half(name) for name in ("train", "test")}
@@ -85,9 +91,10 @@ def main() -> None:
     for name, half in halves.items():
         print(f"{name}: top1 {top1(model, inputs[name], half.labels):.2f} % on {len(half)} images")
     weights = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    with atomic_path(args.output) as temporary:
+    output = args.output or BUNDLED_WEIGHTS[MODEL]
+    with atomic_path(output) as temporary:
         save_file(weights, temporary)
-    print(args.output)
+    print(output)
 
 
 if __name__ == "__main__":

@@ -229,6 +229,8 @@ class FineTune(Settings):
     """Views (crop, flip, blend, teacher outputs) kept per image; epoch e uses view e mod
     num_views."""
     calibration_batches: int = Field(16, ge=1)
+    clip_weights: bool = False
+    """Clip each channel's weights to the range of least rounding error before training (`minmax`)."""
 
     @field_validator("cam")
     @classmethod

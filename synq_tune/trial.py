@@ -21,6 +21,7 @@ from synq_tune.finetune.loop import EpochMetrics, finetune
 from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import load_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.clipping import clip_weights
 from synq_tune.quantization.student import calibrate, quantize_student
 
 REDUCTION_FACTOR = 3
@@ -157,6 +158,8 @@ class Trial:
         assets, config = self.assets, self.config
         torch.manual_seed(self.seed)
         self.student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
+        if config.clip_weights:
+            clip_weights(self.student)
         source = self._source()
         calibrate(self.student, self._calibration_batches(source))
         if config.epochs == 0:

@@ -1,0 +1,41 @@
+"""Weights clipped before training."""
+
+from __future__ import annotations
+
+import torch
+
+from synq_tune.config import Bits, Teacher
+from synq_tune.models.teacher import load_teacher
+from synq_tune.quantization.affine import affine_parameters, dequantize, quantize
+from synq_tune.quantization.clipping import clip_weights, least_error_clip
+from synq_tune.quantization.student import quantize_student, weight_layers
+
+
+def _rounding_error(rows: torch.Tensor, true: torch.Tensor, bits: int) -> torch.Tensor:
+    grid = affine_parameters(rows.amin(1, keepdim=True), rows.amax(1, keepdim=True), bits)
+    return (dequantize(quantize(rows, *grid, bits), *grid) - true).square().sum(1)
+
+
+def test_the_min_max_grid_of_clipped_weights_errs_less() -> None:
+    """Per channel, never more than unclipped; far less where one weight lies far out."""
+    rows = torch.randn(6, 200, generator=torch.Generator().manual_seed(0))
+    rows[0, 0] = 12.0
+    clipped = least_error_clip(rows, 3)
+    before, after = _rounding_error(rows, rows, 3), _rounding_error(clipped, rows, 3)
+    # A share's rounded zero point is not exactly the clipped range's own.
+    assert bool((after <= 1.05 * before).all())
+    assert float(after.sum()) < 0.8 * float(before.sum())
+    inside = (rows >= clipped.amin(1, keepdim=True)) & (rows <= clipped.amax(1, keepdim=True))
+    assert torch.equal(clipped[inside], rows[inside])
+
+
+def test_learned_steps_keep_their_weights() -> None:
+    """`lsq` starts from the least error already; `minmax` is changed, its teacher is not."""
+    teacher = load_teacher(Teacher(model="digits_resnet26", channels=1))
+    for quantizer, is_changed in (("minmax", True), ("lsq", False)):
+        student = quantize_student(teacher, Bits(weights=3, activations=3), quantizer)
+        clip_weights(student)
+        for name, layer in weight_layers(student).items():
+            own = teacher.graph.get_submodule(name).weight
+            assert layer.weight.abs().max() <= own.abs().max()
+            assert torch.equal(layer.weight, own) != is_changed or layer.weight.numel() < 50
