@@ -177,6 +177,9 @@ class FineTune(Settings):
     optimizer: Literal["adam", "sgd"] = "sgd"
     """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
     lr: float = Field(1e-3, gt=0)
+    step_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`; Adam moves a parameter by about
+    the rate whatever its gradient, and a step is a hundredth of the weights it scales."""
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
     """Of `sgd`."""

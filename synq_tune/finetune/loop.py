@@ -94,7 +94,10 @@ def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
     steps = [p for n, p in student.named_parameters() if n.endswith(".scale")]
     is_step = {id(p) for p in steps}
     rest = [p for p in student.parameters() if id(p) not in is_step]
-    groups = [{"params": rest}, {"params": steps, "weight_decay": 0.0}]
+    groups = [
+        {"params": rest, "lr_factor": 1.0},
+        {"params": steps, "lr_factor": config.step_lr_factor, "weight_decay": 0.0},
+    ]
     groups = [group for group in groups if group["params"]]
     shared = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "adam":
@@ -104,7 +107,7 @@ def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
 
 def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]
 
 
 def lr_factor(config: FineTune, epoch: int, progress: float) -> float:

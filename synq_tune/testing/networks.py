@@ -17,6 +17,8 @@ from synq_tune.synthesis.statistics import remembered
 from synq_tune.testing.promise import promised
 
 _BITS = Bits(weights=4, activations=4)
+# The network comes from the caller, so its name can only say who was given it.
+_GIVEN = f"python:{__name__}:check_network"
 
 
 def check_network(model: nn.Module, shape: tuple[int, int, int], quantizer: str = "minmax") -> None:
@@ -49,7 +51,7 @@ def check_network(model: nn.Module, shape: tuple[int, int, int], quantizer: str 
 def _teacher(model: nn.Module, shape: tuple[int, int, int]) -> LoadedTeacher:
     channels, height, width = shape
     config = Teacher(
-        model="python:given:model", input_size=(height, width), channels=channels,
+        model=_GIVEN, input_size=(height, width), channels=channels,
         mean=(0.0,) * channels, std=(1.0,) * channels,
     )  # fmt: skip
     with promised("the network is traced and gives logits (N, K)"):

@@ -221,6 +221,22 @@ def test_adam_trains_learned_steps_without_decaying_them(
     assert any(not torch.equal(before[n], after[n]) for n in steps)
 
 
+def test_learned_steps_have_their_own_rate(
+    teacher: LoadedTeacher, dataset: SyntheticDataset
+) -> None:
+    """Adam moves every parameter by its rate in the first update, whatever the gradient."""
+    config = FineTune(**{
+        **SMALL, "epochs": 1, "steps_per_epoch": 1, "optimizer": "adam", "lr": 1e-4, "weight_decay": 0,
+        "step_lr_factor": 0.1,
+    })  # fmt: skip
+    _, before = _train(teacher, dataset, config.model_copy(update={"epochs": 0}), "lsq")
+    _, after = _train(teacher, dataset, config, "lsq")
+    for name in ("conv1.weight", "conv1.weight_quantizer.scale"):
+        moved = (after[name] - before[name]).abs().max()
+        expected = 1e-5 if name.endswith("scale") else 1e-4
+        assert float(moved) == pytest.approx(expected, rel=0.02)
+
+
 def test_a_blend_is_of_two_images_in_the_same_view(
     teacher: LoadedTeacher, dataset: SyntheticDataset
 ) -> None:
