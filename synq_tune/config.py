@@ -177,6 +177,9 @@ class FineTune(Settings):
     optimizer: Literal["adam", "sgd"] = "sgd"
     """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
     lr: float = Field(1e-3, gt=0)
+    lr_relative: bool = False
+    """Each tensor's rate is `lr` times its root mean square at the start: with Adam `lr` is then the
+    share of its size by which a tensor moves in an update, alike in layers and networks."""
     step_lr_factor: float = Field(1.0, gt=0)
     """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`; Adam moves a parameter by about
     the rate whatever its gradient, and a step is a hundredth of the weights it scales."""

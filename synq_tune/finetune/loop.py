@@ -6,7 +6,6 @@ within the loop.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +21,7 @@ from synq_tune.finetune.losses import (
     feature_loss,
     masked_cross_entropy,
 )
+from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr
 from synq_tune.finetune.source import Batch, ViewSource
 from synq_tune.models.taps import FEATURE_TAP, record, tap_names
 
@@ -68,7 +68,7 @@ def finetune(
         rows = []
         for number, batch in enumerate(source.batches(epoch)):
             done = epoch * source.steps_per_epoch + number
-            _set_lr(optimizer, config.lr * lr_factor(config, epoch, done / total))
+            set_lr(optimizer, config.lr * lr_factor(config, epoch, done / total))
             rows.append(_update(step, batch, optimizer, config))
         losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
         if is_evaluated(epoch + 1) or epoch + 1 == config.epochs:
@@ -86,44 +86,6 @@ def _update(
         nn.utils.clip_grad_norm_(step.student.parameters(), config.grad_clip)
     optimizer.step()
     return losses.detach()
-
-
-def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters of a student."""
-    # Decaying a learned step size would shrink the grid itself.
-    steps = [p for n, p in student.named_parameters() if n.endswith(".scale")]
-    is_step = {id(p) for p in steps}
-    rest = [p for p in student.parameters() if id(p) not in is_step]
-    groups = [
-        {"params": rest, "lr_factor": 1.0},
-        {"params": steps, "lr_factor": config.step_lr_factor, "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    shared = {"lr": config.lr, "weight_decay": config.weight_decay}
-    if config.optimizer == "adam":
-        return torch.optim.AdamW(groups, betas=(config.momentum, 0.999), **shared)
-    return torch.optim.SGD(groups, momentum=config.momentum, nesterov=config.nesterov, **shared)
-
-
-def _set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group["lr_factor"]
-
-
-def lr_factor(config: FineTune, epoch: int, progress: float) -> float:
-    """Learning rate over the initial one.
-
-    Args:
-        epoch: 0-based. progress: share of all steps done, in [0, 1).
-    """
-    final = config.final_lr_factor
-    if config.schedule == "cosine":
-        return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
-    if config.schedule == "exponential":
-        return max(final, 1e-8) ** progress
-    if config.schedule == "multistep":
-        return 0.1 ** sum(epoch >= milestone for milestone in config.milestones)
-    return 1.0
 
 
 class TrainingStep:

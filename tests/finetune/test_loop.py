@@ -11,7 +11,8 @@ from synq_tune.config import Bits, FineTune, Teacher
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.finetune.looks import draw_looks
-from synq_tune.finetune.loop import EpochMetrics, finetune, lr_factor, optimizer_of
+from synq_tune.finetune.loop import EpochMetrics, finetune
+from synq_tune.finetune.optimizer import lr_factor, optimizer_of
 from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import load_views, make_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
@@ -235,6 +236,24 @@ def test_learned_steps_have_their_own_rate(
         moved = (after[name] - before[name]).abs().max()
         expected = 1e-5 if name.endswith("scale") else 1e-4
         assert float(moved) == pytest.approx(expected, rel=0.02)
+
+
+def test_a_relative_rate_moves_tensors_by_a_share_of_their_size(
+    teacher: LoadedTeacher, dataset: SyntheticDataset
+) -> None:
+    """Layers of other sizes move alike; Adam's first update shows the rate itself."""
+    config = FineTune(**{
+        **SMALL, "epochs": 1, "steps_per_epoch": 1, "optimizer": "adam", "lr": 1e-3, "weight_decay": 0,
+        "lr_relative": True,
+    })  # fmt: skip
+    _, before = _train(teacher, dataset, config.model_copy(update={"epochs": 0}))
+    _, after = _train(teacher, dataset, config)
+    weights = [n for n, tensor in before.items() if n.endswith("weight") and tensor.dim() > 1]
+    sizes = {name: float(before[name].square().mean().sqrt()) for name in weights}
+    assert max(sizes.values()) > 1.5 * min(sizes.values())
+    for name, size in sizes.items():
+        moved = float((after[name] - before[name]).abs().max())
+        assert moved == pytest.approx(1e-3 * size, rel=0.02), name
 
 
 def test_a_blend_is_of_two_images_in_the_same_view(
