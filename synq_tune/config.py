@@ -188,6 +188,8 @@ class FineTune(Settings):
     """Of `sgd`."""
     weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["constant", "cosine", "exponential", "multistep"] = "cosine"
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of all updates over which the rate rises to the schedule's, in proportion to the updates."""
     final_lr_factor: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end over the one at the start, for `cosine` and `exponential`."""
     milestones: tuple[int, ...] = ()

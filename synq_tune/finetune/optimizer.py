@@ -56,6 +56,11 @@ def lr_factor(config: FineTune, epoch: int, progress: float) -> float:
     Args:
         epoch: 0-based. progress: share of all steps done, in [0, 1).
     """
+    rise = min(1.0, progress / config.warmup) if config.warmup else 1.0
+    return rise * _scheduled(config, epoch, progress)
+
+
+def _scheduled(config: FineTune, epoch: int, progress: float) -> float:
     final = config.final_lr_factor
     if config.schedule == "cosine":
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -238,6 +238,13 @@ def test_learned_steps_have_their_own_rate(
         assert float(moved) == pytest.approx(expected, rel=0.02)
 
 
+def test_warmup_raises_the_rate_in_proportion() -> None:
+    """From zero at the first update; the schedule goes on beneath."""
+    config = FineTune(schedule="constant", warmup=0.2)
+    factors = [lr_factor(config, 0, progress) for progress in (0.0, 0.05, 0.1, 0.2, 0.9)]
+    assert factors == pytest.approx([0.0, 0.25, 0.5, 1.0, 1.0])
+
+
 def test_a_relative_rate_moves_tensors_by_a_share_of_their_size(
     teacher: LoadedTeacher, dataset: SyntheticDataset
 ) -> None:
