@@ -183,6 +183,9 @@ class FineTune(Settings):
     step_lr_factor: float = Field(1.0, gt=0)
     """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`; Adam moves a parameter by about
     the rate whatever its gradient, and a step is a hundredth of the weights it scales."""
+    norm_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of BatchNorm's factors and of biases over `lr`: few parameters that shift whole
+    channels, and with them the student, towards what only synthetic images show."""
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
     """Of `sgd`."""

@@ -21,7 +21,7 @@ def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
         is_step = name.endswith(".scale")
-        factor = config.step_lr_factor if is_step else 1.0
+        factor = _kind_factor(parameter, is_step, config)
         factor *= _size(parameter) if config.lr_relative else 1.0
         groups.setdefault((factor, is_step), []).append(parameter)
     # Decaying a learned step size would shrink the grid itself.
@@ -32,6 +32,12 @@ def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
         ],
         config,
     )  # fmt: skip
+
+
+def _kind_factor(parameter: Tensor, is_step: bool, config: FineTune) -> float:
+    if is_step:
+        return config.step_lr_factor
+    return config.norm_lr_factor if parameter.dim() == 1 else 1.0
 
 
 def _optimizer(groups: list[dict], config: FineTune) -> torch.optim.Optimizer:

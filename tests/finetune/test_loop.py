@@ -238,6 +238,20 @@ def test_learned_steps_have_their_own_rate(
         assert float(moved) == pytest.approx(expected, rel=0.02)
 
 
+def test_norms_and_biases_have_their_own_rate(teacher: LoadedTeacher) -> None:
+    """One factor for every parameter of one dimension that is no step; the rest stays at 1."""
+    student = quantize_student(teacher, Bits(weights=3, activations=3), "lsq")
+    config = FineTune(norm_lr_factor=0.2, step_lr_factor=0.1)
+    factors = {
+        id(p): group["lr_factor"]
+        for group in optimizer_of(student, config).param_groups
+        for p in group["params"]
+    }
+    for name, parameter in student.named_parameters():
+        expected = 0.1 if name.endswith(".scale") else 0.2 if parameter.dim() == 1 else 1.0
+        assert factors[id(parameter)] == expected, name
+
+
 def test_warmup_raises_the_rate_in_proportion() -> None:
     """From zero at the first update; the schedule goes on beneath."""
     config = FineTune(schedule="constant", warmup=0.2)
