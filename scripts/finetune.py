@@ -23,6 +23,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--weights", metavar="FILE", help="the teacher's checkpoint")
     parser.add_argument("--val-data", metavar="SRC")
     parser.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="sets")
+    parser.add_argument(
+        "--from", metavar="NAME|FILE", dest="start", help="the settings of search_spaces/best/NAME"
+    )
     parser.add_argument("--seed", type=int)
     parser.add_argument("--store", metavar="DIR", default=DEFAULT_STORE)
     parser.add_argument("--export-to", metavar="DIR", type=Path)
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         "teacher": {"weights": {"file": arguments.weights}},
         "study": {"val_data": arguments.val_data, "seed": arguments.seed},
     }
-    spec = load_space(arguments.space, arguments.sets, flags)
+    spec = load_space(arguments.space, arguments.sets, flags, arguments.start)
     # torch takes a second to import: wrong settings are refused before.
     from synq_tune.search.one_trial import run_one_trial
 

@@ -28,6 +28,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="DIR, FILE.zip, cifar10:DIR, cifar100:DIR, imagenet:DIR, npy:DIR, digits",
     )
     what.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="sets")
+    what.add_argument(
+        "--from", metavar="NAME|FILE", dest="start", help="try this of search_spaces/best/ first"
+    )
     what.add_argument("--seed", type=int, metavar="N")
     size = parser.add_argument_group("how much")
     size.add_argument("--num-trials", type=int, metavar="N", help="in total, also with --resume")
@@ -56,6 +59,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if (arguments.space is None) == (arguments.resume is None):
         parser.error("exactly one of --space and --resume is needed")
+    if arguments.start is not None and arguments.resume is not None:
+        parser.error("--from starts a study; one that is resumed goes on as it began")
     return arguments
 
 

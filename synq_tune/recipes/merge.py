@@ -1,4 +1,4 @@
-"""The one merge: recipe, then space, then `--set`, then the command's own flags."""
+"""The one merge: recipe, then space, then `--from`, then `--set`, then the command's own flags."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from synq_tune.config import FORMAT, StudySpec
 from synq_tune.errors import SearchSpaceError, lookup
 from synq_tune.recipes import yaml12
+from synq_tune.recipes.best_known import read_best_known, tried_first
 from synq_tune.recipes.own_names import absolute_names, find_file
 
 RECIPES_DIR = Path(__file__).parent
@@ -105,13 +106,16 @@ def load_space(
     space: str,
     assignments: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
+    start: str | None = None,
 ) -> StudySpec:
-    """Read a space by name or file and merge recipe < space < assignments < flags.
+    """Read a space by name or file and merge recipe < space < start < assignments < flags.
 
     Args:
         space: name of a file in `search_spaces/`, or a path ending in `.yaml`.
         assignments: `key.path=value` texts, applied in order.
         flags: nested values of the command's own flags; `None` leaves are ignored.
+        start: a best-known configuration by name or file: the settings to start from, and the first
+            to be tried.
 
     Raises:
         SearchSpaceError: a file, key or value is wrong; the message says which.
@@ -128,7 +132,10 @@ def load_space(
     )
     beside = path.resolve().parent
     recipe = _absolute_recipe(str(recipe), beside)
-    merged = absolute_names(_stack(recipe, tree, sets, flags or {}), (Path(), beside))
+    best = read_best_known(start) if start is not None else None
+    stacked = _stack(recipe, tree, best.finetune if best else {}, sets, flags or {})
+    stacked = tried_first(stacked, best) if best else stacked
+    merged = absolute_names(stacked, (Path(), beside))
     return build_spec({**merged, "recipe": recipe}, str(path))
 
 
@@ -139,9 +146,14 @@ def _absolute_recipe(name: str, beside: Path) -> str:
 
 
 def _stack(
-    recipe: str, tree: dict[str, Any], sets: list[dict[str, Any]], flags: Mapping[str, Any]
+    recipe: str,
+    tree: dict[str, Any],
+    start: Mapping[str, Any],
+    sets: list[dict[str, Any]],
+    flags: Mapping[str, Any],
 ) -> dict[str, Any]:
     merged = deep_merge(read_recipe(recipe), _with_file_key(tree))
+    merged = deep_merge(merged, {"finetune": start})
     for assignment in sets:
         merged = _fix(merged, _with_file_key(assignment))
     return deep_merge(merged, _drop_none(flags))

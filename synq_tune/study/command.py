@@ -76,7 +76,7 @@ def _spec(arguments: argparse.Namespace) -> StudySpec:
         flags["teacher"]["weights"]["file"] = str(Path(arguments.weights).resolve())
     if arguments.deterministic:
         flags["study"]["max_concurrent"] = 1
-    return load_space(space, arguments.sets, flags)
+    return load_space(space, arguments.sets, flags, arguments.start)
 
 
 def _of_resumed(arguments: argparse.Namespace) -> str:
