@@ -41,9 +41,13 @@ def _kind_factor(parameter: Tensor, is_step: bool, config: FineTune) -> float:
 
 
 def _optimizer(groups: list[dict], config: FineTune) -> torch.optim.Optimizer:
+    # Fused: one pass over a parameter instead of one per operation, several times faster on a CPU too.
     if config.optimizer == "adam":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        betas = (config.momentum, 0.999)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, nesterov=config.nesterov, fused=True
+    )
 
 
 def _size(tensor: Tensor) -> float:

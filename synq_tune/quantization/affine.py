@@ -10,23 +10,6 @@ import torch
 from torch import Tensor
 
 
-class _ForwardValue(torch.autograd.Function):
-    """Value of the second argument, gradient to the first (straight-through estimator)."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor, value: Tensor) -> Tensor:
-        return value
-
-    @staticmethod
-    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
-
-
-def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """Exactly `value` forward, identity gradient to `x` backward."""
-    return _ForwardValue.apply(x, value)
-
-
 def code_limits(bits: int) -> tuple[int, int]:
     """Smallest and largest signed code of `bits`."""
     return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1

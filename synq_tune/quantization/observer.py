@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from synq_tune.quantization.affine import affine_parameters, dequantize, quantize
+from synq_tune.quantization.affine import affine_parameters, code_limits
+from synq_tune.quantization.fake_quant import on_grid
 
 DECAY = 0.9
 
@@ -36,7 +37,7 @@ class RangeObserver(nn.Module):
 
 def min_max(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Smallest and largest value."""
-    return x.amin(), x.amax()
+    return torch.aminmax(x)
 
 
 def least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -45,7 +46,7 @@ def least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     best, best_error = (low, high), torch.inf
     for shrink in torch.linspace(1.0, 0.24, 20).tolist():
         grid = affine_parameters(low * shrink, high * shrink, bits)
-        error = (dequantize(quantize(x, *grid, bits), *grid) - x).square().mean()
+        error = on_grid(x, *grid, code_limits(bits)).sub_(x).square_().mean()
         if error < best_error:
             best, best_error = (low * shrink, high * shrink), error
     return best

@@ -13,14 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from synq_tune.quantization.affine import (
-    affine_parameters,
-    code_limits,
-    dequantize,
-    per_channel,
-    quantize,
-    straight_through,
-)
+from synq_tune.quantization.affine import affine_parameters, code_limits, per_channel
+from synq_tune.quantization.fake_quant import fake_quantize, learned_fake_quantize
 from synq_tune.quantization.observer import RangeObserver, least_squares, min_max
 from synq_tune.quantization.placement import Placement, after_activations, every_tensor
 
@@ -40,9 +34,7 @@ class MinMaxWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         scale, zero = (per_channel(v, weight) for v in self.parameters_of(weight))
-        with torch.no_grad():
-            value = dequantize(quantize(weight, scale, zero, self.bits), scale, zero)
-        return straight_through(weight, value)
+        return fake_quantize(weight, scale, zero, self.limits)
 
 
 class LsqWeight(nn.Module):
@@ -61,9 +53,8 @@ class LsqWeight(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         scale, zero = self.parameters_of(weight)
-        per_step = weight[0].numel()
         step = per_channel(scale, weight)
-        return _learned(weight, step, zero.view(-1)[0], self.limits, per_step)
+        return _learned(weight, step, zero[0], self.limits, weight[0].numel())
 
 
 class MinMaxActivation(nn.Module):
@@ -74,6 +65,7 @@ class MinMaxActivation(nn.Module):
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = bits
+        self.limits = code_limits(bits)
         self.observer = RangeObserver()
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros(()))
@@ -93,10 +85,7 @@ class MinMaxActivation(nn.Module):
         return self.scale, self.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            codes = quantize(x, self.scale, self.zero_point, self.bits)
-            value = dequantize(codes, self.scale, self.zero_point)
-        return straight_through(x, value)
+        return fake_quantize(x, self.scale, self.zero_point, self.limits)
 
 
 class LsqActivation(MinMaxActivation):
@@ -115,7 +104,7 @@ class LsqActivation(MinMaxActivation):
 
     def forward(self, x: Tensor) -> Tensor:
         scale, zero_point = self.parameters_of()
-        return _learned(x, scale, zero_point, code_limits(self.bits), x[0].numel())
+        return _learned(x, scale, zero_point, self.limits, x[0].numel())
 
 
 class DeployWeight(LsqWeight):
@@ -147,12 +136,8 @@ def _learned(
     x: Tensor, scale: Tensor, zero_point: Tensor, limits: tuple[int, int], per_step: int
 ) -> Tensor:
     """LSQ's forward; the step's gradient is scaled by 1/sqrt(values per step · largest code)."""
-    low, high = limits
-    factor = 1.0 / math.sqrt(per_step * high)
-    step = straight_through(scale * factor, scale.detach())
-    clipped = (x / step - zero_point).clamp(low, high)
-    codes = straight_through(clipped, clipped.detach().round())
-    return (codes + zero_point) * step
+    factor = 1.0 / math.sqrt(per_step * limits[1])
+    return learned_fake_quantize(x, scale, zero_point, limits, factor)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from synq_tune.quantization.affine import (
     code_limits,
     dequantize,
     quantize,
-    straight_through,
 )
 from synq_tune.quantization.observer import RangeObserver, least_squares
 
@@ -67,16 +66,6 @@ def test_a_constant_range_gives_a_finite_grid() -> None:
     """An empty range is widened to 1e-8 instead of dividing by zero."""
     scale, zero_point = _grid(0.0, 0.0, 3)
     assert float(scale) > 0 and torch.isfinite(zero_point)
-
-
-def test_straight_through_is_exact_forward_and_identity_backward() -> None:
-    """The value is the grid's to the last bit; the gradient ignores rounding and clipping."""
-    x = torch.tensor([0.1, 5.0], requires_grad=True)
-    value = torch.tensor([0.3, 1.0])
-    out = straight_through(x, value)
-    assert torch.equal(out, value)
-    (2 * out).sum().backward()
-    assert x.grad.tolist() == [2.0, 2.0]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 20, 200])

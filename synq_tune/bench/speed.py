@@ -1,0 +1,83 @@
+"""What `scripts/bench.py` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from synq_tune.errors import InputError
+from synq_tune.recipes.merge import load_space
+
+BENCH_NAMES = ("step", "trial", "synthesis", "memory")
+
+
+def bench(
+    what: str,
+    space: str,
+    sets: Sequence[str] = (),
+    weights: str | None = None,
+    rounds: int = 5,
+    threads: int | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+) -> tuple[list[str], dict[str, Any]]:
+    """Run one benchmark; lines to print, and the same as plain values.
+
+    Args:
+        what: one of `BENCH_NAMES`.
+        space: name or file.
+        sets: assignments `key.path=value` over the space.
+        weights: the teacher's checkpoint; None = seeded random weights.
+        rounds: how often each compared function is timed.
+        threads: of torch on the CPU; None keeps its own choice.
+        device: `cpu`, `cuda`, …; None = the GPU if there is one.
+        batch_size: instead of the space's, of what is timed.
+
+    Raises:
+        InputError: the settings are wrong, or the device is not there.
+    """
+    _positive("rounds", rounds)
+    flags: dict[str, Any] = {"teacher": {"weights": {"file": weights}}}
+    flags["synthesis" if what == "synthesis" else "finetune"] = {"batch_size": batch_size}
+    spec = load_space(space, sets, flags)
+    # torch takes a second to import: wrong settings are refused before.
+    import torch
+
+    from synq_tune.bench.memory_use import bench_memory
+    from synq_tune.bench.step import bench_step
+    from synq_tune.bench.synthesis_speed import bench_synthesis
+    from synq_tune.bench.trial_speed import bench_trial
+
+    # A process's first optimizer imports torch's compiler: seconds that are no step's own.
+    torch.optim.SGD([torch.zeros(1)])
+    if threads is not None:
+        torch.set_num_threads(_positive("threads", threads))
+    benches = dict(
+        zip(BENCH_NAMES, (bench_step, bench_trial, bench_synthesis, bench_memory), strict=True)
+    )
+    report = benches[what](spec, rounds, _device(device))
+    return report.lines, report.numbers
+
+
+def _positive(flag: str, number: int) -> int:
+    if number < 1:
+        raise InputError(f"`--{flag} >= 1` must hold, but got {number}.")
+    return number
+
+
+def _device(name: str | None) -> Any:
+    import torch
+
+    from synq_tune.trial import choose_device
+
+    if name is None:
+        return choose_device()
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"`--device is on this machine` must hold, but got {name!r}: {reason}"
+        ) from error
+    return device

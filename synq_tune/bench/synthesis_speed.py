@@ -1,0 +1,86 @@
+"""One iteration of synthesis against the teacher's own forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synq_tune.bench.material import SEED, Report, bench_teacher, common, heading
+from synq_tune.bench.timing import Timings, interleave
+from synq_tune.config import StudySpec
+from synq_tune.errors import InputError
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.synthesis.pixels import Descent, gaussian_pixels, optimize_pixels, seeded
+from synq_tune.synthesis.statistics import remembered, split_index
+from synq_tune.synthesis.synq import _look, synq_objective
+
+_ITERATIONS = 4
+"""Per call: what a batch costs once is spread as little as in a short synthesis."""
+
+
+def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Report:
+    """Time `floor`, logits and the gradient of a class loss to the pixels, against `synq`.
+
+    Args:
+        spec: its `synthesis` is what is timed.
+        rounds: how often each is timed.
+        device: where they run.
+
+    Raises:
+        InputError: the space's synthesis is not `synq`, or does not fit its network.
+    """
+    config = spec.synthesis
+    if config.method != "synq":
+        raise InputError(
+            f"`synthesis.method == 'synq'` must hold for this benchmark, but got {config.method!r}."
+        )
+    teacher = bench_teacher(spec, device)
+    generator = seeded(SEED, "bench", 0)
+    pixels = gaussian_pixels(teacher, config.batch_size, generator)
+    labels = torch.randint(teacher.num_classes, (len(pixels),), generator=generator).to(device)
+    functions = {
+        "floor": partial(_floor, teacher, pixels, labels),
+        "synq": _synq(spec, teacher, pixels, labels),
+    }
+    return _report(spec, interleave(functions, rounds, device), device)
+
+
+def _floor(teacher: LoadedTeacher, pixels: Tensor, labels: Tensor) -> None:
+    for _ in range(_ITERATIONS):
+        shown = pixels.clone().requires_grad_(True)
+        torch.autograd.grad(F.cross_entropy(teacher(shown), labels), shown)
+
+
+def _synq(
+    spec: StudySpec, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor
+) -> Callable[[], None]:
+    config = spec.synthesis
+    target = remembered(teacher.graph)
+    # The centres' statistics have the shapes of the remembered ones.
+    centers = [(mean + 0.1, variance) for mean, variance in target[split_index(len(target)) :]]
+    objective = synq_objective(config, target, centers, labels)
+    descent = Descent(_ITERATIONS, config.lr, config.lr_patience, config.min_lr)
+
+    def iterate() -> None:
+        look = partial(_look, generator=seeded(SEED, "bench", 1), config=config)
+        optimize_pixels(teacher, pixels, objective, descent, look)
+
+    return iterate
+
+
+def _report(spec: StudySpec, timings: Timings, device: torch.device) -> Report:
+    batch_size = spec.synthesis.batch_size
+    seconds = {name: timings.median(name) / _ITERATIONS for name in timings.rounds}
+    numbers = common(spec, batch_size, device) | {
+        "rounds": len(timings.rounds["synq"]),
+        **{f"{name}_seconds": value for name, value in seconds.items()},
+        "ratio_to_floor": timings.ratio("synq", "floor"),
+    }
+    lines = [*heading("One iteration of synthesis", spec, batch_size, device), ""]
+    lines += [f"{name:10} {1e3 * value:9.1f} ms" for name, value in seconds.items()]
+    lines += ["", f"synq is {numbers['ratio_to_floor']:.2f} times the floor"]
+    return Report(lines, numbers)

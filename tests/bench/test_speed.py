@@ -1,0 +1,112 @@
+"""The speed benchmarks on the small digits network: what they report, and that they are faithful."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from synq_tune.bench.material import bench_source, bench_student, bench_teacher
+from synq_tune.bench.released import ReleasedStep
+from synq_tune.bench.speed import bench
+from synq_tune.errors import InputError
+from synq_tune.recipes.merge import load_space, with_recipe
+
+CPU = torch.device("cpu")
+SMALL = ["synthesis.num_images=32", "synthesis.num_holdout=8", "study.val_data=null"]
+ROOT = Path(__file__).parents[2]
+
+
+def _numbers(what: str) -> dict:
+    return bench(what, "digits_w3a3", SMALL, rounds=1, threads=1, device="cpu", batch_size=16)[1]
+
+
+def test_a_step_is_compared_with_its_floor_and_the_released_one() -> None:
+    """All seconds and ratios are there, and the released passes cost more than ours."""
+    numbers = _numbers("step")
+    for key in ("floor_seconds", "synq_seconds", "released_seconds", "ratio_to_floor"):
+        assert numbers[key] > 0
+    assert numbers["ratio_to_released"] > 1
+    assert (numbers["threads"], numbers["batch_size"]) == (1, 16)
+
+
+def test_the_released_step_makes_the_released_codes_passes() -> None:
+    """Three forwards of the teacher, three of the student and one of a blank image; the student learns."""
+    spec = load_space("digits_w3a3", SMALL, {"finetune": {"batch_size": 8}})
+    teacher = bench_teacher(spec, CPU)
+    source = bench_source(teacher, spec.finetune, CPU)
+    student = bench_student(spec, teacher, source)
+    before = student.state_dict()["conv1.weight"].clone()
+    config = with_recipe(spec, "synq_code").finetune
+    step = ReleasedStep(student, teacher.graph, config)
+    sizes: Counter = Counter()
+    for name, network in (("student", step.student), ("teacher", step.teacher)):
+        network.conv1.register_forward_pre_hook(
+            lambda module, inputs, name=name: sizes.update([(name, len(inputs[0]))])
+        )
+    step(next(iter(source.batches(0))))
+    assert sizes == {("teacher", 8): 3, ("student", 8): 3, ("student", 1): 1}
+    assert not torch.equal(student.state_dict()["conv1.weight"], before)
+    assert all(p.grad is not None for p in step.teacher.parameters())
+
+
+def test_shares_of_a_trial_add_up() -> None:
+    """Quantizing, calibration, updates and evaluation are the whole trial."""
+    numbers = _numbers("trial")
+    stages = ("quantize", "calibration", "updates", "evaluation")
+    assert sum(numbers[f"{stage}_share"] for stage in stages) == pytest.approx(1.0)
+    assert numbers["updates"] == load_space("digits_w3a3").finetune.epochs * 2
+
+
+def test_synthesis_is_compared_with_the_teachers_own_passes() -> None:
+    """Seconds are per iteration."""
+    numbers = _numbers("synthesis")
+    assert numbers["floor_seconds"] > 0 and numbers["ratio_to_floor"] > 0
+
+
+def test_memory_is_that_of_a_process_of_its_own() -> None:
+    """Stages only add; proportional memory never exceeds the resident one."""
+    numbers = _numbers("memory")
+    stages = numbers["stages"]
+    assert list(stages)[0] == "libraries" and list(stages)[-1] == "evaluated"
+    assert all(
+        row["private"] <= row["pss"] <= row["rss"] <= row["peak_rss"] * 1.01
+        for row in stages.values()
+    )
+    assert numbers["peak_rss_bytes"] >= stages["libraries"]["rss"]
+
+
+def test_the_same_seed_gives_the_same_random_teacher() -> None:
+    """Two commands without weights time the same network."""
+    spec = load_space("cifar_resnet20_w3a3", [])
+    first, again = (bench_teacher(spec, CPU).fingerprint for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"rounds": 0}, "--rounds >= 1"),
+        ({"threads": 0}, "--threads >= 1"),
+        ({"device": "nonsense"}, "nonsense"),
+        ({"what": "synthesis", "sets": ["synthesis.method=noise"]}, "synthesis.method == 'synq'"),
+    ],
+    ids=lambda v: str(v),
+)
+def test_wrong_settings_are_refused(wrong: dict, message: str) -> None:
+    """One line says what must hold."""
+    with pytest.raises(InputError, match=message):
+        bench(**{"what": "step", "space": "digits_w3a3", **wrong})
+
+
+def test_the_command_ends_with_one_json_object() -> None:
+    """Other programs read the last line."""
+    arguments = ["step", "--space", "digits_w3a3", "--rounds", "1", "--batch-size", "4", "--json"]
+    command = [sys.executable, str(ROOT / "scripts/bench.py"), *arguments, "--device", "cpu"]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(out.stdout.splitlines()[-1])["space"] == "digits_w3a3"
