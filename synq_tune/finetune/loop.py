@@ -21,7 +21,7 @@ from synq_tune.finetune.losses import (
     feature_loss,
     masked_cross_entropy,
 )
-from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr
+from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, warmup_factor
 from synq_tune.finetune.source import Batch, ViewSource
 from synq_tune.models.taps import FEATURE_TAP, record, tap_names
 
@@ -68,7 +68,8 @@ def finetune(
         rows = []
         for number, batch in enumerate(source.batches(epoch)):
             done = epoch * source.steps_per_epoch + number
-            set_lr(optimizer, config.lr * lr_factor(config, epoch, done / total))
+            rise = warmup_factor(config, (done + 1) / total)
+            set_lr(optimizer, config.lr * rise * lr_factor(config, epoch, done / total))
             rows.append(_update(step, batch, optimizer, config))
         losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
         if is_evaluated(epoch + 1) or epoch + 1 == config.epochs:

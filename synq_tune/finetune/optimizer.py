@@ -60,17 +60,21 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["lr_factor"]
 
 
+def warmup_factor(config: FineTune, progress: float) -> float:
+    """Share of the schedule's rate.
+
+    Args:
+        progress: share of all updates done after this one, in (0, 1]: even the first one moves.
+    """
+    return min(1.0, progress / config.warmup) if config.warmup else 1.0
+
+
 def lr_factor(config: FineTune, epoch: int, progress: float) -> float:
     """Learning rate over the initial one.
 
     Args:
         epoch: 0-based. progress: share of all steps done, in [0, 1).
     """
-    rise = min(1.0, progress / config.warmup) if config.warmup else 1.0
-    return rise * _scheduled(config, epoch, progress)
-
-
-def _scheduled(config: FineTune, epoch: int, progress: float) -> float:
     final = config.final_lr_factor
     if config.schedule == "cosine":
         return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))

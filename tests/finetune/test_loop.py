@@ -12,7 +12,7 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.finetune.looks import draw_looks
 from synq_tune.finetune.loop import EpochMetrics, finetune
-from synq_tune.finetune.optimizer import lr_factor, optimizer_of
+from synq_tune.finetune.optimizer import lr_factor, optimizer_of, warmup_factor
 from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import load_views, make_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
@@ -253,10 +253,11 @@ def test_norms_and_biases_have_their_own_rate(teacher: LoadedTeacher) -> None:
 
 
 def test_warmup_raises_the_rate_in_proportion() -> None:
-    """From zero at the first update; the schedule goes on beneath."""
-    config = FineTune(schedule="constant", warmup=0.2)
-    factors = [lr_factor(config, 0, progress) for progress in (0.0, 0.05, 0.1, 0.2, 0.9)]
-    assert factors == pytest.approx([0.0, 0.25, 0.5, 1.0, 1.0])
+    """The full rate is reached after its share of the updates; the first one moves already."""
+    config = FineTune(warmup=0.2)
+    factors = [warmup_factor(config, progress) for progress in (0.05, 0.1, 0.2, 0.9, 1.0)]
+    assert factors == pytest.approx([0.25, 0.5, 1.0, 1.0, 1.0])
+    assert warmup_factor(FineTune(warmup=0.0), 0.01) == 1.0
 
 
 def test_a_relative_rate_moves_tensors_by_a_share_of_their_size(
