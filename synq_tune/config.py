@@ -18,7 +18,7 @@ from synq_tune.errors import lookup
 FORMAT = 1
 
 CAM_NAMES = ("cam", "gradcam", "gradcam++")
-QUANTIZER_NAMES = ("minmax", "lsq", "deploy")
+QUANTIZER_NAMES = ("minmax", "lsq", "deploy", "vit_minmax", "vit_lsq")
 SYNTHESIS_NAMES = ("synq", "noise", "images")
 BUNDLED_MODELS = (
     "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet26",
@@ -336,6 +336,9 @@ class Study(Settings):
     """Epochs between evaluations; `auto` = ASHA's rungs and the last epoch."""
     eval_images: int = Field(2000, ge=1)
     """Labelled images per evaluation before the last one."""
+    checkpoint_every: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Epochs between checkpoints of a running trial, besides the evaluated ones; `auto` = where more
+    than a minute has passed since the last. A crash costs a running trial at most one interval."""
     confirm: Confirm | None = Confirm()
     max_hours: float | None = Field(None, gt=0)
     target_loss: float | None = Field(None, ge=0)

@@ -38,15 +38,16 @@ class LogitComparison:
         expected, actual = expected.cpu().float(), actual.cpu().float()
         largest = float((expected - actual).abs().max()) if len(expected) else 0.0
         self.max_difference = max(self.max_difference, largest)
-        top = expected.topk(2, dim=1)
-        classes = actual.argmax(1)
-        for i in (top.indices[:, 0] != classes).nonzero().flatten().tolist():
+        top = expected.topk(2, dim=1).values
+        # Both by argmax: where logits are on a grid two may be equal, and topk takes another of them.
+        wanted, classes = expected.argmax(1), actual.argmax(1)
+        for i in (wanted != classes).nonzero().flatten().tolist():
             self.exceptions.append(
                 {
                     "index": self.images + i,
-                    "student": int(top.indices[i, 0]),
+                    "student": int(wanted[i]),
                     "file": int(classes[i]),
-                    "margin": float(top.values[i, 0] - top.values[i, 1]),
+                    "margin": float(top[i, 0] - top[i, 1]),
                 }
             )
         self.images += len(expected)

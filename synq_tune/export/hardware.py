@@ -18,6 +18,7 @@ from synq_tune.errors import InputError
 from synq_tune.export.absorb import absorb_batchnorms
 from synq_tune.export.options import OnnxOptions
 from synq_tune.export.pooling import unify_global_pools
+from synq_tune.models.attention import is_product, operands
 from synq_tune.models.graph import find_nodes, insert_after, module_of
 from synq_tune.quantization.frozen import (
     FrozenActivation,
@@ -56,15 +57,23 @@ def prepared(frozen: fx.GraphModule, options: OnnxOptions) -> fx.GraphModule:
 
 
 def reads_integers(frozen: fx.GraphModule) -> bool:
-    """Whether integer hardware can run the network: every layer reads a grid, no weight is shifted."""
+    """Whether integer hardware can run the network.
+
+    Every layer, and each side of every product of an attention, reads a grid; no weight is shifted.
+    """
     layers = find_nodes(frozen, lambda n, m: isinstance(m, _LAYERS))
+    products = find_nodes(frozen, lambda n, m: is_product(n))
+    read = [node.args[0] for node in layers] + [a for node in products for a in operands(node)]
     symmetric = not any(w.zero_point.any() for w in frozen_layers(frozen).values())
-    return symmetric and all(input_grid(frozen, node) is not None for node in layers)
+    return symmetric and all(_grid_of(frozen, source) is not None for source in read)
 
 
 def input_grid(graph: fx.GraphModule, node: fx.Node) -> FrozenActivation | None:
     """The grid of what a node reads, found through nodes that only move values."""
-    source = node.args[0]
+    return _grid_of(graph, node.args[0])
+
+
+def _grid_of(graph: fx.GraphModule, source: object) -> FrozenActivation | None:
     while isinstance(source, fx.Node):
         module = module_of(graph, source)
         if isinstance(module, FrozenActivation):

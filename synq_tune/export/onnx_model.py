@@ -21,7 +21,7 @@ from synq_tune.export.hardware import prepared
 from synq_tune.export.metadata import to_texts
 from synq_tune.export.onnx_biases import separate_biases, write_integer_biases
 from synq_tune.export.onnx_nodes import CODES, activation_nodes, container_of, weight_nodes
-from synq_tune.export.onnx_translate import DOMAIN, layer_of, translate
+from synq_tune.export.onnx_translate import DOMAIN, INPUT, layer_of, translate
 from synq_tune.export.options import STORAGE, OnnxOptions, metadata_of
 from synq_tune.quantization.frozen import StandaloneModel, frozen_activations, frozen_layers
 from synq_tune.store import write_bytes
@@ -132,3 +132,12 @@ def with_activation_codes(proto: ModelProto) -> tuple[ModelProto, list[str]]:
         helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in names
     )
     return new, [name.removesuffix(CODES) for name in names]
+
+
+def outputs_of_input(proto: ModelProto) -> set[str]:
+    """Names of all values that depend on the images; the others are constants."""
+    fed = {INPUT}
+    for node in proto.graph.node:  # in order of computation, as ONNX demands
+        if fed.intersection(node.input):
+            fed.update(node.output)
+    return fed

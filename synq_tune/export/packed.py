@@ -25,7 +25,7 @@ from torch import Tensor, fx
 
 from synq_tune import own_code
 from synq_tune.config import Teacher
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, lookup
 from synq_tune.export.metadata import from_texts, preprocessing_of, to_texts
 from synq_tune.export.packing import pack, packed_size, unpack
 from synq_tune.models.build import build_model
@@ -41,6 +41,7 @@ from synq_tune.quantization.frozen import (
     remove_identities,
     replace_module,
 )
+from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 from synq_tune.store import canonical_json, write_bytes
 
@@ -211,6 +212,7 @@ def build_packed(
     config = _teacher(metadata, path, python_model)
     graph = trace(build_model(config).requires_grad_(False), preprocessing.shape)
     remove_identities(graph)
+    QUANTIZERS[lookup("quantizer", metadata["quantizer"], QUANTIZERS)].prepare(graph)
     try:
         _insert_activations(graph, metadata, tensors)
         _insert_weights(graph, metadata, tensors)

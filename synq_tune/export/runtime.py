@@ -17,7 +17,7 @@ from torch import Tensor
 
 from synq_tune.errors import InputError, lookup
 from synq_tune.export.metadata import from_texts, preprocessing_of
-from synq_tune.export.onnx_model import weight_codes, with_activation_codes
+from synq_tune.export.onnx_model import outputs_of_input, weight_codes, with_activation_codes
 from synq_tune.export.onnx_nodes import CODES
 from synq_tune.export.onnx_translate import INPUT, OUTPUT
 from synq_tune.export.options import options_of
@@ -102,8 +102,12 @@ class OnnxFile(ModelFile):
         # A name instead of a number: any.
         parts = images.split(size) if isinstance(size, int) else [images]
         outputs = [session.run(names, {INPUT: _filled(part, size).cpu().numpy()}) for part in parts]
-        joined = (np.concatenate(values)[: len(images)] for values in zip(*outputs, strict=True))
-        return [torch.from_numpy(value) for value in joined]
+        run = size * len(parts) if isinstance(size, int) else len(images)
+        fed = outputs_of_input(self.proto)
+        return [
+            _of_images([part[i] for part in outputs], run, len(images), name in fed)
+            for i, name in enumerate(names)
+        ]
 
     def weight_codes(self) -> dict[str, Tensor]:
         return weight_codes(self.proto, self.metadata["containers"]["weights"])
@@ -182,6 +186,17 @@ def _read_onnx(path: Path) -> ModelProto:
             "It is truncated or not ONNX."
         ) from error
     return proto
+
+
+def _of_images(parts: list[np.ndarray], run: int, count: int, is_fed: bool) -> Tensor:
+    """The rows of the first `count` of `run` images; a constant, such as a table of positions, once.
+
+    An image has several rows where attention works in windows.
+    """
+    if not is_fed:
+        return torch.from_numpy(parts[0])
+    joined = np.concatenate(parts)
+    return torch.from_numpy(joined[: len(joined) // run * count])
 
 
 def _filled(images: Tensor, size: int | str) -> Tensor:

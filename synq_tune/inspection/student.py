@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import fx, nn
 
+from synq_tune.models.attention import is_product, operands
 from synq_tune.models.batchnorm import batchnorm_layers
 from synq_tune.models.graph import module_of
 from synq_tune.models.taps import CAM_TAP, FINAL_MAP_TAP
@@ -22,9 +23,13 @@ from synq_tune.quantization.placement import (
     only_user,
 )
 from synq_tune.quantization.student import activation_quantizers
+from synq_tune.quantization.transformers import Port
 
 _QUANTIZED = tuple(QUANTIZED_LAYERS.values())
-_NORMS = nn.modules.batchnorm._BatchNorm
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+_BATCHNORMS = nn.modules.batchnorm._BatchNorm
+_BATCH = 2
+"""What shapes were traced for; windows of an image stand in the first axis beside it."""
 _GATES = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
 _GATE_CALLS = (F.sigmoid, F.hardsigmoid, F.softmax, "sigmoid", "sigmoid_", "softmax")
 _POOLS = ("AvgPool2d", "AdaptiveAvgPool2d", "adaptive_avg_pool2d", "avg_pool2d", "mean")
@@ -114,7 +119,7 @@ def _layer(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | Non
     module = module_of(graph, node)
     weight = getattr(module, "weight", None)
     if weight is None or isinstance(module, _NORMS) or str(node.target) in grids:
-        return _filter(graph, node, grids)
+        return _product(graph, node, grids) or _filter(graph, node, grids)
     is_quantized = isinstance(module, _QUANTIZED)
     kind = type(module).__name__.removeprefix("Quantized")
     return LayerRow(
@@ -136,6 +141,18 @@ def _filter(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | No
     return LayerRow(node.name, "conv2d", shape, None, reads, _macs(node, shape), why)
 
 
+def _product(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | None:
+    """A product of an attention: its left side is what it reads, its right side stands for a weight."""
+    if not is_product(node):
+        return None
+    left, right = operands(node)
+    reads, bits = (_bits_read(graph, side, grids) for side in (left, right))
+    shape, result = left.meta["shape"], node.meta["shape"]
+    macs = math.prod(result) // _BATCH * shape[-1]
+    why = "" if bits else "no grid in front of it"
+    return LayerRow(node.name, "product", tuple(right.meta["shape"][1:]), bits, reads, macs, why)
+
+
 def _names(kinds: dict[type[nn.Module], type[nn.Module]]) -> str:
     return " and ".join(kind.__name__ for kind in kinds)
 
@@ -143,7 +160,8 @@ def _names(kinds: dict[type[nn.Module], type[nn.Module]]) -> str:
 def _macs(node: fx.Node, weight: tuple[int, ...]) -> int:
     """Of one image: each output value takes one multiplication per weight of its channel."""
     is_per_channel = len(weight) > 1
-    return math.prod(node.meta["shape"][1:]) * (math.prod(weight[1:]) if is_per_channel else 1)
+    values = math.prod(node.meta["shape"]) // _BATCH
+    return values * (math.prod(weight[1:]) if is_per_channel else 1)
 
 
 def _bits_read(graph: fx.GraphModule, node: object, grids: Grids) -> int | None:
@@ -158,14 +176,31 @@ def _bits_read(graph: fx.GraphModule, node: object, grids: Grids) -> int | None:
 
 
 def _tensor(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> TensorRow | None:
+    if _has_own_grid(graph, node, grids):
+        return _part(graph, node, grids)
     if not is_float_map(node) or moves(graph, node) or str(node.target) in grids:
         return None
     grid = _grid_behind(graph, node, grids)
     if grid is None and (is_fused(graph, node) or _feeds_batchnorm(graph, node)):
         return None  # one operation with the one behind it
-    why = "" if grid is not None else _why_float(graph, node)
+    why = "" if grid is not None else _why_float(graph, node, grids)
     kind = _kind(graph, node)
     return TensorRow(node.name, kind, tuple(node.meta["shape"][1:]), grid, why)
+
+
+def _has_own_grid(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> bool:
+    """Whether a parameter or a part of a tensor, which are no results of operations, has a grid."""
+    if node.op != "get_attr" and not moves(graph, node):
+        return False
+    return str(node.target) not in grids and any(str(u.target) in grids for u in node.users)
+
+
+def _part(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> TensorRow:
+    is_parameter = node.op == "get_attr"
+    shape = tuple(node.meta["shape"])
+    kind = "parameter" if is_parameter else _kind(graph, node)
+    bits = next(grids[str(u.target)].bits for u in node.users if str(u.target) in grids)
+    return TensorRow(node.name, kind, shape if is_parameter else shape[1:], bits)
 
 
 def _kind(graph: fx.GraphModule, node: fx.Node) -> str:
@@ -179,7 +214,7 @@ def _kind(graph: fx.GraphModule, node: fx.Node) -> str:
 
 def _feeds_batchnorm(graph: fx.GraphModule, node: fx.Node) -> bool:
     user = only_user(graph, node)
-    return user is not None and isinstance(module_of(graph, user), _NORMS)
+    return user is not None and isinstance(module_of(graph, user), _BATCHNORMS)
 
 
 def _grid_behind(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> int | None:
@@ -188,12 +223,13 @@ def _grid_behind(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> int | No
         for user in pending.pop().users:
             if str(user.target) in grids:
                 return grids[str(user.target)].bits
-            if isinstance(module_of(graph, user), nn.Identity):
+            module = module_of(graph, user)
+            if isinstance(module, nn.Identity) and type(module) is not Port:
                 pending.append(user)
     return None
 
 
-def _why_float(graph: fx.GraphModule, node: fx.Node) -> str:
+def _why_float(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> str:
     module, kind = module_of(graph, node), _kind(graph, node)
     if is_logits(graph, node):
         return "logits"
@@ -208,7 +244,10 @@ def _why_float(graph: fx.GraphModule, node: fx.Node) -> str:
     user = only_user(graph, node)
     if user is not None and is_known_activation(graph, user):
         return "only its activation function reads it"
-    if isinstance(module, (*_QUANTIZED, _NORMS)):
+    if any(is_product(n) and any(_bits_read(graph, a, grids) for a in operands(n))
+           for n in graph.graph.nodes):  # fmt: skip
+        return "nothing multiplies it as it is"
+    if isinstance(module, (*_QUANTIZED, *_NORMS)):
         return "no activation function behind it"
     return "not an activation function"
 

@@ -1,8 +1,8 @@
 """Turn calls of functions on a layer's own parameters back into calls of the plain layer.
 
-Libraries subclass `nn.Conv2d` (padding as in TensorFlow) and `nn.BatchNorm2d` (with an activation
-inside); tracing opens them and finds `conv2d(x, weight, …)` and `batch_norm(x, …)`. As calls of plain
-modules they are quantized, observed and exported like every other layer.
+Libraries subclass `nn.Conv2d` (padding as in TensorFlow), `nn.BatchNorm2d` (with an activation
+inside) and `nn.LayerNorm`; tracing opens them and finds `conv2d(x, weight, …)`, `batch_norm(x, …)`. As
+calls of plain modules they are named, quantized, observed and exported like every other layer.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _CONVOLUTION_DEFAULTS = {"bias": None, "stride": 1, "padding": 0, "dilation": 1,
 _BATCHNORM = (
     "input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps",
 )  # fmt: skip
+_LAYERNORM = ("input", "normalized_shape", "weight", "bias", "eps")
 _TRAINING_ONLY = {"dropout": 2, "stochastic_depth": 3}
 """Functions that do nothing where their argument `training`, at this position, is false."""
 _PLAIN_BATCHNORM = {4: nn.BatchNorm2d, 3: nn.BatchNorm1d, 2: nn.BatchNorm1d, 5: nn.BatchNorm3d}
@@ -38,6 +39,8 @@ def modularize(root: nn.Module, graph: fx.Graph) -> None:
             _linear(root, graph, node)
         elif node.target in (F.batch_norm, torch.batch_norm):
             _batchnorm(root, graph, node)
+        elif node.target is F.layer_norm:
+            _layernorm(root, graph, node)
         elif _is_inert(node):
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
@@ -114,6 +117,16 @@ def _batchnorm(root: nn.Module, graph: fx.Graph, node: fx.Node) -> None:
         return
     rank = len(node.meta["shape"])
     layer.__class__ = _PLAIN_BATCHNORM[rank]
+    layer.eps = call["eps"]
+    _call(graph, node, name, call["input"])
+
+
+def _layernorm(root: nn.Module, graph: fx.Graph, node: fx.Node) -> None:
+    call = _bound(node, _LAYERNORM, {"weight": None, "bias": None, "eps": 1e-5})
+    name, layer = _owner(root, nn.LayerNorm, weight=call["weight"], bias=call["bias"])
+    if layer is None or tuple(call["normalized_shape"]) != tuple(layer.normalized_shape):
+        return
+    layer.__class__ = nn.LayerNorm
     layer.eps = call["eps"]
     _call(graph, node, name, call["input"])
 

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from synq_tune.models.graph import find_nodes
 from synq_tune.models.preprocessing import Preprocessing
+from synq_tune.models.taps import TokenTap
 from synq_tune.quantization.affine import dequantize, per_channel, quantize
 from synq_tune.quantization.layers import QuantizedConv2d, QuantizedLinear
 from synq_tune.quantization.student import activation_quantizers, weight_layers
@@ -127,7 +128,7 @@ def _frozen_weight(layer: nn.Module) -> FrozenWeight:
 
 def remove_identities(graph: fx.GraphModule) -> None:
     """Take nn.Identity, which taps are, out of the graph."""
-    for node in find_nodes(graph, lambda n, m: type(m) is nn.Identity):
+    for node in find_nodes(graph, lambda n, m: type(m) in (nn.Identity, TokenTap)):
         node.replace_all_uses_with(node.args[0])
         graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()

@@ -25,11 +25,12 @@ _MOVING_MODULES = (
 _MOVING_FUNCTIONS = (
     torch.flatten, torch.reshape, torch.transpose, torch.permute, torch.chunk, torch.split,
     torch.squeeze, torch.unsqueeze, torch.unbind, F.dropout, F.max_pool2d, F.pad,
-    F.channel_shuffle, F.pixel_shuffle, F.pixel_unshuffle, operator.getitem, getattr,
+    F.channel_shuffle, F.pixel_shuffle, F.pixel_unshuffle, operator.getitem, getattr, torch.roll,
 )  # fmt: skip
 _MOVING_METHODS = (
     "flatten", "view", "reshape", "transpose", "permute", "contiguous", "chunk", "split", "squeeze",
     "unsqueeze", "unbind", "expand", "expand_as", "repeat", "detach", "clone", "float", "to", "type_as",
+    "roll",
 )  # fmt: skip
 
 _CLIPPING_MODULES = (nn.ReLU, nn.ReLU6)

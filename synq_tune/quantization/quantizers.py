@@ -8,15 +8,23 @@ family is one entry here.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from synq_tune.quantization.affine import affine_parameters, code_limits, per_channel
 from synq_tune.quantization.fake_quant import fake_quantize, learned_fake_quantize
 from synq_tune.quantization.observer import RangeObserver, least_squares, min_max
 from synq_tune.quantization.placement import Placement, after_activations, every_tensor
+from synq_tune.quantization.psaq import VitMinMaxActivation, VitMinMaxWeight
+from synq_tune.quantization.transformers import (
+    multiplied_tensors,
+    prepare_ports,
+    prepare_transformer,
+    psaq_tensors,
+)
 
 
 class MinMaxWeight(nn.Module):
@@ -147,10 +155,17 @@ class Quantizer:
     weight: type[nn.Module]
     activation: type[nn.Module]
     placement: Placement
+    prepare: Callable[[fx.GraphModule], None] = lambda graph: None
+    """Rewrites a float graph in place into one whose tensors can have the grids; a model file's reader
+    does the same again, so that names agree."""
 
 
 QUANTIZERS: dict[str, Quantizer] = {
     "minmax": Quantizer(MinMaxWeight, MinMaxActivation, after_activations),
     "lsq": Quantizer(LsqWeight, LsqActivation, after_activations),
     "deploy": Quantizer(DeployWeight, LsqActivation, every_tensor),
+    "vit_minmax": Quantizer(
+        VitMinMaxWeight, VitMinMaxActivation, psaq_tensors, prepare_transformer
+    ),
+    "vit_lsq": Quantizer(LsqWeight, LsqActivation, multiplied_tensors, prepare_ports),
 }

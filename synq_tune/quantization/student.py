@@ -26,8 +26,8 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
 
     Every Conv2d and Linear gets a weight grid per output channel. Which tensors get a grid is the
     family's `placement`: the paper's quantizers have one behind every activation function and leave
-    the input, sums, pooled features and logits in float; `deploy` leaves only the logits. Biases
-    stay float.
+    the input, sums, pooled features and logits in float; `deploy` leaves only the logits;
+    `transformers.py` has the table of the vit ones. Biases stay float.
 
     Args:
         teacher: stays unchanged.
@@ -38,11 +38,13 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
         Graph with the teacher's parameter names; all parameters require gradients.
 
     Raises:
-        InputError: an activation function is unknown, or an override matches nothing.
+        InputError: an activation function is unknown, the family has no grid for a layer, or an
+            override matches nothing.
     """
     family = QUANTIZERS[lookup("quantizer", quantizer, QUANTIZERS)]
     student = copy.deepcopy(teacher.graph)
     _refuse_unknown(student)
+    family.prepare(student)
     layers = _layer_nodes(student)
     activations = family.placement(student)
     widths = _widths(bits, [str(n.target) for n in layers], [n.name for n in activations])
@@ -141,6 +143,10 @@ def _observing(student: nn.Module) -> Iterator[None]:
             stack.callback(quantizer.register_forward_pre_hook(look).remove)
             # Ranges are those of unquantized activations: the grid is not known yet.
             stack.callback(quantizer.register_forward_hook(pass_through).remove)
+        if any(getattr(quantizer, "observes_float", False) for quantizer in quantizers):
+            for layer in weight_layers(student).values():
+                hook = layer.weight_quantizer.register_forward_hook(pass_through)
+                stack.callback(hook.remove)
         yield
     for quantizer in quantizers:
         quantizer.end_calibration()

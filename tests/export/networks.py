@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from torch import Tensor, fx, nn
 from torchvision import models
@@ -124,3 +125,24 @@ def cut(path: Path, share: float) -> Path:
     short = path.with_name(f"cut_{path.name}")
     short.write_bytes(data[: int(len(data) * share)])
     return short
+
+
+def tiny_deit() -> nn.Module:
+    """timm's DeiT with one block: fused attention, a class token, positions."""
+    return timm.create_model(
+        "deit_tiny_patch16_224", num_classes=5, img_size=8, patch_size=4, embed_dim=12, depth=1,
+        num_heads=3,
+    )  # fmt: skip
+
+
+def tiny_swin() -> nn.Module:
+    """timm's Swin with two stages, windows, one shifted; tables of attention biases."""
+    net = timm.create_model(
+        "swin_tiny_patch4_window7_224", num_classes=5, img_size=8, patch_size=1, window_size=4,
+        embed_dim=8, depths=[2, 1], num_heads=[2, 2],
+    )  # fmt: skip
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith("bias_table"):
+                parameter.normal_()
+    return net

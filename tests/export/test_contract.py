@@ -24,12 +24,16 @@ CASES = [
     ("silu_net", "lsq", 8, 8),
     ("plain_net", "lsq", 3, 8),
     ("one_sided_net", "minmax", 4, 8),
+    ("tiny_deit", "vit_lsq", 4, 8),
 ]
+SLOW = pytest.param(("tiny_swin", "vit_minmax", 8, 8), marks=pytest.mark.slow)
 
 Export = Callable[..., Exported]
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(map(str, case[:3])), scope="module")
+@pytest.fixture(
+    params=[*CASES, SLOW], ids=lambda case: "-".join(map(str, case[:3])), scope="module"
+)
 def exported(request: pytest.FixtureRequest, export: Export) -> Exported:
     return export(*request.param)
 

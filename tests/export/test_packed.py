@@ -42,6 +42,17 @@ def test_round_trip_is_exact(tmp_path: Path, network: str, quantizer: str, bits:
         assert torch.equal(load_packed(path, name)(images), model(images))
 
 
+@pytest.mark.parametrize("quantizer", ["vit_minmax", "vit_lsq"])
+@pytest.mark.parametrize("network", ["tiny_deit", "tiny_swin"])
+def test_transformers_come_back_exactly(tmp_path: Path, network: str, quantizer: str) -> None:
+    """Attention is written out by the reader too, ports and grids on parameters included."""
+    path = tmp_path / "m.safetensors"
+    model, name = _write(path, network, quantizer, 4)
+    images = torch.rand(8, *model.preprocessing.shape)
+    with torch.no_grad():
+        assert torch.equal(load_packed(path, name)(images), model(images))
+
+
 @pytest.mark.parametrize("bits", [2, 3, 8])
 def test_digits_file_has_little_overhead(tmp_path: Path, bits: int) -> None:
     """Header and all, the bundled network stays within a tenth of codes, grids and floats."""
