@@ -190,7 +190,8 @@ def _text(value: Any) -> str:
 class _Logged:
     """How much of a run's history MLflow holds; kept in a tag of the child run.
 
-    The digest tells the attempt apart: a run that starts again has another history.
+    A run that was killed goes through its last epochs again, as a rule with the same numbers. Until its
+    history is as long as what is logged, nothing is; then the digest tells whether it is the same.
     """
 
     entries: int = 0
@@ -208,12 +209,14 @@ class _Logged:
 
     def missing(self, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Entries of `history` not logged yet."""
-        is_same_attempt = self.digest == _digest(history[: self.entries])
-        return history[self.entries :] if is_same_attempt else history
+        if len(history) < self.entries:
+            return []
+        is_same = self.digest == _digest(history[: self.entries])
+        return history[self.entries :] if is_same else history
 
     def after(self, history: list[dict[str, Any]]) -> _Logged:
         """The record once all of `history` is logged."""
-        if not history:
+        if len(history) < max(1, self.entries):
             return self
         last_step = max([self.last_step, *(entry["epoch"] for entry in history)])
         return _Logged(len(history), last_step, _digest(history))

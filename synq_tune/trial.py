@@ -18,7 +18,9 @@ from synq_tune.data.synthetic import SyntheticDataset, load_dataset
 from synq_tune.errors import InputError
 from synq_tune.evaluation import Probes, make_probes, top1
 from synq_tune.finetune.loop import EpochMetrics, finetune
+from synq_tune.finetune.optimizer import optimizer_of
 from synq_tune.finetune.source import ViewSource
+from synq_tune.finetune.training_state import pack, restore
 from synq_tune.finetune.views import load_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.clipping import clip_weights
@@ -148,9 +150,19 @@ class Trial:
         self.assets, self.config, self.seed = assets, config, seed
         self.calibrate_on = calibrate_on
         self.student: fx.GraphModule | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._epoch = 0
 
-    def run(self) -> Iterator[EpochMetrics]:
+    def run(
+        self, start: bytes | None = None, is_kept: Callable[[int], bool] = lambda epoch: False
+    ) -> Iterator[EpochMetrics]:
         """Yield each evaluated epoch with losses and accuracies (percent).
+
+        Args:
+            start: `state` of the same trial in another process; it goes on behind that epoch and
+                ends as if it had never stopped.
+            is_kept: asked after each epoch (from 1); one that is not evaluated but kept is yielded
+                without accuracies, so that the caller can take its `state`.
 
         Raises:
             NonFiniteLossError: the trial diverged.
@@ -158,18 +170,35 @@ class Trial:
         assets, config = self.assets, self.config
         torch.manual_seed(self.seed)
         self.student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
-        if config.clip_weights:
-            clip_weights(self.student)
         source = self._source()
-        calibrate(self.student, self._calibration_batches(source))
+        self._prepare(source, start)
         if config.epochs == 0:
             yield EpochMetrics(0, {}, assets.evaluate(self.student, is_last=True))
             return
         evaluated = is_evaluated(assets.spec, config.epochs)
-        for row in finetune(self.student, source, config, evaluated, assets.teacher.graph):
-            is_last = row.epoch == config.epochs
-            row.metrics = assets.evaluate(self.student, is_last)
+        rows = finetune(
+            self.student, source, config, lambda epoch: evaluated(epoch) or is_kept(epoch),
+            assets.teacher.graph, self._epoch, self._optimizer,
+        )  # fmt: skip
+        for row in rows:
+            self._epoch, is_last = row.epoch, row.epoch == config.epochs
+            if is_last or evaluated(row.epoch):
+                row.metrics = assets.evaluate(self.student, is_last)
             yield row
+
+    def _prepare(self, source: ViewSource, start: bytes | None) -> None:
+        """Make student and optimizer ready for the first step, or for the one after `start`."""
+        if start is None:
+            if self.config.clip_weights:
+                clip_weights(self.student)
+            calibrate(self.student, self._calibration_batches(source))
+        self._optimizer = optimizer_of(self.student, self.config)
+        if start is not None:
+            self._epoch = restore(start, self.student, self._optimizer)
+
+    def state(self, **more: float) -> bytes:
+        """All it takes to go on behind the epoch yielded last; see `training_state.pack`."""
+        return pack(self.student, self._optimizer, self._epoch, **more)
 
     def _source(self) -> ViewSource:
         assets = self.assets

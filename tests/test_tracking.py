@@ -198,6 +198,21 @@ def test_restarted_run_keeps_its_child(study_dir, uri, client):
     assert child.data.metrics["top1"] == 55.0
 
 
+def test_an_epoch_gone_through_again_adds_no_point(study_dir, uri, client):
+    """A run that goes on from before its last evaluation evaluates it again: MLflow has it once."""
+    first = state_of(study_dir, trial(0, [50.0, 60.0], "running"))
+    tracker = Tracker.open(uri, study_dir, first)
+    tracker.sync(first)
+    before = points(client, tracker)
+    for values in ([50.0], [50.0, 60.0]):
+        tracker.sync(state_of(study_dir, trial(0, values, "running")))
+    assert points(client, tracker) == before
+    tracker.sync(state_of(study_dir, trial(0, [50.0, 60.0, 70.0], "running")))
+    new = [p for p in points(client, tracker) if p not in before]
+    assert {step for _, _, step, _ in new} == {9}
+    assert len(points(client, tracker)) == len(before) + len(new)
+
+
 def test_waiting_run_has_no_child(study_dir, uri, client):
     """A proposed run appears when it starts."""
     run = trial(0, [], "running")

@@ -35,7 +35,7 @@ class EpochMetrics:
     losses: dict[str, float]
     """Mean of each weighted loss over the epoch's steps, `total` among them."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Accuracies, filled in by whoever evaluates."""
+    """Accuracies, filled in by whoever evaluates; empty where an epoch is not evaluated."""
 
 
 def finetune(
@@ -45,6 +45,7 @@ def finetune(
     is_evaluated: Callable[[int], bool] = lambda epoch: True,
     teacher: fx.GraphModule | None = None,
     first_epoch: int = 0,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> Iterator[EpochMetrics]:
     """Train a calibrated student in place (Eq. 6); BatchNorm statistics stay the teacher's.
 
@@ -54,6 +55,9 @@ def finetune(
         config: the trial's settings.
         is_evaluated: whether to yield after an epoch, counted from 1; the last one always is.
         teacher: needed where `perturbation_weight` or `feature_weight` is above zero.
+        first_epoch: epochs that the student and `optimizer` have behind them.
+        optimizer: of the student, to be looked at or restored by the caller; by default the
+            recipe's.
 
     Yields:
         EpochMetrics of each evaluated epoch, its losses filled in.
@@ -62,7 +66,7 @@ def finetune(
         NonFiniteLossError: a loss became NaN or infinite; names loss, epoch, step and settings.
     """
     step = TrainingStep(student, config, teacher)
-    optimizer = optimizer_of(student, config)
+    optimizer = optimizer_of(student, config) if optimizer is None else optimizer
     total = max(1, config.epochs * source.steps_per_epoch)
     for epoch in range(first_epoch, config.epochs):
         rows = []

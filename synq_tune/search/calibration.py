@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.config import StudySpec
-from synq_tune.search.trainable import checkpoint_path, save_student
+from synq_tune.finetune.training_state import tensor_bytes
+from synq_tune.search.checkpoints import save_student
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.seeds import trial_seed
 from synq_tune.trial import Assets, Trial
@@ -47,7 +48,7 @@ def _run(ledger: Ledger, assets: Assets, folder: Path, listener: Callable[[str],
     trial = Trial(assets, assets.spec.trial_config(run.params), run.seed)
     (row,) = trial.run()
     _record(ledger, listener, "evaluated", epoch=0, metrics=row.metrics, losses={})
-    sha256 = save_student(trial.student, checkpoint_path(folder, KEY))
+    sha256 = save_student(tensor_bytes(trial.student.state_dict()), folder, KEY)
     _record(
         ledger, listener, "finished", state="completed", epochs_run=0,
         metrics={**row.metrics, "epoch": 0}, seconds=time.monotonic() - started,

@@ -6,19 +6,24 @@ what a trial reports is in the ledger before Tune acts on it.
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
+from synq_tune.search.checkpoints import save_student
 from synq_tune.search.feeders import WAIT, Feeder
+from synq_tune.search.progress import drop_states, keep_state, load_state
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.state import Run
 
 MAX_ATTEMPTS = 3
-"""A run whose worker died this often is `failed`."""
+"""A run whose worker died this often without getting any further is `failed`."""
 
 
 class _NotSaved:
@@ -42,7 +47,9 @@ class LedgerSearcher(_NotSaved, Searcher):
         """Tune's trial id → run key of what runs now."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next run as {"run": {key, kind, params, seed}}, None for not now, or FINISHED."""
+        """The next run as {"run": {key, kind, params, seed, epoch, state}}, None for not now, or
+        FINISHED.
+        """
         if self.deadline_passed():
             return Searcher.FINISHED
         key = self._unfinished() or self._proposed()
@@ -51,7 +58,14 @@ class LedgerSearcher(_NotSaved, Searcher):
         self.active[trial_id] = key
         run = self.ledger.state.runs[key]
         fields = {"key": key, "kind": run.kind, "params": run.params, "seed": run.seed}
-        return {"run": fields}
+        return {"run": fields | self._start_of(run)}
+
+    def _start_of(self, run: Run) -> dict[str, Any]:
+        """From where a run starts: its last training state, sent to whichever machine takes it."""
+        data = load_state(self.ledger.folder, run)
+        if data is None:
+            return {"epoch": 0, "state": None}
+        return {"epoch": run.kept_epoch, "state": ray.put(data)}
 
     def _unfinished(self) -> str | None:
         waiting = (run.key for run in self.ledger.state.runs.values() if not run.is_final)
@@ -88,31 +102,52 @@ class LedgerCallback(_NotSaved, Callback):
         """A worker took the run."""
         key = trial.config["run"]["key"]
         self.attempts[key] = self.attempts.get(key, 0) + 1
-        self._record("started", key)
+        epoch = trial.config["run"]["epoch"]
+        self._record("started", key, **({"epoch": epoch} if epoch else {}))
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch was evaluated; Tune's scheduler has already set `done` if it stops the run."""
+        """An epoch was evaluated or kept; Tune's scheduler has already set `done` to stop the run."""
         key = trial.config["run"]["key"]
-        if "epoch" in result:
+        kept = {} if result.get("done") else self._keep(key, result)
+        if "metrics" in result:
             self._record(
-                "evaluated", key, epoch=result["epoch"],
-                metrics=result["metrics"], losses=result["losses"], partial=result["partial"],
+                "evaluated", key, epoch=result["epoch"], metrics=result["metrics"],
+                losses=result["losses"], partial=result["partial"], **kept,
             )  # fmt: skip
+        elif kept:
+            self._record("kept", key, epoch=result["epoch"], **kept)
+        if kept:
+            drop_states(self.ledger.folder, self.ledger.state)
         if result.get("done"):
             self._finish(key, result)
 
+    def _keep(self, key: str, result: dict[str, Any]) -> dict[str, str]:
+        """Write the training state that came with a result; it got further: it may fail anew."""
+        data = result["parcel"].take()
+        self.attempts[key] = 0
+        sha256 = keep_state(self.ledger.folder, key, result["epoch"], data)
+        return {"kept_sha256": sha256} if sha256 else {}
+
     def _finish(self, key: str, result: dict[str, Any]) -> None:
-        optional = ("error", "checkpoint_sha256", "report_top1")
+        optional = ("error", "report_top1")
         self._record(
             "finished", key,
             state=result.get("state", "stopped"),
             epochs_run=result.get("epoch", self._epochs_run(key)),
-            metrics={**result["metrics"], "epoch": result["epoch"]} if "epoch" in result else {},
+            metrics={**result["metrics"], "epoch": result["epoch"]} if "metrics" in result else {},
             seconds=result["seconds"],
+            **self._student(key, result),
             **{name: result[name] for name in optional if name in result},
         )  # fmt: skip
+
+    def _student(self, key: str, result: dict[str, Any]) -> dict[str, str]:
+        """Write the student that came with the last result of a completed search trial."""
+        data = result["parcel"].take() if "parcel" in result else None
+        if data is None or result.get("state") != "completed":
+            return {}
+        return {"checkpoint_sha256": save_student(data, self.ledger.folder, key)}
 
     def _epochs_run(self, key: str) -> int:
         history = self.ledger.state.runs[key].history
@@ -124,7 +159,11 @@ class LedgerCallback(_NotSaved, Callback):
         error = trial.get_error()
         if isinstance(error, RayActorError) and self.attempts.get(key, 0) < MAX_ATTEMPTS:
             return
-        message = str(getattr(error, "cause", None) or error).strip().splitlines()[-1]
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise cause  # every run would fail: the study stops, and the run is not over
+        # MemoryError, for one, has no text.
+        message = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
         self._record(
             "finished", key, state="failed", epochs_run=self._epochs_run(key), metrics={},
             seconds=0.0, error=message,

@@ -6,18 +6,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
-from safetensors.torch import save_file
-from torch import nn
 
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.evaluation import top1
+from synq_tune.finetune.loop import EpochMetrics
+from synq_tune.finetune.training_state import about, tensor_bytes
 from synq_tune.recipes.merge import with_recipe
+from synq_tune.search.parcel import Parcel
 from synq_tune.search.sources import receive
-from synq_tune.store import atomic_path, sha256_file
 from synq_tune.trial import Assets, Trial, choose_device, load_assets
+
+KEEP_SECONDS = 60.0
+"""Longest time without a checkpoint where `checkpoint_every` is `auto`, but for the epoch's rest."""
 
 _ASSETS: dict[str, Assets] = {}
 """Loaded once per worker process and study, by the study's folder."""
@@ -30,19 +34,6 @@ def run_config(spec: StudySpec, kind: str, params: dict[str, Any]) -> FineTune:
     return spec.trial_config(params)
 
 
-def checkpoint_path(folder: Path, key: str) -> Path:
-    """Where the student of a finished run is kept."""
-    return folder / "checkpoints" / f"{key}.safetensors"
-
-
-def save_student(student: nn.Module, path: Path) -> str:
-    """Write a student's parameters and grids; returns the file's SHA-256."""
-    with atomic_path(path) as temporary:
-        state = student.state_dict()
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary)
-    return sha256_file(path)
-
-
 class TrialWorker(tune.Trainable):
     """Steps from one evaluated epoch to the next; `reset_config` starts another run in place."""
 
@@ -50,7 +41,8 @@ class TrialWorker(tune.Trainable):
         """Load the study's assets, once per process.
 
         Args:
-            config: {"run": {key, kind, params, seed}}.
+            config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to the
+                bytes of the training state after `epoch` epochs.
             context: {spec, dataset, store, folder, threads, sources}, plain values.
         """
         torch.set_num_threads(context["threads"])
@@ -66,7 +58,8 @@ class TrialWorker(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         self.run_info = config["run"]
-        self.started = time.monotonic()
+        self.started = self.kept_at = time.monotonic()
+        self.seconds_before = 0.0
         self.trial: Trial | None = None
 
     def _assets(self) -> Assets:
@@ -80,38 +73,51 @@ class TrialWorker(tune.Trainable):
     def _begin(self) -> None:
         assets, run = self._assets(), self.run_info
         config = run_config(assets.spec, run["kind"], run["params"])
+        start = None if run["state"] is None else ray.get(run["state"])
+        if start is not None:
+            self.seconds_before = about(start)["seconds"]
         self.trial = Trial(assets, config, run["seed"])
-        self.epochs = self.trial.run()
+        self.epochs = self.trial.run(start, self._is_due)
+
+    def _is_due(self, epoch: int) -> bool:
+        """Whether the state is kept after an epoch that is not evaluated."""
+        every = self._assets().spec.study.checkpoint_every
+        if every == "auto":
+            return time.monotonic() - self.kept_at > KEEP_SECONDS
+        return epoch % every == 0
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next evaluated epoch and report it."""
+        """Train up to the next epoch that is evaluated or kept, and report it."""
         if self.trial is None:
             self._begin()
-        assets = self._assets()
         try:
             row = next(self.epochs)
         except NonFiniteLossError as error:
             return {"state": "diverged", "error": str(error), **self._clock(), "done": True}
-        result = {
-            "epoch": row.epoch,
+        result = {"epoch": row.epoch, **self._measured(row), **self._clock()}
+        if row.epoch == self.trial.config.epochs:
+            return result | {"state": "completed", "done": True, **self._finish()}
+        self.kept_at = time.monotonic()
+        return result | {"parcel": Parcel(self.trial.state(**self._clock()))}
+
+    def _measured(self, row: EpochMetrics) -> dict[str, Any]:
+        """What an evaluated epoch reports; nothing of one that is only kept."""
+        if not row.metrics:
+            return {}
+        return {
             "metrics": row.metrics,
             "losses": row.losses,
-            "partial": assets.is_partial(row.epoch == self.trial.config.epochs),
+            "partial": self._assets().is_partial(row.epoch == self.trial.config.epochs),
             "objective": row.metrics[self.context["metric"]],
-            **self._clock(),
         }
-        if row.epoch == self.trial.config.epochs:
-            result |= {"state": "completed", "done": True, **self._finish()}
-        return result
 
     def _clock(self) -> dict[str, float]:
-        return {"seconds": time.monotonic() - self.started}
+        return {"seconds": self.seconds_before + time.monotonic() - self.started}
 
     def _finish(self) -> dict[str, Any]:
-        """Keep a search trial's student; measure the others on the reporting half."""
+        """Send a search trial's student; measure the others on the reporting half."""
         if self.run_info["kind"] == "search":
-            path = checkpoint_path(self.folder, self.run_info["key"])
-            return {"checkpoint_sha256": save_student(self.trial.student, path)}
+            return {"parcel": Parcel(tensor_bytes(self.trial.student.state_dict()))}
         assets = self._assets()
         if assets.report is None:
             return {}

@@ -67,7 +67,8 @@ class Ledger:
     @classmethod
     def _reopen(cls, folder: Path, spec: StudySpec) -> Ledger:
         ledger = cls.open(folder)
-        if ledger.state.header["spec"] != _dump(spec):
+        # Validated first: a setting added since the study began has its default there.
+        if _dump(StudySpec.model_validate(ledger.state.header["spec"])) != _dump(spec):
             raise InputError(
                 f"`the folder is new or holds the same study` must hold, but {folder} belongs to "
                 f"another study ({ledger.state.spec.name}, other settings). Choose another "

@@ -11,8 +11,10 @@ Events of a ledger, one JSON object per line, in the order they happened. Every 
     session    action (started | finished | interrupted), pid, host
     stage      name (teacher | dataset | metric | budget | ladder | best | tracking | …), data
     proposed   key, kind (search | confirm | ladder), number, params, seed, label
-    started    key
-    evaluated  key, epoch, metrics, losses; partial when top1 is of a subset of the labelled images
+    started    key; epoch when it goes on from the state kept after it
+    evaluated  key, epoch, metrics, losses; partial when top1 is of a subset of the labelled images;
+               kept_sha256 when the training state after it was kept
+    kept       key, epoch, kept_sha256: the same after an epoch that is not evaluated
     finished   key, state, metrics, epochs_run, seconds, error, checkpoint_sha256, report_top1
 
 `apply` is the only place where an event changes a state.
@@ -53,13 +55,17 @@ class Run:
     """First start, in seconds since the epoch; None while it waits."""
     finished_at: float | None = None
     seconds: float = 0.0
-    """Wall time of the attempt that finished."""
+    """Wall time of the epochs that led to the result, however many processes ran them."""
     epochs_run: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     """Accuracies in percent; see design: top1, agreement, holdout_kl, …_best_epoch, epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """{epoch, metrics, losses, partial} of each evaluated epoch of the last attempt."""
+    """{epoch, metrics, losses, partial} of each evaluated epoch that led to where the run is."""
     error: str | None = None
+    kept_epoch: int = 0
+    """Epoch after which an unfinished run goes on."""
+    kept_sha256: str | None = None
+    """Of the training state kept after it; None if the run begins again."""
     checkpoint_sha256: str | None = None
     """Of the student's file; None if it was not kept."""
     report_top1: float | None = None
@@ -113,7 +119,7 @@ def check(state: StudyState, event: Mapping[str, Any]) -> None:
         )
     if name == "proposed" and event["key"] in state.runs:
         raise RuntimeError(f"`a run is proposed once` must hold, but got key={event['key']!r}.")
-    if name in ("started", "evaluated", "finished"):
+    if name in ("started", "evaluated", "kept", "finished"):
         _check_unfinished(state, event)
 
 
@@ -173,8 +179,12 @@ def _proposed(state: StudyState, event: Mapping[str, Any]) -> None:
 
 def _started(state: StudyState, event: Mapping[str, Any]) -> None:
     run = state.runs[event["key"]]
-    run.state, run.history, run.metrics, run.epochs_run = "running", [], {}, 0
+    run.state, run.epochs_run = "running", event.get("epoch", 0)
+    run.history = [entry for entry in run.history if entry["epoch"] <= run.epochs_run]
+    run.metrics = _measured(run.history, {}) if run.history else {}
     run.started_at = event["at"] if run.started_at is None else run.started_at
+    if not run.epochs_run:
+        run.kept_epoch, run.kept_sha256 = 0, None
 
 
 def _evaluated(state: StudyState, event: Mapping[str, Any]) -> None:
@@ -182,8 +192,15 @@ def _evaluated(state: StudyState, event: Mapping[str, Any]) -> None:
     entry = {key: event.get(key) or {} for key in ("metrics", "losses")}
     partial = {"partial": True} if event.get("partial") else {}
     run.history.append({"epoch": event["epoch"], **entry, **partial})
-    run.epochs_run = event["epoch"]
     run.metrics = _measured(run.history, {})
+    _kept(state, event)
+
+
+def _kept(state: StudyState, event: Mapping[str, Any]) -> None:
+    run = state.runs[event["key"]]
+    run.epochs_run = event["epoch"]
+    if "kept_sha256" in event:
+        run.kept_epoch, run.kept_sha256 = event["epoch"], event["kept_sha256"]
 
 
 def _finished(state: StudyState, event: Mapping[str, Any]) -> None:
@@ -225,5 +242,6 @@ _REDUCERS: dict[str, Callable[[StudyState, Mapping[str, Any]], None]] = {
     "proposed": _proposed,
     "started": _started,
     "evaluated": _evaluated,
+    "kept": _kept,
     "finished": _finished,
 }

@@ -1,0 +1,30 @@
+"""Bytes on their way from a worker to the driver, within a result."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+
+class Parcel:
+    """Bytes that are taken out once.
+
+    Tune keeps a trial's last result for ever, and prints results into messages that nobody reads:
+    once taken, a parcel weighs nothing, and its text is short at any time.
+    """
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def take(self) -> Any:
+        """The bytes (or a view of the worker's), forgotten here; None if they were taken before."""
+        data, self._data = self._data, None
+        return data
+
+    def __repr__(self) -> str:
+        return "Parcel(empty)" if self._data is None else f"Parcel({len(self._data)} bytes)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A buffer is read where Ray put it, instead of being copied twice more.
+        data = None if self._data is None else pickle.PickleBuffer(self._data)
+        return Parcel, (data,)
