@@ -1,7 +1,9 @@
-"""Time what a study does against what it must cost: a training step, a trial, synthesis, memory.
+"""Time what a study does against what it must cost: a training step, a trial, synthesis, memory,
+and what the service adds to a trial.
 
 python scripts/bench.py step --space cifar_resnet20_w3a3 --threads 1 --json
 python scripts/bench.py step --space resnet18_w4a4 --device cuda --batch-size 16
+python scripts/bench.py search --space cifar_resnet20_w3a3 --rounds 1000
 
 Without --weights the network has seeded random weights: speed depends on shapes alone.
 """
@@ -36,7 +38,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("what", choices=BENCH_NAMES)
     parser.add_argument("--space", required=True, metavar="NAME|FILE")
     parser.add_argument("--weights", metavar="FILE", help="the teacher's checkpoint")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="median of N")
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="median of N (5); trials of search (100)"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="of torch on the CPU")
     parser.add_argument(
         "--device", metavar="NAME", help="cpu or cuda; default: a GPU if there is one"

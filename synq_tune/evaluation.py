@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.store import content_address, once
 from synq_tune.synthesis.augment import crop_and_flip, random_boxes
 
 BATCH_SIZE = 256
@@ -26,9 +29,23 @@ def predict(
     images: Tensor,
     device: torch.device | str,
     prepare: Callable[[Tensor], Tensor] = Tensor.float,
+    rows: Tensor | None = None,
 ) -> Tensor:
-    """Logits (N, K) of `images` (N, C, H, W), in batches, on the CPU."""
-    return torch.cat([model(prepare(b.to(device))).cpu() for b in images.split(BATCH_SIZE)])
+    """Logits (N, K) of `images` (N, C, H, W), in batches, on the CPU.
+
+    Args:
+        model: images (n, C, H, W) → logits (n, K).
+        images: of any type; only a batch at a time is copied.
+        device: where the model is.
+        prepare: a batch on the device → the model's input.
+        rows: (N,) which of the images; None = all.
+    """
+    parts = (
+        images.split(BATCH_SIZE)
+        if rows is None
+        else map(images.__getitem__, rows.split(BATCH_SIZE))
+    )
+    return torch.cat([model(prepare(part.to(device))).cpu() for part in parts])
 
 
 def top1(
@@ -36,10 +53,12 @@ def top1(
     data: LabelledImages,
     preprocessing: Preprocessing,
     device: torch.device | str = "cpu",
+    rows: Tensor | None = None,
 ) -> float:
-    """Percentage of labelled images whose arg-max is the label, 0 to 100."""
-    logits = predict(model, data.images, device, preprocessing.normalize)
-    return 100.0 * float((logits.argmax(1) == data.labels).double().mean())
+    """Percentage of labelled images, or of those in `rows`, whose arg-max is the label, 0 to 100."""
+    logits = predict(model, data.images, device, preprocessing.normalize, rows)
+    labels = data.labels if rows is None else data.labels[rows]
+    return 100.0 * float((logits.argmax(1) == labels).double().mean())
 
 
 def confidence_interval(percent: float, count: int) -> tuple[float, float]:
@@ -74,6 +93,21 @@ class Probes:
             reduction="batchmean", log_target=True,
         )  # fmt: skip
         return {"agreement": 100.0 * float(same), "holdout_kl": float(kl)}
+
+
+def load_probes(teacher: LoadedTeacher, dataset: SyntheticDataset, store: Path) -> Probes:
+    """The probes of a dataset from `store`, made by the first process that needs them.
+
+    All processes of a node map one file: they share its memory, and the teacher is asked once.
+    """
+    about = {"dataset": dataset.sha256, "teacher": teacher.fingerprint, "format": 1}
+    path = store / "probes" / f"{content_address(about)}.safetensors"
+
+    def make(temporary: Path) -> None:
+        save_file(vars(make_probes(teacher, dataset)), temporary)
+
+    once(path, make)
+    return Probes(**load_file(path))
 
 
 def make_probes(teacher: LoadedTeacher, dataset: SyntheticDataset) -> Probes:

@@ -13,10 +13,11 @@ from torch import Tensor, fx
 
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.data.labelled import LabelledImages, load_labelled
-from synq_tune.data.split import split_halves, stratified_subset
+from synq_tune.data.shared_halves import Halves, share_halves, shared_halves
+from synq_tune.data.split import split_halves, stratified_rows
 from synq_tune.data.synthetic import SyntheticDataset, load_dataset
 from synq_tune.errors import InputError
-from synq_tune.evaluation import Probes, make_probes, top1
+from synq_tune.evaluation import BATCH_SIZE, Probes, load_probes, top1
 from synq_tune.finetune.loop import EpochMetrics, finetune
 from synq_tune.finetune.optimizer import optimizer_of
 from synq_tune.finetune.source import ViewSource
@@ -64,14 +65,15 @@ class Assets:
     """The labelled half that only reports."""
     store: Path
     device: torch.device
-    _subsets: dict[int, LabelledImages] = field(default_factory=dict)
+    _rows: dict[int, Tensor | None] = field(default_factory=dict)
 
     def evaluate(self, student: Callable[[Tensor], Tensor], is_last: bool) -> dict[str, float]:
         """Accuracies of a student: all choosing images at the last epoch, `eval_images` before."""
         metrics = self.probes.compare(student, self.device)
         if self.choose is not None:
-            data = self.choose if is_last else self._subset(self.spec.study.eval_images)
-            metrics["top1"] = top1(student, data, self.teacher.preprocessing, self.device)
+            rows = None if is_last else self._subset(self.spec.study.eval_images)
+            preprocessing = self.teacher.preprocessing
+            metrics["top1"] = top1(student, self.choose, preprocessing, self.device, rows)
         return metrics
 
     def is_partial(self, is_last: bool) -> bool:
@@ -79,10 +81,10 @@ class Assets:
         count = self.spec.study.eval_images
         return not is_last and self.choose is not None and count < len(self.choose)
 
-    def _subset(self, count: int) -> LabelledImages:
-        if count not in self._subsets:
-            self._subsets[count] = stratified_subset(self.choose, count, _SPLIT_SEED)
-        return self._subsets[count]
+    def _subset(self, count: int) -> Tensor | None:
+        if count not in self._rows:
+            self._rows[count] = stratified_rows(self.choose, count, _SPLIT_SEED)
+        return self._rows[count]
 
 
 def choose_device() -> torch.device:
@@ -90,9 +92,7 @@ def choose_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_halves(
-    spec: StudySpec, teacher: LoadedTeacher
-) -> tuple[LabelledImages, LabelledImages] | tuple[None, None]:
+def load_halves(spec: StudySpec, teacher: LoadedTeacher) -> Halves | tuple[None, None]:
     """The labelled images, split into a choosing and a reporting half; Nones without any.
 
     Raises:
@@ -109,20 +109,74 @@ def load_halves(
     return split_halves(data, _SPLIT_SEED)
 
 
-def load_assets(spec: StudySpec, dataset_path: Path, store: Path, device: torch.device) -> Assets:
-    """Load what a trial needs from a finished dataset."""
+def share_labelled(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> str | None:
+    """Decode the labelled images into `store`, for every process of this node to map.
+
+    Returns:
+        Their address; None without `val_data`.
+
+    Raises:
+        InputError: see `load_halves`.
+    """
+    choose, report = load_halves(spec, teacher)
+    return None if choose is None or report is None else share_halves((choose, report), store)
+
+
+def mapped_halves(
+    spec: StudySpec, teacher: LoadedTeacher, store: Path, address: str | None = None
+) -> Halves | tuple[None, None]:
+    """The labelled halves, mapped from `store`; decoded where this node's store lacks them.
+
+    Args:
+        address: what the study's driver decoded; None where this process is the first.
+
+    Raises:
+        InputError: this node's images are not the driver's, or see `load_halves`.
+    """
+    found = shared_halves(address, store) if address else None
+    if found is not None:
+        return found
+    here = share_labelled(spec, teacher, store)
+    if address not in (None, here):
+        raise InputError(
+            "`the labelled images are the same on every machine` must hold, but those in "
+            f"{spec.study.val_data} differ here from the driver's."
+        )
+    if here is None:
+        return None, None
+    halves = shared_halves(here, store)
+    assert halves is not None, "it was written a moment ago"
+    return halves
+
+
+def load_assets(
+    spec: StudySpec,
+    dataset_path: Path,
+    store: Path,
+    device: torch.device,
+    labelled: str | None = None,
+) -> Assets:
+    """Load what a trial needs from a finished dataset.
+
+    Args:
+        labelled: address of the labelled images, see `mapped_halves`.
+    """
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
     dataset = load_dataset(dataset_path)
-    choose, report = load_halves(spec, teacher)
-    probes = make_probes(teacher, dataset)
+    choose, report = mapped_halves(spec, teacher, store, labelled)
+    probes = load_probes(teacher, dataset, store)
     return Assets(spec, teacher, dataset, probes, choose, report, store, device)
 
 
-def all_images(assets: Assets) -> Tensor:
-    """All evaluation and hold-out images (N, C, H, W), normalised."""
-    halves = [half for half in (assets.choose, assets.report) if half is not None]
-    real = [assets.teacher.preprocessing.normalize(half.images) for half in halves]
-    return torch.cat([*real, assets.dataset.holdout_images.float()])
+def all_images(assets: Assets) -> Iterator[Tensor]:
+    """All evaluation and hold-out images in batches (N, C, H, W), normalised float32.
+
+    One batch at a time: as floats, ImageNet's validation images take 30 GB.
+    """
+    for half in (assets.choose, assets.report):
+        if half is not None:
+            yield from map(assets.teacher.preprocessing.normalize, half.images.split(BATCH_SIZE))
+    yield from map(Tensor.float, assets.dataset.holdout_images.split(BATCH_SIZE))
 
 
 def golden_images(assets: Assets) -> Tensor:

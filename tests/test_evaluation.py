@@ -10,7 +10,7 @@ import torch
 from synq_tune.config import Teacher
 from synq_tune.data.labelled import load_labelled
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.evaluation import confidence_interval, make_probes, top1
+from synq_tune.evaluation import confidence_interval, load_probes, make_probes, top1
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 
 
@@ -43,6 +43,28 @@ def test_probes_are_the_same_for_every_trial(teacher: LoadedTeacher) -> None:
     assert first.images.shape == (48, 1, 8, 8)
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.images[:16], images[24:])
+
+
+def test_stored_probes_are_the_probes(teacher: LoadedTeacher, tmp_path: Path) -> None:
+    """What the store gives, first and later, is what the dataset's probes are."""
+    images = torch.randn(40, 1, 8, 8).half()
+    labels = torch.zeros(40, dtype=torch.int64)
+    dataset = SyntheticDataset(images, labels, 16, "noise", "1" * 32, "0" * 64, Path("none"), {})
+    made = make_probes(teacher, dataset)
+    for _ in range(2):
+        stored = load_probes(teacher, dataset, tmp_path)
+        assert torch.equal(stored.images, made.images)
+        assert torch.equal(stored.teacher_logits, made.teacher_logits)
+
+
+def test_accuracy_of_some_rows_is_that_of_the_subset(teacher: LoadedTeacher) -> None:
+    """Choosing rows without copying the images measures the same."""
+    data = load_labelled("digits", teacher.preprocessing, 10)
+    rows = torch.arange(3, 600, 2)
+    flipped = lambda x: teacher(x.flip(3))  # noqa: E731
+    assert top1(flipped, data, teacher.preprocessing, rows=rows) == top1(
+        flipped, data.subset(rows), teacher.preprocessing
+    )
 
 
 def test_the_teacher_agrees_with_itself(teacher: LoadedTeacher) -> None:

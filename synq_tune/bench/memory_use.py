@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,9 +17,10 @@ from synq_tune.bench.material import (
     heading,
     noise_dataset,
 )
+from synq_tune.bench.process_memory import check_readable, pages, peak_bytes, resident_bytes
+from synq_tune.bench.shared_memory import shared_memory
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.errors import InputError
 from synq_tune.evaluation import make_probes
 from synq_tune.finetune.looks import draw_looks
 from synq_tune.finetune.loop import finetune
@@ -29,8 +29,6 @@ from synq_tune.finetune.views import Views, make_views
 from synq_tune.memory import trial_bytes
 from synq_tune.models.teacher import LoadedTeacher
 
-_SMAPS = Path("/proc/self/smaps_rollup")
-_STATUS = Path("/proc/self/status")
 _MIB = 2**20
 
 
@@ -47,15 +45,12 @@ def bench_memory(spec: StudySpec, rounds: int, device: torch.device) -> Report:
     Raises:
         InputError: the system has no /proc, or the space does not fit its network.
     """
-    if not _SMAPS.is_file():
-        raise InputError(
-            f"`{_SMAPS} is there` (Linux) must hold for this benchmark, but it is not."
-        )
+    check_readable()
     threads = torch.get_num_threads()
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn) as pool:
         stages, estimate = pool.submit(_run, spec, rounds, device, threads).result()
-    return _report(spec, stages, estimate, device)
+    return _report(spec, stages, estimate, shared_memory(spec), device)
 
 
 def _run(
@@ -101,29 +96,23 @@ def _views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) 
 
 def _now(device: torch.device) -> dict[str, int]:
     """Bytes of this process: resident, proportional, private, the peak so far; the GPU's peak."""
-    rollup, status = _fields(_SMAPS), _fields(_STATUS)
-    private = rollup["Private_Clean"] + rollup["Private_Dirty"]
-    values = {"rss": rollup["Rss"], "pss": rollup["Pss"], "private": private}
-    # Not ru_maxrss, which a new process inherits from the one that started it.
-    values["peak_rss"] = status["VmHWM"]
+    values = {"rss": resident_bytes(), **pages(), "peak_rss": peak_bytes()}
     if device.type == "cuda":
         values["cuda_peak"] = torch.cuda.max_memory_allocated(device)
     return values
 
 
-def _fields(path: Path) -> dict[str, int]:
-    """Bytes by name, of the lines `name:  number kB`."""
-    rows = (line.split() for line in path.read_text().splitlines())
-    return {r[0].rstrip(":"): 1024 * int(r[1]) for r in rows if len(r) == 3 and r[2] == "kB"}
-
-
 def _report(
-    spec: StudySpec, stages: dict[str, dict[str, int]], estimate: int, device: torch.device
+    spec: StudySpec,
+    stages: dict[str, dict[str, int]],
+    estimate: int,
+    shared: dict[str, int],
+    device: torch.device,
 ) -> Report:
     batch_size, last = spec.finetune.batch_size, list(stages.values())[-1]
     numbers = common(spec, batch_size, device) | {
         "stages": stages, "peak_rss_bytes": last["peak_rss"], "pss_bytes": last["pss"],
-        "estimated_bytes": estimate,
+        "estimated_bytes": estimate, **shared,
     }  # fmt: skip
     if "cuda_peak" in last:
         numbers["cuda_peak_bytes"] = last["cuda_peak"]
@@ -134,4 +123,10 @@ def _report(
         for name, row in stages.items()
     ]
     lines += ["", f"peak {last['peak_rss'] / _MIB:.0f} MiB, expected {estimate / _MIB:.0f} MiB"]
+    mib = {key: f"{value / _MIB:.1f} MiB" for key, value in shared.items()}
+    lines += [
+        f"two workers that read the same {mib['shared_bytes']} of dataset, views and evaluation images: "
+        f"{mib['private_bytes_per_worker']} of its own each, {mib['pss_bytes_per_worker']} with its half "
+        "of what they share"
+    ]
     return Report(lines, numbers)

@@ -8,7 +8,9 @@ from typing import Any
 from synq_tune.errors import InputError
 from synq_tune.recipes.merge import load_space
 
-BENCH_NAMES = ("step", "trial", "synthesis", "memory")
+BENCH_NAMES = ("step", "trial", "synthesis", "memory", "search")
+ROUNDS = {"search": 100}
+"""How often by default: trials of `search`; five times each of everything else."""
 
 
 def bench(
@@ -16,7 +18,7 @@ def bench(
     space: str,
     sets: Sequence[str] = (),
     weights: str | None = None,
-    rounds: int = 5,
+    rounds: int | None = None,
     threads: int | None = None,
     device: str | None = None,
     batch_size: int | None = None,
@@ -28,7 +30,7 @@ def bench(
         space: name or file.
         sets: assignments `key.path=value` over the space.
         weights: the teacher's checkpoint; None = seeded random weights.
-        rounds: how often each compared function is timed.
+        rounds: how often each compared function is timed; trials of `search`. None = `ROUNDS`, else 5.
         threads: of torch on the CPU; None keeps its own choice.
         device: `cpu`, `cuda`, …; None = the GPU if there is one.
         batch_size: instead of the space's, of what is timed.
@@ -36,7 +38,7 @@ def bench(
     Raises:
         InputError: the settings are wrong, or the device is not there.
     """
-    _positive("rounds", rounds)
+    rounds = _positive("rounds", ROUNDS.get(what, 5) if rounds is None else rounds)
     flags: dict[str, Any] = {"teacher": {"weights": {"file": weights}}}
     flags["synthesis" if what == "synthesis" else "finetune"] = {"batch_size": batch_size}
     spec = load_space(space, sets, flags)
@@ -44,6 +46,7 @@ def bench(
     import torch
 
     from synq_tune.bench.memory_use import bench_memory
+    from synq_tune.bench.service import bench_search
     from synq_tune.bench.step import bench_step
     from synq_tune.bench.synthesis_speed import bench_synthesis
     from synq_tune.bench.trial_speed import bench_trial
@@ -52,9 +55,8 @@ def bench(
     torch.optim.SGD([torch.zeros(1)])
     if threads is not None:
         torch.set_num_threads(_positive("threads", threads))
-    benches = dict(
-        zip(BENCH_NAMES, (bench_step, bench_trial, bench_synthesis, bench_memory), strict=True)
-    )
+    functions = (bench_step, bench_trial, bench_synthesis, bench_memory, bench_search)
+    benches = dict(zip(BENCH_NAMES, functions, strict=True))
     report = benches[what](spec, rounds, _device(device))
     return report.lines, report.numbers
 

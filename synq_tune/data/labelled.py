@@ -12,14 +12,11 @@ from synq_tune.data.decode import fit_images
 from synq_tune.data.digits import digits_half
 from synq_tune.data.imagenet import read_imagenet
 from synq_tune.data.images import LabelledImages
-from synq_tune.data.split import split_halves, stratified_subset
+from synq_tune.data.split import split_halves
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 
-__all__ = [
-    "SOURCES", "LabelledImages", "digits_half", "load_labelled", "split_halves",
-    "stratified_subset",
-]  # fmt: skip
+__all__ = ["SOURCES", "LabelledImages", "digits_half", "load_labelled", "split_halves"]
 
 SOURCES: dict[str, Callable[[str, Preprocessing, int], LabelledImages]] = {
     "digits": lambda rest, preprocessing, classes: digits_half("test"),

@@ -25,8 +25,8 @@ def split_halves(data: LabelledImages, seed: int) -> tuple[LabelledImages, Label
     return data.subset(choose), data.subset(report)
 
 
-def stratified_subset(data: LabelledImages, count: int, seed: int) -> LabelledImages:
-    """`count` images with each class's share rounded up or down; all of them if N <= count.
+def stratified_rows(data: LabelledImages, count: int, seed: int) -> Tensor | None:
+    """Which `count` images have each class's share rounded up or down, (count,); None = all of them.
 
     Raises:
         ValueError: count < 1.
@@ -34,6 +34,6 @@ def stratified_subset(data: LabelledImages, count: int, seed: int) -> LabelledIm
     if count < 1:
         raise ValueError(f"`count >= 1` must hold, but got count={count}.")
     if count >= len(data):
-        return data
+        return None
     even = torch.arange(count) * len(data) // count
-    return data.subset(_class_order(data.labels, seed)[even].sort().values)
+    return _class_order(data.labels, seed)[even].sort().values

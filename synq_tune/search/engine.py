@@ -47,10 +47,12 @@ class Work:
     feeder: Feeder
     stop: StopRequest
     context: dict[str, Any]
-    """Plain values every worker gets: spec, dataset, store, folder, metric, threads, sources."""
+    """Plain values every worker gets: spec, dataset, store, folder, metric, threads, sources, labelled."""
     plan: Plan
     listener: Callable[[str], None]
     """Told the key of a run after each of its transitions."""
+    worker: type[tune.Trainable] | None = None
+    """What runs a trial; None is `TrialWorker`."""
 
 
 @contextlib.contextmanager
@@ -147,7 +149,7 @@ def _run_round(work: Work, scheduler: TrialScheduler) -> None:
     plan = work.plan
     storage = tempfile.mkdtemp(prefix="synq_tune_ray_")
     trainable = tune.with_resources(
-        tune.with_parameters(TrialWorker, context=work.context),
+        tune.with_parameters(work.worker or TrialWorker, context=work.context),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     try:
@@ -183,6 +185,7 @@ def worker_context(
     metric: str,
     plan: Plan,
     sources: Sources,
+    labelled: str | None,
 ) -> dict[str, Any]:
     """The plain values every worker gets."""
     return {
@@ -193,4 +196,5 @@ def worker_context(
         "metric": metric,
         "threads": plan.threads,
         "sources": sources.for_workers(),
+        "labelled": labelled,
     }

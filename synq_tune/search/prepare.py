@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,7 @@ from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
-from synq_tune.trial import load_halves
+from synq_tune.trial import load_halves, mapped_halves, share_labelled
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,16 @@ class Prepared:
     """Percent that full precision has in the metric, on the images that choose."""
     inspection: Inspection
     """What is quantized."""
+    labelled: str | None = None
+    """Address of the labelled images in the store; None without any, or without a store."""
 
 
-def prepare(spec: StudySpec, device: torch.device) -> Prepared:
+def prepare(spec: StudySpec, device: torch.device, store: Path | None = None) -> Prepared:
     """Load the teacher and check that the study can run on it.
+
+    Args:
+        store: where the labelled images are put for all processes of this node; None keeps them
+            in memory while they are looked at.
 
     Raises:
         InputError: one line that says what does not fit.
@@ -47,7 +54,8 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
         remembered(teacher.graph)
     _check_cams(spec, teacher)
     metric = resolve_metric(spec)
-    halves = load_halves(spec, teacher)
+    labelled = share_labelled(spec, teacher, store) if store else None
+    halves = mapped_halves(spec, teacher, store, labelled) if store else load_halves(spec, teacher)
     if halves[0] is None:
         return Prepared(teacher, metric, None, 100.0, inspection)
     accuracies = _accuracies(teacher, halves)
@@ -56,7 +64,7 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
     )
     _check_better_than_chance(spec, teacher, accuracy)
     reference = accuracies[0] if metric == "top1" else 100.0
-    return Prepared(teacher, metric, accuracy, reference, inspection)
+    return Prepared(teacher, metric, accuracy, reference, inspection, labelled)
 
 
 def resolve_metric(spec: StudySpec) -> str:

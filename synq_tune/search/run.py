@@ -71,6 +71,7 @@ class StudyDriver:
         self.started = time.time()
         self.spent_before = seconds_spent(ledger)
         self._loaded: Assets | None = None
+        self._labelled: str | None = None
 
     def run(self) -> Run | None:
         """Do what is left to do; returns the best run, None if no trial completed.
@@ -80,7 +81,8 @@ class StudyDriver:
             KeyboardInterrupt: a signal arrived; everything done is in the ledger.
         """
         sources = open_sources(self.spec, self.folder)
-        prepared = prepare(self.spec, self.device)
+        prepared = prepare(self.spec, self.device, self.options.store)
+        self._labelled = prepared.labelled
         self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
         self._describe(prepared)
         self.tracked.describe(self.ledger.state)
@@ -99,7 +101,8 @@ class StudyDriver:
     def _assets(self, dataset_path: Path) -> Assets:
         """What calibration, ladder and export need, loaded once."""
         if self._loaded is None:
-            self._loaded = load_assets(self.spec, dataset_path, self.options.store, self.device)
+            paths = (dataset_path, self.options.store)
+            self._loaded = load_assets(self.spec, *paths, self.device, self._labelled)
         return self._loaded
 
     # ---------------------------------------------------------------- stages
@@ -171,8 +174,9 @@ class StudyDriver:
             plan = plan_resources(self.spec.study, *cluster)
             self._announce(plan)
             context = worker_context(
-                self.spec, dataset_path, self.options.store, self.folder, metric, plan, sources
-            )
+                self.spec, dataset_path, self.options.store, self.folder, metric, plan, sources,
+                prepared.labelled,
+            )  # fmt: skip
             stop = StopRequest(self.interrupts.requested, self._is_enough)
             work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
             with self.interrupts.deferred():

@@ -43,7 +43,7 @@ class TrialWorker(tune.Trainable):
         Args:
             config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to the
                 bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, threads, sources}, plain values.
+            context: {spec, dataset, store, folder, threads, sources, labelled}, plain values.
         """
         torch.set_num_threads(context["threads"])
         receive(context["sources"])
@@ -67,7 +67,7 @@ class TrialWorker(tune.Trainable):
         if key not in _ASSETS:
             spec = StudySpec.model_validate(self.context["spec"])
             paths = (Path(self.context["dataset"]), Path(self.context["store"]))
-            _ASSETS[key] = load_assets(spec, *paths, choose_device())
+            _ASSETS[key] = load_assets(spec, *paths, choose_device(), self.context["labelled"])
         return _ASSETS[key]
 
     def _begin(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from synq_tune.data.images import LabelledImages
-from synq_tune.data.split import split_halves, stratified_subset
+from synq_tune.data.split import split_halves, stratified_rows
 
 
 def _numbered(counts: list[int]) -> LabelledImages:
@@ -48,7 +48,8 @@ def test_halves_follow_the_seed() -> None:
 
 def test_subset_is_stratified() -> None:
     """Each class's share is its share of the whole, rounded up or down."""
-    subset = stratified_subset(_numbered([40, 20, 10, 30]), 11, seed=0)
+    data = _numbered([40, 20, 10, 30])
+    subset = data.subset(stratified_rows(data, 11, seed=0))
     assert len(subset) == len(_numbers(subset)) == 11
     shares = torch.tensor([40, 20, 10, 30]) * 11 / 100
     assert (subset.labels.bincount(minlength=4) - shares).abs().max() < 1
@@ -57,11 +58,11 @@ def test_subset_is_stratified() -> None:
 def test_subset_of_everything_is_everything() -> None:
     """Asking for at least as many images as there are gives all of them."""
     data = _numbered([3, 4])
-    assert stratified_subset(data, 7, seed=0) is data
-    assert stratified_subset(data, 100, seed=0) is data
+    assert stratified_rows(data, 7, seed=0) is None
+    assert stratified_rows(data, 100, seed=0) is None
 
 
 def test_subset_of_nothing_is_an_error() -> None:
     """A count below one is refused."""
     with pytest.raises(ValueError, match="count >= 1"):
-        stratified_subset(_numbered([3]), 0, seed=0)
+        stratified_rows(_numbered([3]), 0, seed=0)

@@ -1,0 +1,85 @@
+"""The labelled halves as one file that every process of a node maps, instead of a copy in each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from synq_tune.data.images import LabelledImages
+from synq_tune.errors import InputError
+from synq_tune.store import once
+
+Halves = tuple[LabelledImages, LabelledImages]
+"""One to choose on, one to report on."""
+
+_NAMES = ("choose", "report")
+
+
+def halves_address(halves: Halves) -> str:
+    """Identity of decoded images and labels: 32 hex digits of a SHA-256 of their bytes."""
+    digest = hashlib.sha256()
+    for half in halves:
+        for tensor in (half.images, half.labels):
+            digest.update(f"{tuple(tensor.shape)}".encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()[:32]
+
+
+def share_halves(halves: Halves, store: Path) -> str:
+    """Write the halves to `store`, unless they are there; returns their address."""
+    address = halves_address(halves)
+    once(_path(address, store), lambda temporary: _save(halves, temporary))
+    return address
+
+
+def shared_halves(address: str, store: Path) -> Halves | None:
+    """The halves of this address, mapped from `store`; None if this node's store lacks them.
+
+    A page is in memory once however many processes read it. Contents are what the file's writer
+    hashed; a file of another size cannot be read.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = _path(address, store)
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        names = _class_names(path)
+        halves = [
+            LabelledImages(tensors[f"{n}.images"], tensors[f"{n}.labels"], names) for n in _NAMES
+        ]
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path}: `the labelled images can be read` must hold, but got: {error}. Delete the "
+            "file and it will be made again."
+        ) from error
+    return halves[0], halves[1]
+
+
+def _path(address: str, store: Path) -> Path:
+    return store / "labelled" / f"{address}.safetensors"
+
+
+def _save(halves: Halves, path: Path) -> None:
+    tensors: dict[str, Tensor] = {}
+    for name, half in zip(_NAMES, halves, strict=True):
+        tensors[f"{name}.images"] = half.images.contiguous()
+        tensors[f"{name}.labels"] = half.labels.contiguous()
+    save_file(tensors, path, {"class_names": json.dumps(halves[0].class_names)})
+
+
+def _class_names(path: Path) -> tuple[str, ...] | None:
+    with safe_open(path, "pt") as file:
+        names = json.loads((file.metadata() or {}).get("class_names", "null"))
+    return None if names is None else tuple(names)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().numpy()).cast("B")
