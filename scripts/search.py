@@ -51,7 +51,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     how.add_argument(
         "--deterministic",
         action="store_true",
-        help="one trial at a time, so that one seed is one study",
+        help="one seed is one study, whatever finishes first; may leave places empty",
     )
     how.add_argument(
         "--dry-run", action="store_true", help="time a few steps, print the cost, stop"

@@ -328,6 +328,10 @@ class Study(Settings):
     num_trials: int = Field(64, ge=1)
     max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    deterministic: Annotated[int, Field(ge=1)] | None = None
+    """Trials on the way in logical time: proposal k and its early stopping know the trials up to
+    k - `deterministic`, whatever has finished, so that one seed is one study; `null` = all that is
+    known by then."""
     scheduler: Literal["asha", "none"] = "asha"
     seed: int = Field(0, ge=0)
     first: tuple[dict[str, Any], ...] = ()

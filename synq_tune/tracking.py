@@ -308,8 +308,7 @@ class Tracker:
             TrackingError: MLflow cannot be reached or used.
         """
         study_dir = study_dir.resolve()
-        # It stands in search filters, tag names and addresses.
-        study_id = re.sub(r"[^\w.-]", "_", str(state.header.get("id") or study_dir.name))
+        study_id = _study_id(state, study_dir)
         tracker = cls(resolve_tracking_uri(uri), study_dir, study_id, upload_images)
         with _tracking_errors(tracker.uri), tracker._first_use_lock():
             from mlflow import MlflowClient
@@ -321,6 +320,56 @@ class Tracker:
             key = f"mlflow.sharedViewState.{study_id}"
             tracker._client.set_experiment_tag(tracker.experiment_id, key, view)
         return tracker
+
+    @classmethod
+    def find(cls, uri: str, study_dir: Path, state: StudyState) -> Tracker | None:
+        """The study as MLflow has it, for looking only; None if the store or the study is not there.
+
+        Raises:
+            InputError: `uri` is not one.
+            TrackingError: MLflow cannot be reached or used.
+        """
+        tracker = cls(
+            resolve_tracking_uri(uri), study_dir.resolve(), _study_id(state, study_dir), False
+        )
+        if tracker.uri.startswith("sqlite") and not tracker._sqlite_path().exists():
+            return None
+        with _tracking_errors(tracker.uri):
+            from mlflow import MlflowClient
+
+            tracker._client = MlflowClient(tracker.uri, registry_uri=tracker.uri)
+            experiment = tracker._client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                return None
+            tracker.experiment_id = experiment.experiment_id
+            parents = [r for r in tracker._search() if r.data.tags.get("synq.kind") == "study"]
+        if not parents:
+            return None
+        tracker.parent_id, tracker._parent_status = parents[0].info.run_id, parents[0].info.status
+        return tracker
+
+    @property
+    def status(self) -> str:
+        """MLflow's status of the parent run."""
+        return self._parent_status
+
+    def children(self) -> list[dict[str, Any]]:
+        """Every run of the study's trials in MLflow: {id, key, parent, status, state, metrics}."""
+        with _tracking_errors(self.uri):
+            return [
+                {
+                    "id": r.info.run_id, "key": r.data.tags["synq.key"], "status": r.info.status,
+                    "parent": r.data.tags.get("mlflow.parentRunId"),
+                    "state": r.data.tags.get("synq.state", ""), "metrics": dict(r.data.metrics),
+                }
+                for r in self._search()
+                if "synq.key" in r.data.tags
+            ]  # fmt: skip
+
+    def delete_run(self, run_id: str) -> None:
+        """Take a run out of the study; MLflow keeps it among its deleted ones."""
+        with _tracking_errors(self.uri):
+            self._client.delete_run(run_id)
 
     @property
     def may_log_images(self) -> bool:
@@ -607,6 +656,11 @@ class Tracker:
         self._client.finalize_logged_model(logged.model_id, "READY")
         self._client.log_outputs(self.parent_id, [LoggedModelOutput(logged.model_id, step=0)])
         return logged.model_id
+
+
+def _study_id(state: StudyState, study_dir: Path) -> str:
+    """The study's identity, which stands in search filters, tag names and addresses."""
+    return re.sub(r"[^\w.-]", "_", str(state.header.get("id") or study_dir.resolve().name))
 
 
 def _is_waiting(run: Run) -> bool:

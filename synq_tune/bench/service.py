@@ -41,7 +41,9 @@ class _Clock:
     summary: list[float] = field(default_factory=list)
     """Seconds of each rewriting of `summary.json`."""
     tracking: list[float] = field(default_factory=list)
-    """Seconds of each report to MLflow."""
+    """Seconds that each report to MLflow takes of the driver; a thread does the writing."""
+    last_write: float = 0.0
+    """Seconds that the driver waits for that thread at the end."""
 
 
 def bench_search(spec: StudySpec, rounds: int, device: torch.device) -> Report:
@@ -86,6 +88,7 @@ def _run(spec: StudySpec, folder: Path) -> _Clock:
         plan = plan_resources(spec.study, *cluster)
         work = Work(ledger, feeder, stop, context, plan, listener, NoOpWorker)
         run_trials(work, lambda: make_scheduler(spec, ledger.state, METRIC))
+    clock.last_write = _seconds(lambda: tracked.finish("FINISHED"))
     ledger.close()
     return clock
 
@@ -97,7 +100,7 @@ def _listener(
 
     def on_transition(key: str) -> None:
         clock.summary.append(_seconds(lambda: write_summary(state, folder)))
-        clock.tracking.append(_seconds(lambda: tracked.sync(state)))
+        clock.tracking.append(_seconds(lambda: tracked.sync(state, key)))
         if state.runs[key].is_final:
             clock.ended.append(time.perf_counter())
             clock.resident.append(resident_bytes())
@@ -123,6 +126,7 @@ def _report(spec: StudySpec, clock: _Clock) -> Report:
         "driver_bytes": clock.resident[-1],
         "tracking_seconds_per_report": statistics.median(clock.tracking),
         "tracking_seconds_per_report_last_tenth": statistics.median(clock.tracking[-3 * tenth :]),
+        "tracking_seconds_at_the_end": clock.last_write,
         "summary_seconds_last_tenth": statistics.median(clock.summary[-3 * tenth :]),
     }  # fmt: skip
     return Report(_lines(numbers), numbers)
@@ -138,6 +142,7 @@ def _lines(numbers: dict[str, object]) -> list[str]:
         "  last tenth": in_milliseconds("seconds_per_trial_last_tenth"),
         "a report to MLflow": in_milliseconds("tracking_seconds_per_report"),
         "  of the last tenth": in_milliseconds("tracking_seconds_per_report_last_tenth"),
+        "  left to write at the end": in_milliseconds("tracking_seconds_at_the_end"),
         "summary.json, last tenth": in_milliseconds("summary_seconds_last_tenth"),
         "driver memory a trial": f"{float(str(numbers['driver_bytes_per_trial'])) / 1000:8.1f} kB",
     }

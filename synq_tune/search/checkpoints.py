@@ -1,4 +1,4 @@
-"""The students worth keeping: save and load the best, delete the rest."""
+"""The students of finished runs: saved by the driver, loaded for the export."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from safetensors.torch import load_file
 from torch import fx
 
 from synq_tune.quantization.student import quantize_student
-from synq_tune.search.progress import drop_states
 from synq_tune.search.trainable import run_config
 from synq_tune.store import sha256_file, write_bytes
 from synq_tune.study.files import checkpoint_path
-from synq_tune.study.state import Run, StudyState
-from synq_tune.study.summary import finalists
+from synq_tune.study.state import Run
 from synq_tune.trial import Assets, Trial
 
 
@@ -22,19 +20,6 @@ def save_student(data: bytes, folder: Path, key: str) -> str:
     """Write a finished run's student, `tensor_bytes` of its state; returns the SHA-256."""
     write_bytes(checkpoint_path(folder, key), data)
     return hashlib.sha256(data).hexdigest()
-
-
-def prune_checkpoints(folder: Path, state: StudyState) -> None:
-    """Keep the best `keep_checkpoints` students, every one `confirm` may still choose, and the last
-    training state of each unfinished run.
-    """
-    study = state.spec.study
-    count = max(study.keep_checkpoints, study.confirm.top if study.confirm else 1)
-    kept = {checkpoint_path(folder, run.key) for run in finalists(state, count)}
-    finished = {checkpoint_path(folder, run.key) for run in state.runs.values() if run.is_final}
-    for path in finished - kept:
-        path.unlink(missing_ok=True)
-    drop_states(folder, state)
 
 
 def load_student(assets: Assets, run: Run, folder: Path) -> fx.GraphModule:

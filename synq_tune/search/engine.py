@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,16 +28,20 @@ from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from synq_tune.config import StudySpec
+from synq_tune.errors import InputError
 from synq_tune.search.feeders import Feeder
+from synq_tune.search.ordered_halving import OrderedHalving
 from synq_tune.search.resources import Plan
 from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
 from synq_tune.search.sources import Sources
+from synq_tune.study.files import ray_folders, ray_prefix
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run, StudyState
 from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
 
 MAX_ROUNDS = 3
 _OBJECT_STORE_BYTES = 256 * 2**20
+_STARTS = 3
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,38 @@ def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator
     }  # fmt: skip
     if address:
         shipped = {"runtime_env": {"py_modules": list(py_modules)}} if py_modules else {}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **shipped)
+        _join(address, shipped)
     else:
-        ray.init(object_store_memory=_OBJECT_STORE_BYTES, **common)
+        _start(common)
     try:
         total = ray.cluster_resources()
         yield max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0))
     finally:
         ray.shutdown()
+
+
+def _start(common: dict[str, Any]) -> None:
+    """Start Ray here; it gives itself 30 s, which on a busy machine may not be enough."""
+    for left in reversed(range(_STARTS)):
+        try:
+            # "local": by default Ray would join any cluster that runs on this machine.
+            ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **common)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if not left:
+                raise
+            print(f"Ray did not start, once more: {error}"[:200], file=sys.stderr)
+
+
+def _join(address: str, shipped: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **shipped)
+    except (ConnectionError, ValueError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())[-300:]
+        raise InputError(
+            f"`the Ray cluster can be joined` must hold, but got --ray-address={address}: {reason}"
+        ) from None
 
 
 class SearchAsha(AsyncHyperBandScheduler):
@@ -108,10 +137,12 @@ def _is_searched(trial: Any) -> bool:
 
 
 def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialScheduler:
-    """ASHA as it stood when the ledger was last written, or no early stopping."""
+    """ASHA as it stood when the ledger was last written, or in logical time, or no early stopping."""
     epochs = spec.finetune.epochs
     if spec.study.scheduler == "none" or epochs < REDUCTION_FACTOR:
         return FIFOScheduler()
+    if spec.study.deterministic is not None:
+        return OrderedHalving(spec, state, metric)
     scheduler = SearchAsha(
         time_attr="epoch", metric="objective", mode="max", max_t=epochs,
         grace_period=grace_epochs(epochs), reduction_factor=REDUCTION_FACTOR,
@@ -147,7 +178,9 @@ def _run_round(work: Work, scheduler: TrialScheduler) -> None:
     from synq_tune.search.trainable import TrialWorker
 
     plan = work.plan
-    storage = tempfile.mkdtemp(prefix="synq_tune_ray_")
+    for left in ray_folders(work.ledger.state):  # by drivers of this study that were killed
+        shutil.rmtree(left, ignore_errors=True)
+    storage = tempfile.mkdtemp(prefix=ray_prefix(work.ledger.state))
     trainable = tune.with_resources(
         tune.with_parameters(work.worker or TrialWorker, context=work.context),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from synq_tune.config import StudySpec
+from synq_tune.search.logical_time import as_known, may_propose
 from synq_tune.search.sampler import Sampler, max_trials
 from synq_tune.study.seeds import trial_seed
 from synq_tune.study.state import Run, RunKind, StudyState
 from synq_tune.study.summary import finalists
 
 WAIT: Final = "wait"
-"""Nothing to propose before a running search trial ends."""
+"""Nothing to propose before a running search trial ends: the finalists are not known, or what the next
+trial has to know."""
 
 
 class Feeder:
@@ -39,10 +41,15 @@ class Feeder:
         is_over = all(run.is_final for run in state.runs.values())
         return is_over and self.propose(state) is None
 
-    def _search(self, state: StudyState) -> dict[str, Any] | None:
+    def _search(self, state: StudyState) -> dict[str, Any] | Literal["wait"] | None:
         """The next of `num_trials` configurations; None when the space is exhausted, too."""
-        number = len(state.of_kind("search"))
-        params = self.sampler.propose(state) if number < max_trials(self.spec) else None
+        number, width = len(state.of_kind("search")), self.spec.study.deterministic
+        if number >= max_trials(self.spec):
+            return None
+        if width is not None and not may_propose(state, number, width):
+            return WAIT
+        known = state if width is None else as_known(state, number, width)
+        params = self.sampler.propose(known)
         if params is None:
             return None
         seed = trial_seed(self.spec.study.seed, number)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from synq_tune import store
 from synq_tune.finetune import training_state
-from synq_tune.study.files import state_files, state_path
-from synq_tune.study.state import Run, StudyState
+from synq_tune.study.files import state_path
+from synq_tune.study.state import Run
 
 
 def keep_state(folder: Path, key: str, epoch: int, data: bytes) -> str | None:
     """Write a run's state after `epoch` epochs; returns its SHA-256, None if it could not be kept.
 
-    The state before it stays until `drop_states`: the ledger does not name the new one yet.
+    The state before it stays until `files.prune`: the ledger does not name the new one yet.
     """
     try:
         store.write_bytes(state_path(folder, key, epoch), data)
@@ -24,14 +24,6 @@ def keep_state(folder: Path, key: str, epoch: int, data: bytes) -> str | None:
         print(f"{key}: its state after epoch {epoch} is not kept: {error}", file=sys.stderr)
         return None
     return hashlib.sha256(data).hexdigest()
-
-
-def drop_states(folder: Path, state: StudyState) -> None:
-    """Delete every state but the one that the ledger names for each unfinished run."""
-    runs = state.runs.values()
-    needed = {state_path(folder, r.key, r.kept_epoch) for r in runs if not r.is_final}
-    for path in state_files(folder).keys() - needed:
-        path.unlink(missing_ok=True)
 
 
 def load_state(folder: Path, run: Run) -> bytes | None:

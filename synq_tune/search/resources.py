@@ -25,7 +25,8 @@ def plan_resources(study: Study, num_cpus: int, num_gpus: int) -> Plan:
     the study asks for; cores are divided evenly, so that trials never fight for threads.
 
     Args:
-        study: `max_concurrent` and `gpus_per_trial`, either may be `auto`.
+        study: `max_concurrent` and `gpus_per_trial`, either may be `auto`; a deterministic one runs
+            at most that many trials at once, with one thread each on any machine.
         num_cpus: cores of the cluster, at least 1.
         num_gpus: GPUs of the cluster.
     """
@@ -34,6 +35,10 @@ def plan_resources(study: Study, num_cpus: int, num_gpus: int) -> Plan:
     fitting = int(num_gpus / gpus) if gpus else num_cpus
     wanted = fitting if study.max_concurrent == "auto" else study.max_concurrent
     concurrent = max(1, min(wanted, fitting if gpus else wanted))
+    if study.deterministic is not None:
+        concurrent = min(concurrent, study.deterministic)
     # A share rounded up would leave the last trial waiting for a core that is free.
     share = int(1000 * num_cpus / concurrent) / 1000
-    return Plan(concurrent, min(share, num_cpus), gpus, max(1, num_cpus // concurrent))
+    # The order in which threads add decides the last bits of a sum.
+    threads = 1 if study.deterministic is not None else max(1, num_cpus // concurrent)
+    return Plan(concurrent, min(share, num_cpus), gpus, threads)

@@ -18,7 +18,7 @@ from synq_tune.inspection.command import memory_line
 from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search.calibration import calibrates_first, run_calibration
-from synq_tune.search.checkpoints import load_student, prune_checkpoints
+from synq_tune.search.checkpoints import load_student
 from synq_tune.search.console import ladder_lines, run_line
 from synq_tune.search.engine import (
     Work,
@@ -30,6 +30,7 @@ from synq_tune.search.engine import (
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.ladder import build_ladder
+from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.prepare import Prepared, prepare
 from synq_tune.search.resources import Plan, plan_resources
 from synq_tune.search.sampler import Sampler
@@ -37,9 +38,10 @@ from synq_tune.search.searcher import StopRequest
 from synq_tune.search.sources import Sources, open_sources
 from synq_tune.search.tracked import TrackedStudy
 from synq_tune.store import sha256_file
+from synq_tune.study.files import leftovers, prune
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run
-from synq_tune.study.summary import best_run, write_summary
+from synq_tune.study.summary import best_run, damaged_export, write_summary
 from synq_tune.study.target import hardly_needed_line, target_line, target_met
 from synq_tune.synthesis.run import synthesize
 from synq_tune.trial import Assets, all_images, choose_device, golden_images, load_assets
@@ -80,6 +82,7 @@ class StudyDriver:
             InputError: the study cannot run as asked; nothing was started.
             KeyboardInterrupt: a signal arrived; everything done is in the ledger.
         """
+        self._tidy()
         sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device, self.options.store)
         self._labelled = prepared.labelled
@@ -97,6 +100,12 @@ class StudyDriver:
             return None
         self._finish(best, self._assets(dataset_path))
         return best
+
+    def _tidy(self) -> None:
+        """Delete what killed drivers left half done; whoever holds the lock is alone here."""
+        for path in leftovers(self.folder):
+            path.unlink(missing_ok=True)
+        prune(self.folder, self.ledger.state)
 
     def _assets(self, dataset_path: Path) -> Assets:
         """What calibration, ladder and export need, loaded once."""
@@ -181,6 +190,9 @@ class StudyDriver:
             work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
             with self.interrupts.deferred():
                 run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
+        width = self.spec.study.deterministic
+        if width is not None and (line := waiting_line(self.ledger.state, width)):
+            print(line, flush=True)
 
     def _announce(self, plan: Plan) -> None:
         trials = self.spec.study.num_trials
@@ -191,7 +203,8 @@ class StudyDriver:
         student = load_student(assets, best, self.folder)
         self.stage("ladder", {"rungs": build_ladder(assets, self.ledger.state, student)})
         target = self.folder / "best"
-        if self._exported(best):
+        if self._is_exported(best):
+            self.stage("best", {**self.ledger.state.stages["best"], "export_dir": str(target)})
             print(f"export    {target} is there already")
         else:
             self._export(best, student, assets, target)
@@ -199,13 +212,10 @@ class StudyDriver:
         self.tracked.log_best(target, self.ledger.state, example.numpy())
         self._end("FINISHED")
 
-    def _exported(self, best: Run) -> bool:
+    def _is_exported(self, best: Run) -> bool:
         """Whether the folder holds this run's files, whole."""
-        data = self.ledger.state.stages.get("best", {})
-        if data.get("key") != best.key:
-            return False
-        paths = {self.folder / "best" / name: sha for name, sha in data["files"].items()}
-        return all(p.is_file() and sha256_file(p) == sha for p, sha in paths.items())
+        is_its = self.ledger.state.stages.get("best", {}).get("key") == best.key
+        return is_its and not damaged_export(self.ledger.state, self.folder)
 
     def _export(self, best: Run, student: Any, assets: Assets, target: Path) -> None:
         config = assets.spec.trial_config(best.params)
@@ -227,6 +237,12 @@ class StudyDriver:
         self._sync()
         self.tracked.finish(status)
 
+    def show_interrupted(self) -> None:
+        """Let MLflow show unfinished runs and the study as killed; the ledger says so already."""
+        if self.tracked is not None:
+            self._sync()
+            self.tracked.finish("KILLED")
+
     # ---------------------------------------------------------------- transitions
 
     def _on_transition(self, key: str) -> None:
@@ -234,12 +250,13 @@ class StudyDriver:
         if line:
             print(line, flush=True)
         if self.ledger.state.runs[key].is_final:
-            prune_checkpoints(self.folder, self.ledger.state)
-        self._sync()
+            prune(self.folder, self.ledger.state)
+        self._sync(key)
 
-    def _sync(self) -> None:
+    def _sync(self, key: str | None = None) -> None:
+        """Bring summary and MLflow up to the ledger, where only the run `key` changed if given."""
         write_summary(self.ledger.state, self.folder)
-        self.tracked.sync(self.ledger.state)
+        self.tracked.sync(self.ledger.state, key)
 
     def _is_enough(self) -> bool:
         """Whether the target is met or the time is over."""

@@ -18,7 +18,9 @@ from ray.tune.search import Searcher
 
 from synq_tune.search.checkpoints import save_student
 from synq_tune.search.feeders import WAIT, Feeder
-from synq_tune.search.progress import drop_states, keep_state, load_state
+from synq_tune.search.progress import keep_state, load_state
+from synq_tune.search.unsaved import NotSaved
+from synq_tune.study.files import prune
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run
 
@@ -26,17 +28,7 @@ MAX_ATTEMPTS = 3
 """A run whose worker died this often without getting any further is `failed`."""
 
 
-class _NotSaved:
-    """Ray pickles what it is given into a folder we throw away: nothing of ours goes in there."""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return self
-
-
-class LedgerSearcher(_NotSaved, Searcher):
+class LedgerSearcher(NotSaved, Searcher):
     """Suggests runs left unfinished by an earlier driver first, then the feeder's proposals."""
 
     def __init__(self, ledger: Ledger, feeder: Feeder, deadline_passed: Callable[[], bool]) -> None:
@@ -91,7 +83,7 @@ class LedgerSearcher(_NotSaved, Searcher):
         """Nothing to restore, see `save`."""
 
 
-class LedgerCallback(_NotSaved, Callback):
+class LedgerCallback(NotSaved, Callback):
     """Writes each transition to the ledger, then tells whoever listens (MLflow, the console)."""
 
     def __init__(self, ledger: Ledger, listener: Callable[[str], None]) -> None:
@@ -119,7 +111,7 @@ class LedgerCallback(_NotSaved, Callback):
         elif kept:
             self._record("kept", key, epoch=result["epoch"], **kept)
         if kept:
-            drop_states(self.ledger.folder, self.ledger.state)
+            prune(self.ledger.folder, self.ledger.state)
         if result.get("done"):
             self._finish(key, result)
 
@@ -174,7 +166,7 @@ class LedgerCallback(_NotSaved, Callback):
         self.listener(key)
 
 
-class StopRequest(_NotSaved, Stopper):
+class StopRequest(NotSaved, Stopper):
     """Ends a Tune run when a signal arrived, the study's time is over or its target is met."""
 
     def __init__(self, interrupted: threading.Event, deadline_passed: Callable[[], bool]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from synq_tune.errors import InputError
 from synq_tune.export.load import load_onnx
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.redact import redact_uri
-from synq_tune.study.state import StudyState
+from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import resolve_metric
 from synq_tune.tracking import (
     Tracker,
@@ -28,10 +31,21 @@ _HOLD_IMAGES = ("golden.npz",)
 
 
 class TrackedStudy:
-    """Writes to MLflow; an outage is reported and made up for at a later transition."""
+    """Writes to MLflow; an outage is reported and made up for at a later transition.
+
+    One thread of its own does all the writing, in the order asked for: a locked database or a slow
+    server holds up no trial. What changes while it writes is written together.
+    """
 
     def __init__(self, tracker: Tracker) -> None:
         self.tracker = tracker
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="mlflow")
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Run] = {}
+        """What changed since the writer last looked, by key; copies, since the driver goes on."""
+        self._is_asked = False
+        """Whether the writer is going to look."""
+        self._job: Future[None] | None = None
 
     @classmethod
     def open(cls, ledger: Ledger, uri: str | None, folder: Path) -> TrackedStudy:
@@ -53,36 +67,65 @@ class TrackedStudy:
             ledger.append("stage", name="tracking", data={"uri": shown})
         return study
 
-    def sync(self, state: StudyState) -> None:
-        """Bring MLflow's runs up to the ledger."""
-        self._attempt(lambda: self.tracker.sync(state))
+    def sync(self, state: StudyState, key: str | None = None) -> None:
+        """Have MLflow's runs brought up to the ledger; returns at once.
+
+        Args:
+            state: of the ledger.
+            key: of the run that changed; None stands for all of them.
+        """
+        runs = state.runs.values() if key is None else [state.runs[key]]
+        copies = {run.key: replace(run, history=list(run.history)) for run in runs}
+        with self._lock:
+            self._waiting |= copies
+            if self._is_asked:
+                return
+            self._is_asked = True
+        if self._job is not None and self._job.done():
+            self._job.result()  # a defect of ours in its last turn is raised here
+        self._job = self._writer.submit(self._write_waiting, state)
+
+    def _write_waiting(self, state: StudyState) -> None:
+        with self._lock:
+            runs, self._waiting, self._is_asked = self._waiting, {}, False
+        if not self._attempt(lambda: self.tracker.sync(replace(state, runs=runs))):
+            with self._lock:
+                # Tried again together with whatever changes next, or at the end.
+                self._waiting = runs | self._waiting
 
     def describe(self, state: StudyState) -> None:
         """Parameters and tags of the parent run."""
         dataset = state.stages.get("dataset", {}).get("sha256", "")
         tags = study_tags(state.spec, resolve_metric(state), dataset)
         tags["teacher_fingerprint"] = state.stages["teacher"]["fingerprint"]
-        self._attempt(lambda: self.tracker.log_parent(study_params(state.spec), tags))
+        self._do(lambda: self.tracker.log_parent(study_params(state.spec), tags))
 
     def log_image_grid(self, path: Path) -> None:
         """The picture of synthetic images before and after the filter."""
-        self._attempt(lambda: self.tracker.log_image_grid(path))
+        self._do(lambda: self.tracker.log_image_grid(path))
 
     def log_best(self, folder: Path, state: StudyState, input_example: np.ndarray) -> None:
         """The exported files, the model ready to serve, and the accuracies on the parent."""
         files = sorted(folder.iterdir())
         pictures = [path for path in files if path.name in _HOLD_IMAGES]
         plain = [path for path in files if path not in pictures]
-        self._attempt(lambda: self.tracker.log_artifact_files(plain, "best"))
-        self._attempt(lambda: self.tracker.log_artifact_files(pictures, "best", holds_images=True))
+        self._do(lambda: self.tracker.log_artifact_files(plain, "best"))
+        self._do(lambda: self.tracker.log_artifact_files(pictures, "best", holds_images=True))
         model = load_onnx(folder / "model.onnx")
-        self._attempt(lambda: self.tracker.log_best_model(model, input_example))
+        self._do(lambda: self.tracker.log_best_model(model, input_example))
         tags = {"best": state.stages["best"]["key"]}
-        self._attempt(lambda: self.tracker.log_parent(tags=tags, metrics=_parent_metrics(state)))
+        self._do(lambda: self.tracker.log_parent(tags=tags, metrics=_parent_metrics(state)))
 
     def finish(self, status: str) -> None:
-        """End the parent run with MLflow's status FINISHED, FAILED or KILLED."""
-        self._attempt(lambda: self.tracker.finish(status))
+        """Write what is left, end the parent run with MLflow's status FINISHED, FAILED or KILLED."""
+        self._do(lambda: self.tracker.finish(status))
+        self._writer.shutdown()
+
+    def _do(self, write: Callable[[], object]) -> None:
+        """Write behind what was asked for before, and wait for it."""
+        self._writer.submit(self._attempt, write).result()
+        if self._job is not None:
+            self._job.result()
 
     def closing_lines(self) -> list[str]:
         """How to browse the study."""
@@ -92,11 +135,14 @@ class TrackedStudy:
         ]
 
     @staticmethod
-    def _attempt(write: Callable[[], object]) -> None:
+    def _attempt(write: Callable[[], object]) -> bool:
+        """Whether MLflow took it."""
         try:
             write()
         except TrackingError as error:
             print(f"tracking: {error} The study goes on.", file=sys.stderr)
+            return False
+        return True
 
 
 def _parent_metrics(state: StudyState) -> dict[str, float]:

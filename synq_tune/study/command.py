@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import math
 import os
 import socket
@@ -18,7 +19,11 @@ from synq_tune.store import DEFAULT_STORE
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import LOCK_NAME, study_lock
 from synq_tune.study.status import format_status
+from synq_tune.study.summary import damaged_export, write_summary
 
+DETERMINISTIC_WIDTH = 4
+"""Trials on the way with `--deterministic`; not the machine's cores, or another machine would search
+elsewhere."""
 INTERRUPTED = 130
 NO_TRIAL_FINISHED = 3
 
@@ -54,8 +59,9 @@ def _remove_if_empty(folder: Path) -> None:
 
 def _go_on(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
     _extend(ledger, arguments)
-    # A study that ran out of time goes on when it is given more.
-    if is_finished(ledger) and arguments.max_hours is None:
+    # A study that ran out of time goes on when it is given more, and one whose export is damaged.
+    is_whole = is_finished(ledger) and not damaged_export(ledger.state, folder)
+    if is_whole and arguments.max_hours is None:
         print(format_status(ledger.state, folder))
         return 0
     return _drive(ledger, folder, arguments)
@@ -75,7 +81,7 @@ def _spec(arguments: argparse.Namespace) -> StudySpec:
     if arguments.weights:
         flags["teacher"]["weights"]["file"] = str(Path(arguments.weights).resolve())
     if arguments.deterministic:
-        flags["study"]["max_concurrent"] = 1
+        flags["study"]["deterministic"] = arguments.max_concurrent or DETERMINISTIC_WIDTH
     return load_space(space, arguments.sets, flags, arguments.start)
 
 
@@ -95,7 +101,7 @@ def _absolute(source: str | None) -> str | None:
 
 def _folder(arguments: argparse.Namespace) -> Path:
     if arguments.resume:
-        for flag in ("sets", "weights", "val_data", "seed"):
+        for flag in ("sets", "weights", "val_data", "seed", "deterministic"):
             if getattr(arguments, flag):
                 raise InputError(
                     f"`--resume keeps the study's settings` must hold, but got --{flag}. "
@@ -146,8 +152,24 @@ def _drive(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
             ledger.discard()
         raise
     except KeyboardInterrupt:
-        _interrupted(ledger, folder)
-        return INTERRUPTED
+        return _interrupted(ledger, folder)
+    except Exception as error:
+        full = _full_disk(error)
+        if full is None:
+            raise
+        raise InputError(
+            f"`the disk has room` must hold, but got {full.strerror!r}. Nothing is lost: free some, "
+            f"then go on with: python scripts/search.py --resume {folder}"
+        ) from None
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error that says so, however deep Ray has wrapped it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _session(ledger: Ledger, action: str) -> None:
@@ -170,19 +192,26 @@ def _run(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
     )
     with Interrupts().installed() as interrupts:
         driver = StudyDriver(ledger, options, interrupts)
-        if driver.run() is None:
+        try:
+            best = driver.run()
+        except KeyboardInterrupt:
+            _session(ledger, "interrupted")
+            driver.show_interrupted()
+            raise
+        if best is None:
             print("no trial completed; see the states above", file=sys.stderr)
             return NO_TRIAL_FINISHED
         print("\n".join(closing_lines(driver)))
     return 0
 
 
-def _interrupted(ledger: Ledger, folder: Path) -> None:
-    from synq_tune.study.summary import write_summary
-
-    _session(ledger, "interrupted")
+def _interrupted(ledger: Ledger, folder: Path) -> int:
+    # A second signal may have come while the first was being recorded, or one before there was a driver.
+    if ledger.state.sessions[-1]["action"] != "interrupted":
+        _session(ledger, "interrupted")
     write_summary(ledger.state, folder)
     print(f"interrupted; go on with: python scripts/search.py --resume {folder}", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _dry_run(spec: StudySpec, arguments: argparse.Namespace) -> int:

@@ -1,9 +1,13 @@
-"""Where a study's folder keeps the tensors of its runs."""
+"""Where a study keeps the tensors of its runs, and which of them it still needs."""
 
 from __future__ import annotations
 
 import re
+import tempfile
 from pathlib import Path
+
+from synq_tune.study.state import StudyState
+from synq_tune.study.summary import finalists
 
 CHECKPOINTS, RUNNING = "checkpoints", "running"
 _STATE_NAME = re.compile(r"(?P<key>.+)\.epoch-(?P<epoch>\d+)\.safetensors")
@@ -24,3 +28,49 @@ def state_files(folder: Path) -> dict[Path, tuple[str, int]]:
     places = (folder / CHECKPOINTS / RUNNING).glob("*.safetensors")
     named = ((path, _STATE_NAME.fullmatch(path.name)) for path in places)
     return {path: (m["key"], int(m["epoch"])) for path, m in named if m}
+
+
+def needed_files(folder: Path, state: StudyState) -> dict[Path, str]:
+    """SHA-256 of each file worth keeping, by its path.
+
+    The best `keep_checkpoints` students, every one `confirm` may still choose, and of each unfinished
+    run the training state that the ledger names.
+    """
+    study = state.spec.study
+    count = max(study.keep_checkpoints, study.confirm.top if study.confirm else 1)
+    students = {
+        checkpoint_path(folder, run.key): run.checkpoint_sha256 for run in finalists(state, count)
+    }
+    states = {
+        state_path(folder, run.key, run.kept_epoch): run.kept_sha256
+        for run in state.runs.values()
+        if not run.is_final
+    }
+    return {path: sha256 for path, sha256 in {**students, **states}.items() if sha256}
+
+
+def surplus_files(folder: Path, state: StudyState) -> list[Path]:
+    """Students and training states that nobody needs any more, and those of no known run."""
+    students = (folder / CHECKPOINTS).glob("*.safetensors")
+    return sorted({*students, *state_files(folder)} - needed_files(folder, state).keys())
+
+
+def prune(folder: Path, state: StudyState) -> None:
+    """Delete `surplus_files`; a student is written just before its run is final in `state`."""
+    for path in surplus_files(folder, state):
+        path.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Half-written files of processes that were killed; only for who knows that none is at work."""
+    return sorted(path for path in folder.rglob(".*.tmp") if path.is_file())
+
+
+def ray_prefix(state: StudyState) -> str:
+    """How the names of the folders begin that Ray gets for this study, and may lose at any time."""
+    return f"synq_tune_ray_{state.header.get('id', 'none')[:12]}_"
+
+
+def ray_folders(state: StudyState) -> list[Path]:
+    """Those folders on this machine."""
+    return sorted(Path(tempfile.gettempdir()).glob(f"{ray_prefix(state)}*"))

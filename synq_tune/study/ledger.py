@@ -125,6 +125,16 @@ class Ledger:
         """The state as the file tells it, read again from its beginning."""
         return _replay(self.path)[0]
 
+    @property
+    def torn_bytes(self) -> int:
+        """Bytes of a line that a crash left unfinished at the end of the file."""
+        return 0 if self._file is not None else self._size - self._end
+
+    def drop_torn_line(self) -> None:
+        """Cut the file after its last whole line, as the next `append` would."""
+        self._writable()
+        self._size = self._end
+
     def discard(self) -> None:
         """Undo `create`: a study whose input turned out wrong before any run leaves nothing."""
         self.close()

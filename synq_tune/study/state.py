@@ -70,6 +70,9 @@ class Run:
     """Of the student's file; None if it was not kept."""
     report_top1: float | None = None
     """Percent on the reporting half, which decides nothing."""
+    encoded: str | None = field(default=None, repr=False, compare=False)
+    """Its entry of `summary.json`, kept once the run is final: a thousand finished trials are not
+    encoded anew at every transition."""
 
     @property
     def is_final(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -123,7 +124,14 @@ def summarize(state: StudyState, study_dir: Path) -> dict[str, Any]:
         state: of the study.
         study_dir: its folder.
     """
-    trials = sorted(state.of_kind("search"), key=lambda run: run.number or 0)
+    return _without_trials(state, study_dir) | {"trials": [_trial(run) for run in _in_order(state)]}
+
+
+def _in_order(state: StudyState) -> list[Run]:
+    return sorted(state.of_kind("search"), key=lambda run: run.number or 0)
+
+
+def _without_trials(state: StudyState, study_dir: Path) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "study": study_dir.resolve().name,
@@ -133,7 +141,7 @@ def summarize(state: StudyState, study_dir: Path) -> dict[str, Any]:
         "seed": state.spec.study.seed,
         "teacher": _teacher(state),
         "dataset": _picked(state, "dataset", ("path", "sha256", "num_images", "method")),
-        "trials": [_trial(run) for run in trials],
+        "trials": [],
         "counts": counts(state),
         "confirm": [_confirm(run) for run in state.of_kind("confirm")],
         "ladder": ladder(state),
@@ -143,8 +151,22 @@ def summarize(state: StudyState, study_dir: Path) -> dict[str, Any]:
 
 
 def write_summary(state: StudyState, folder: Path) -> None:
-    """Rewrite `summary.json` in the study's folder, atomically."""
-    store.write_json(folder / SUMMARY_NAME, summarize(state, folder))
+    """Rewrite `summary.json` in the study's folder, atomically; a line per trial."""
+    rest = json.dumps(_without_trials(state, folder), indent=1, allow_nan=False)
+    # A name with this text in it has its quotes escaped.
+    before, after = rest.split('"trials": []')
+    trials = ",\n  ".join(_encoded(run) for run in _in_order(state))
+    text = f'{before}"trials": [\n  {trials}\n ]{after}\n'
+    store.write_bytes(folder / SUMMARY_NAME, text.encode())
+
+
+def _encoded(run: Run) -> str:
+    if run.encoded is not None:
+        return run.encoded
+    text = json.dumps(_trial(run), allow_nan=False)
+    if run.is_final:
+        run.encoded = text
+    return text
 
 
 def counts(state: StudyState) -> dict[str, int]:
@@ -168,6 +190,13 @@ def best(state: StudyState) -> dict[str, Any] | None:
     if run is None:
         return None
     return {"number": run.number, "params": run.params, "metrics": run.metrics, "export_dir": None}
+
+
+def damaged_export(state: StudyState, folder: Path) -> list[Path]:
+    """Exported files that are missing, or not the bytes that the ledger knows."""
+    files = state.stages.get("best", {}).get("files", {})
+    paths = {folder / "best" / name: sha256 for name, sha256 in files.items()}
+    return [p for p, sha in paths.items() if not p.is_file() or store.sha256_file(p) != sha]
 
 
 def tracking_uri(state: StudyState) -> str | None:

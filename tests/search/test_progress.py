@@ -15,9 +15,9 @@ from ray.exceptions import RayActorError
 from synq_tune.finetune.training_state import tensor_bytes
 from synq_tune.recipes.merge import load_space
 from synq_tune.search.parcel import Parcel
-from synq_tune.search.progress import drop_states, keep_state, load_state
+from synq_tune.search.progress import keep_state, load_state
 from synq_tune.search.searcher import MAX_ATTEMPTS, LedgerCallback
-from synq_tune.study.files import checkpoint_path, state_files, state_path
+from synq_tune.study.files import checkpoint_path, prune, state_files, state_path
 from synq_tune.study.ledger import Ledger
 
 KEY = "trial-0000"
@@ -93,7 +93,7 @@ def test_killed_between_file_and_ledger_the_state_before_counts(
     keep_state(ledger.folder, KEY, 2, _state(2))
     state = Ledger.open(ledger.folder).state
     assert load_state(ledger.folder, state.runs[KEY]) == _state(1)
-    drop_states(ledger.folder, state)
+    prune(ledger.folder, state)
     assert set(state_files(ledger.folder).values()) == {(KEY, 1)}
 
 
@@ -135,7 +135,7 @@ def test_a_finished_run_leaves_its_student_only(ledger: Ledger, callback: Ledger
     run = ledger.state.runs[KEY]
     data = checkpoint_path(ledger.folder, KEY).read_bytes()
     assert run.checkpoint_sha256 == hashlib.sha256(data).hexdigest()
-    drop_states(ledger.folder, ledger.state)
+    prune(ledger.folder, ledger.state)
     assert not state_files(ledger.folder)
 
 

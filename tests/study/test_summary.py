@@ -154,6 +154,17 @@ def test_summary_keeps_the_contract(state: StudyState, tmp_path: Path) -> None:
     assert summary["counts"]["completed"] == 1 and summary["counts"]["running"] == 0
 
 
+def test_a_run_that_ends_ends_in_the_summary(state: StudyState, tmp_path: Path) -> None:
+    """What was written of a run while it went on is not what is written of it afterwards."""
+    add(state, 0, "running")
+    write_summary(state, tmp_path)
+    end = {"state": "completed", "metrics": {"top1": 91.0}, "seconds": 2.0, "epochs_run": 24}
+    apply(state, {"event": "finished", "at": 1_700_000_009.0, "key": "trial-0000", **end})
+    for _ in range(2):
+        write_summary(state, tmp_path)
+        assert json.loads((tmp_path / "summary.json").read_text()) == summarize(state, tmp_path)
+
+
 def test_repeats_and_rungs_stay_out_of_trials(state: StudyState) -> None:
     """`trials` are the search; confirm runs and the ladder have their own lists."""
     add(state, 0, top1=91.0)

@@ -1,0 +1,108 @@
+"""MLflow is written to by a thread of its own: nothing waits, nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from synq_tune.recipes.merge import load_space
+from synq_tune.search.tracked import TrackedStudy
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.state import StudyState
+from synq_tune.tracking import TrackingError
+
+
+class SlowTracker:
+    """A store that takes its time and may be away; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.may_go = threading.Event()
+        self.is_writing = threading.Event()
+        self.error: Exception | None = None
+        self.writes: list[dict[str, str]] = []
+        self.ended: list[str] = []
+
+    def sync(self, state: StudyState) -> None:
+        self.is_writing.set()
+        assert self.may_go.wait(10)
+        if self.error is not None:
+            raise self.error
+        self.writes.append({run.key: run.state for run in state.runs.values()})
+
+    def finish(self, status: str) -> None:
+        self.ended.append(status)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger.create(tmp_path / "study", load_space("digits_w3a3"))
+    for number in range(3):
+        key = f"trial-{number:04d}"
+        event: dict[str, Any] = {"key": key, "kind": "search", "number": number, "seed": 0}
+        ledger.append("proposed", **event, params={"lr": number}, label="")
+        ledger.append("started", key=key)
+    return ledger
+
+
+def _finish(ledger: Ledger, key: str) -> None:
+    ledger.append("finished", key=key, state="failed", metrics={}, epochs_run=0, seconds=1.0)
+
+
+def test_the_driver_does_not_wait_and_changes_are_written_together(ledger: Ledger) -> None:
+    """While one write is on its way, later changes wait for the next, as one."""
+    tracker = SlowTracker()
+    study = TrackedStudy(tracker)
+    study.sync(ledger.state, "trial-0000")
+    assert tracker.is_writing.wait(10)
+    for key in ("trial-0001", "trial-0002"):
+        _finish(ledger, key)
+        study.sync(ledger.state, key)
+    tracker.may_go.set()
+    study.finish("FINISHED")
+    assert tracker.writes == [
+        {"trial-0000": "running"},
+        {"trial-0001": "failed", "trial-0002": "failed"},
+    ]
+    assert tracker.ended == ["FINISHED"]
+
+
+def test_what_is_written_is_what_was_when_it_was_asked_for(ledger: Ledger) -> None:
+    """The driver goes on changing its state; the writer has a copy."""
+    tracker = SlowTracker()
+    study = TrackedStudy(tracker)
+    study.sync(ledger.state, "trial-0000")
+    assert tracker.is_writing.wait(10)
+    _finish(ledger, "trial-0000")
+    tracker.may_go.set()
+    study.finish("KILLED")
+    assert tracker.writes == [{"trial-0000": "running"}]
+
+
+def test_an_outage_is_made_up_for(ledger: Ledger, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a store did not take is written with the next change."""
+    tracker = SlowTracker()
+    tracker.may_go.set()
+    tracker.error = TrackingError("MLflow is away.")
+    study = TrackedStudy(tracker)
+    _finish(ledger, "trial-0000")
+    study.sync(ledger.state, "trial-0000")
+    study._do(lambda: None)
+    assert capsys.readouterr().err == "tracking: MLflow is away. The study goes on.\n"
+    tracker.error = None
+    study.sync(ledger.state, "trial-0001")
+    study.finish("FINISHED")
+    assert tracker.writes == [{"trial-0000": "failed", "trial-0001": "running"}]
+
+
+def test_a_defect_of_ours_is_not_lost_in_the_thread(ledger: Ledger) -> None:
+    """Only what MLflow raises is survived; anything else reaches the driver."""
+    tracker = SlowTracker()
+    tracker.may_go.set()
+    tracker.error = KeyError("a defect")
+    study = TrackedStudy(tracker)
+    study.sync(ledger.state, "trial-0000")
+    with pytest.raises(KeyError, match="a defect"):
+        study.finish("FINISHED")
