@@ -19,9 +19,10 @@ FORMAT = 1
 
 CAM_NAMES = ("cam", "gradcam", "gradcam++")
 QUANTIZER_NAMES = ("minmax", "lsq", "deploy", "vit_minmax", "vit_lsq")
-SYNTHESIS_NAMES = ("synq", "noise", "images")
+SYNTHESIS_NAMES = ("synq", "psaq", "noise", "images")
 BUNDLED_MODELS = (
     "cifar_resnet20", "cifar_resnet32", "cifar_resnet44", "cifar_resnet56", "digits_resnet26",
+    "digits_vit",
 )  # fmt: skip
 MODEL_PREFIXES = ("timm", "torchvision", "pytorchcv", "python")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -138,11 +139,15 @@ class Synthesis(Settings):
     """Weight of the class loss (focal in `synq`, plain cross-entropy in `noise`)."""
     focal_gamma: float = Field(0.5, ge=0)
     """Exponent of (1 - p_label); 0 is plain cross-entropy."""
+    alpha_pse: float = Field(1.0, ge=0)
+    """Weight of the patches' similarity entropy, which `psaq` maximises."""
+    alpha_tv: float = Field(0.05, ge=0)
+    """Weight of the distance to the total variation that `psaq` aims at."""
     crop_scale: Range01 | None = None
     """Area range of the random crop seen by the teacher while pixels are optimised."""
     crop_probability: Fraction = 0.5
     flip: bool = False
-    """Mirror images at random while cropping; wrong for digits and text."""
+    """Mirror images at random while cropping or shifting them; wrong for digits and text."""
     perturbation: float = Field(0.01, ge=0)
     """ε of the difficulty perturbation against the rounded student, in normalised pixels; 0 = off."""
     source: str | None = None
@@ -216,7 +221,8 @@ class FineTune(Settings):
     """Weight of the CAM alignment (Eq. 5); 0 = off."""
     cam_class: Literal["label", "argmax"] = "label"
     cam_layer: str | None = None
-    """Module whose output is explained; `null` = last convolution with H·W > 1."""
+    """Module whose output is explained, such as `blocks.11.norm1`; `null` = last convolution with
+    H·W > 1, in a transformer the last LayerNorm whose patches still count."""
     cam_normalize: bool = True
     """Per-image min-max of the maps before they are compared."""
     cam_reduction: Literal["mean", "sum"] = "mean"

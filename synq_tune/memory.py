@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
+import torch.nn.functional as F
+from torch import fx
 
 from synq_tune.config import StudySpec
+from synq_tune.models.attention import attention_outputs
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.models.tokens import BATCH
 
 _BYTES = {"float16": 2, "float32": 4}
 _LIBRARIES = 600 * 2**20
@@ -37,10 +42,18 @@ def model_bytes(teacher: LoadedTeacher) -> int:
 
 
 def activation_bytes(teacher: LoadedTeacher, batch_size: int) -> int:
-    """Every value a forward of one batch makes, in float32."""
-    shapes = [node.meta.get("shape") for node in teacher.graph.graph.nodes]
-    per_image = sum(torch.Size(shape).numel() // shape[0] for shape in shapes if shape)
-    return per_image * batch_size * _BYTES["float32"]
+    """Every value a forward of one batch makes, in float32; a fused attention as if written out."""
+    nodes = [node for node in teacher.graph.graph.nodes if node.op != "get_attr"]
+    values = sum(math.prod(shape) for node in nodes if (shape := node.meta.get("shape")))
+    values += sum(_written_out(node) for node in attention_outputs(teacher.graph))
+    return values // BATCH * batch_size * _BYTES["float32"]
+
+
+def _written_out(node: fx.Node) -> int:
+    """Scores and softmax, (N, heads, T, T) each, that a fused attention keeps to itself."""
+    is_fused = node.target is F.scaled_dot_product_attention
+    *batch, tokens, _ = node.meta["shape"]
+    return 2 * math.prod(batch) * tokens**2 if is_fused else 0
 
 
 def trial_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from synq_tune import own_code
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.taps import CAM_TAP, FINAL_MAP_TAP
+from synq_tune.quantization.student import activation_quantizers
 
 _EPS = 1e-6
 
@@ -87,7 +88,8 @@ def cam_tap(graph: fx.GraphModule, technique: str) -> str:
     name = FINAL_MAP_TAP if technique == "cam" else CAM_TAP
     names = dict(graph.named_children())
     if name not in names or (technique == "cam" and not _ends_in_pool_and_linear(graph)):
-        needs = "global pooling + linear" if technique == "cam" else "a convolution with H·W > 1"
+        places = "a convolution with H·W > 1 or a transformer's LayerNorm"
+        needs = "global pooling + linear" if technique == "cam" else places
         raise InputError(
             f"`the network has {needs}` must hold for cam={technique!r}, but it has none. "
             "Choose another technique or set lambda_cam=0."
@@ -104,8 +106,11 @@ def _ends_in_pool_and_linear(graph: fx.GraphModule) -> bool:
     start = next((i for i, n in enumerate(nodes) if n.target == FINAL_MAP_TAP), None)
     if start is None:
         return False
+    grids = activation_quantizers(graph)  # a student's, which change no shape
     called = [
-        (n, graph.get_submodule(n.target)) for n in nodes[start + 1 :] if n.op == "call_module"
+        (n, graph.get_submodule(n.target))
+        for n in nodes[start + 1 :]
+        if n.op == "call_module" and n.target not in grids
     ]
     is_linear = [_is_linear(node, module) for node, module in called]
     return sum(is_linear) == 1 and all(

@@ -9,6 +9,7 @@ from synq_tune.memory import synthesis_bytes, trial_bytes
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
+from synq_tune.synthesis.patch_similarity import NEEDS_ATTENTION, attentions
 from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
 
 
@@ -20,13 +21,16 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
         random_weights: do not ask for a checkpoint: what is quantized depends on shapes alone.
 
     Raises:
-        InputError: the network cannot be quantized, or has no BatchNorm for the synthesis asked.
+        InputError: the network cannot be quantized, or has no BatchNorm or attention for the
+            synthesis asked.
     """
     model = build_model(spec.teacher) if random_weights else None
     teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
     inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
     if spec.synthesis.method in NEEDS_BATCHNORM:
         remembered(teacher.graph)
+    if spec.synthesis.method in NEEDS_ATTENTION:
+        attentions(teacher)
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
     return [
         f"{head}, quantizer {spec.quantizer}", "", *layer_lines(inspection), "",

@@ -13,6 +13,7 @@ from synq_tune import own_code
 from synq_tune.config import Teacher
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.cifar_resnet import CifarResNet, digits_resnet26
+from synq_tune.models.digits_vit import digits_vit
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet20": partial(CifarResNet, 3),
@@ -20,9 +21,13 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet44": partial(CifarResNet, 7),
     "cifar_resnet56": partial(CifarResNet, 9),
     "digits_resnet26": digits_resnet26,
+    "digits_vit": digits_vit,
 }
 
-BUNDLED_WEIGHTS = {"digits_resnet26": Path(__file__).parent / "weights/digits_resnet26.safetensors"}
+BUNDLED_WEIGHTS = {
+    name: Path(__file__).parent / f"weights/{name}.safetensors"
+    for name in ("digits_resnet26", "digits_vit")
+}
 
 
 def _own(name: str, config: Teacher, pretrained: bool) -> nn.Module:

@@ -15,7 +15,7 @@ _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _SMALL = {**_IMAGENET, "crop_pct": 1.0, "interpolation": "bilinear"}
 _OWN = {
     "cifar_resnet": {**_SMALL, "input_size": 32},
-    "digits_resnet": {**_SMALL, "input_size": 8, "mean": (0.3049,), "std": (0.3759,)},
+    "digits_": {**_SMALL, "input_size": 8, "mean": (0.3049,), "std": (0.3759,)},
 }
 
 

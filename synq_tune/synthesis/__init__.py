@@ -2,12 +2,13 @@
 
 from synq_tune.errors import lookup
 from synq_tune.own_code import is_own_code
-from synq_tune.synthesis import import_images, noise, synq
+from synq_tune.synthesis import import_images, noise, psaq, synq
 from synq_tune.synthesis.method import Synthesizer
 from synq_tune.synthesis.own import own_synthesizer
 
 SYNTHESIZERS: dict[str, Synthesizer] = {
     "synq": Synthesizer(synq.synthesize, synq.settings),
+    "psaq": Synthesizer(psaq.synthesize, psaq.settings),
     "noise": Synthesizer(noise.synthesize, noise.settings),
     "images": Synthesizer(import_images.synthesize, import_images.settings),
 }

@@ -68,12 +68,28 @@ def optimize_batches(
         look: what the teacher is shown.
         show: draw a progress bar.
     """
+    make = partial(_make_batch, teacher, config, objective_of, look)
+    return make_batches(config, folder, make, show)
+
+
+def make_batches(
+    config: Synthesis, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
+) -> Draft:
+    """All images and labels, batch by batch.
+
+    Args:
+        config: counts and iterations.
+        folder: finished batches are kept here and not made twice.
+        make: (number, images, bar to advance in each iteration) → `images` and `labels`.
+        show: draw a progress bar.
+    """
     sizes = batch_sizes(config.num_images + config.num_holdout, config.batch_size)
     shards = []
     with progress_bar(len(sizes) * config.iterations, "images", show) as bar:
         for number, size in enumerate(sizes):
-            make = partial(_make_batch, teacher, config, number, size, objective_of, look, bar)
-            shards.append(load_or_make(folder, f"images-{number:05d}", make))
+            shards.append(
+                load_or_make(folder, f"images-{number:05d}", partial(make, number, size, bar))
+            )
             bar.update((number + 1) * config.iterations - bar.n)  # a batch of an earlier run
     return _assemble(shards)
 
@@ -81,10 +97,10 @@ def optimize_batches(
 def _make_batch(
     teacher: LoadedTeacher,
     config: Synthesis,
-    number: int,
-    size: int,
     objective_of: Callable[[Tensor], Objective],
     look: Look,
+    number: int,
+    size: int,
     bar: tqdm,
 ) -> Shard:
     generator = seeded(config.seed, "images", number)
@@ -97,10 +113,15 @@ def _make_batch(
         partial(look, generator=generator),
         partial(advance, bar),
     )
-    return Shard({"images": _to_half(pixels), "labels": labels}, loss)
+    return Shard({"images": to_half(pixels), "labels": labels}, loss)
 
 
-def _to_half(pixels: Tensor) -> Tensor:
+def to_half(pixels: Tensor) -> Tensor:
+    """Pixels as a dataset keeps them, on the CPU.
+
+    Raises:
+        NonFiniteLossError: some are not finite in float16.
+    """
     images = pixels.half().cpu()
     if not images.isfinite().all():
         raise NonFiniteLossError("synthesis left pixels that are not finite in float16.")

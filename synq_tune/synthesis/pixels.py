@@ -82,7 +82,7 @@ def optimize_pixels(
             (pixels.grad,) = torch.autograd.grad(loss, pixels)
             optimizer.step()
             value = loss.item()  # the one synchronisation of an iteration
-            _check_finite(value, iteration, descent)
+            check_finite(value, iteration, descent.lr)
             schedule(value)
             on_step(value)
     return pixels.detach(), value
@@ -96,8 +96,7 @@ def _plateau(optimizer: torch.optim.Optimizer, descent: Descent) -> Callable[[fl
     ).step
 
 
-def _check_finite(loss: float, iteration: int, descent: Descent) -> None:
+def check_finite(loss: float, iteration: int, lr: float) -> None:
+    """Raise NonFiniteLossError for a loss that is none."""
     if not math.isfinite(loss):
-        raise NonFiniteLossError(
-            f"synthesis loss is {loss} at iteration {iteration} (lr={descent.lr})."
-        )
+        raise NonFiniteLossError(f"synthesis loss is {loss} at iteration {iteration} (lr={lr}).")

@@ -30,7 +30,7 @@ def remembered(model: nn.Module) -> list[Moments]:
     if not layers:
         raise InputError(
             "`the teacher has BatchNorm layers` must hold for this synthesis method, but got none. "
-            "Use synthesis.method=images."
+            "Use synthesis.method=psaq for a vision transformer, or synthesis.method=images."
         )
     return [(layer.running_mean, layer.running_var) for layer in layers]
 

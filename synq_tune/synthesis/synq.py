@@ -23,7 +23,7 @@ from synq_tune.synthesis.method import Draft, pick
 from synq_tune.synthesis.pixels import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, layered_loss, remembered
 
-_NOT_HERE = ("method", "perturbation", "source")
+_NOT_HERE = ("method", "perturbation", "source", "alpha_pse", "alpha_tv")
 
 
 def settings(config: Synthesis) -> dict[str, Any]:

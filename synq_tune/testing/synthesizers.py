@@ -19,17 +19,19 @@ from synq_tune.testing.promise import promised
 SMALL = Synthesis(num_images=8, num_holdout=4, batch_size=6, iterations=2, center_iterations=2)
 
 
-def check_synthesizer(function: Callable[..., Any], config: Synthesis = SMALL) -> None:
+def check_synthesizer(
+    function: Callable[..., Any], config: Synthesis = SMALL, network: str = "digits_resnet26"
+) -> None:
     """Check a method `(teacher, config, folder, show) → Draft or (images, labels)`.
 
-    On the bundled digits teacher it gives num_images + num_holdout finite images and labels in
-    range; the same seed gives the same images and labels, whatever else drew random numbers; the
+    On a bundled digits teacher (`network`) it gives num_images + num_holdout finite images and labels
+    in range; the same seed gives the same images and labels, whatever else drew random numbers; the
     teacher stays unchanged and keeps no hooks.
 
     Raises:
         AssertionError: a promise is broken; the text says which.
     """
-    teacher = load_teacher(Teacher(model="digits_resnet26", channels=1, num_classes=10))
+    teacher = load_teacher(Teacher(model=network, channels=1, num_classes=10))
     before = {k: v.clone() for k, v in teacher.graph.state_dict().items()}
     hooks = _hooks(teacher)
     first = _draft(function, teacher, config)

@@ -30,6 +30,12 @@ def teacher() -> LoadedTeacher:
 
 
 @pytest.fixture(scope="session")
+def vit() -> LoadedTeacher:
+    """The bundled transformer; tests leave it as it is."""
+    return load_teacher(Teacher(model="digits_vit", channels=1, num_classes=10))
+
+
+@pytest.fixture(scope="session")
 def array(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty random images as an `.npy` file, for `method: images`."""
     path = tmp_path_factory.mktemp("array") / "images.npy"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,18 @@ from torch import nn
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis import SYNTHESIZERS
+from synq_tune.synthesis.patch_similarity import NEEDS_ATTENTION
 from synq_tune.synthesis.run import synthesize
 from tests.helpers import teacher_of
 from tests.synthesis.conftest import MakeSpec
+
+Teachers = Callable[[str], LoadedTeacher]
+
+
+@pytest.fixture
+def teacher_for(teacher: LoadedTeacher, vit: LoadedTeacher) -> Teachers:
+    """A bundled teacher that has what a method asks."""
+    return lambda method: vit if method in NEEDS_ATTENTION else teacher
 
 
 def _hooks(model: nn.Module) -> int:
@@ -22,9 +32,10 @@ def _hooks(model: nn.Module) -> int:
 
 @pytest.mark.parametrize("method", SYNTHESIZERS)
 def test_dataset_has_its_shape(
-    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+    teacher_for: Teachers, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
     """Training part and hold-out of the asked sizes, finite, labels in range."""
+    teacher = teacher_for(method)
     dataset, reused = synthesize(teacher, make_spec(method=method), tmp_path, progress=False)
     assert not reused
     assert dataset.train_images.shape == (12, 1, 8, 8) and dataset.holdout_images.shape[0] == 4
@@ -36,9 +47,10 @@ def test_dataset_has_its_shape(
 
 @pytest.mark.parametrize("method", SYNTHESIZERS)
 def test_dataset_is_seeded(
-    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+    teacher_for: Teachers, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
     """The same settings give the same bits, whatever else drew random numbers before."""
+    teacher = teacher_for(method)
     first, _ = synthesize(teacher, make_spec(method=method), tmp_path / "a", progress=False)
     torch.randn(7)
     again, _ = synthesize(teacher, make_spec(method=method), tmp_path / "b", progress=False)
@@ -57,9 +69,10 @@ def test_another_seed_is_another_dataset(
 
 @pytest.mark.parametrize("method", SYNTHESIZERS)
 def test_teacher_stays_unchanged(
-    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+    teacher_for: Teachers, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
     """No tensor of the teacher changes, no gradient stays in it, and every hook is gone."""
+    teacher = teacher_for(method)
     before = {k: v.clone() for k, v in teacher.graph.state_dict().items()}
     hooks = _hooks(teacher.graph)
     synthesize(teacher, make_spec(method=method), tmp_path, progress=False)
@@ -71,13 +84,14 @@ def test_teacher_stays_unchanged(
 
 @pytest.mark.parametrize("method", SYNTHESIZERS)
 def test_nothing_is_shown_without_progress(
-    teacher: LoadedTeacher,
+    teacher_for: Teachers,
     make_spec: MakeSpec,
     tmp_path: Path,
     method: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """`progress=False` is silent on both streams."""
+    teacher = teacher_for(method)
     synthesize(teacher, make_spec(method=method), tmp_path, progress=False)
     assert capfd.readouterr() == ("", "")
 
