@@ -89,7 +89,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     torch.manual_seed(args.seed)
-    own = {} if args.model in BUNDLED_WEIGHTS else {"input_size": 8, "mean": (0.3049,), "std": (0.3759,)}
+    own = (
+        {}
+        if args.model in BUNDLED_WEIGHTS
+        else {"input_size": 8, "mean": (0.3049,), "std": (0.3759,)}
+    )
     config = Teacher(model=args.model, channels=1, num_classes=10, **own)
     model = build_model(config)
     preprocessing = resolve_preprocessing(config, model)
