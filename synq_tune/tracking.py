@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from synq_tune import __version__
 from synq_tune.config import StudySpec
 from synq_tune.errors import InputError, lookup
-from synq_tune.store import file_lock, sha256_file
+from synq_tune.store import atomic_path, file_lock, sha256_file
+from synq_tune.study.objective import mode_of
 from synq_tune.study.redact import redact_uri
 from synq_tune.study.state import Run, StudyState
 
@@ -148,7 +149,7 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
 
     Args:
         spec: of the study.
-        metric: the resolved one, `top1` or `agreement`.
+        metric: the resolved one, `top1`, `agreement` or `holdout_kl`.
         dataset: SHA-256 of the synthetic dataset.
     """
     tags = {
@@ -171,13 +172,15 @@ def _trials_view(spec: StudySpec, parent_id: str) -> dict[str, Any]:
     Filter and order could be part of an address, but the columns could not, and MLflow shows no
     metric unless told to.
     """
-    by_labels = spec.study.metric == "top1" or (spec.study.metric == "auto" and spec.study.val_data)
+    unasked = "top1" if spec.study.val_data else "agreement"
+    metric = unasked if spec.study.metric == "auto" else spec.study.metric
     trials = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.`synq.kind` = 'search'"
-    columns = ["attributes.`Duration`", "metrics.`top1`", "metrics.`agreement`"]
+    shown = ("top1", "agreement", *(() if metric in ("top1", "agreement") else (metric,)))
+    columns = ["attributes.`Duration`", *(f"metrics.`{name}`" for name in shown)]
     return {
         "searchFilter": trials,
-        "orderByKey": "metrics.`top1`" if by_labels else "metrics.`agreement`",
-        "orderByAsc": False,
+        "orderByKey": f"metrics.`{metric}`",
+        "orderByAsc": mode_of(metric) == "min",
         "selectedColumns": [*columns, *(f"params.`{key}`" for key in spec.search)],
     }
 
@@ -313,6 +316,7 @@ class Tracker:
         with _tracking_errors(tracker.uri), tracker._first_use_lock():
             from mlflow import MlflowClient
 
+            tracker._make_database()
             tracker._client = MlflowClient(tracker.uri, registry_uri=tracker.uri)
             tracker.experiment_id = tracker._find_or_create_experiment()
             tracker._read_back()
@@ -478,6 +482,16 @@ class Tracker:
         path = self._sqlite_path()
         with file_lock(path.with_name(path.name + ".lock")):
             yield
+
+    def _make_database(self) -> None:
+        """Make a new SQLite file aside, then rename it: MLflow cannot go on from half a migration."""
+        from mlflow import MlflowClient
+
+        if not self.uri.startswith("sqlite") or self._sqlite_path().exists():
+            return
+        with atomic_path(self._sqlite_path()) as temporary:
+            uri = f"sqlite:///{temporary}"
+            MlflowClient(uri, registry_uri=uri).search_experiments()
 
     def _sqlite_path(self) -> Path:
         return Path(self.uri.partition(":///")[2].partition("?")[0])

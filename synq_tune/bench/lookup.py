@@ -18,9 +18,10 @@ from synq_tune.config import StudySpec
 from synq_tune.search.engine import make_scheduler
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.sampler import Sampler, configuration_key
+from synq_tune.study.objective import objective
 from synq_tune.study.seeds import derive_seed
 from synq_tune.study.state import Run, StudyState, apply
-from synq_tune.study.summary import finalists, value_of
+from synq_tune.study.summary import finalists
 
 Metric = Literal["top1", "agreement"]
 
@@ -95,7 +96,7 @@ def replay(
                 "scheduler": method.scheduler, "first": (), "target_loss": None}
     )  # fmt: skip
     spec = grid.spec.model_copy(update={"study": study})
-    sampler = method.sampler(spec, lambda run: value_of(run, metric))
+    sampler = method.sampler(spec, lambda run: objective(run.metrics, metric))
     search = _Search(grid, Feeder(spec, sampler), metric, budget)
     return search.run(workers)
 

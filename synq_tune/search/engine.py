@@ -36,6 +36,7 @@ from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopReques
 from synq_tune.search.sources import Sources
 from synq_tune.study.files import ray_folders, ray_prefix
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.objective import objective
 from synq_tune.study.state import Run, StudyState
 from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
 
@@ -159,7 +160,7 @@ def _replay(scheduler: TrialScheduler, run: Run, metric: str) -> None:
     trial = SimpleNamespace(trial_id=run.key, config={"run": {"kind": run.kind}})
     scheduler.on_trial_add(None, trial)
     for row in run.history:
-        result = {"epoch": row["epoch"], "objective": row["metrics"][metric]}
+        result = {"epoch": row["epoch"], "objective": objective(row["metrics"], metric)}
         scheduler.on_trial_result(None, trial, result)
 
 

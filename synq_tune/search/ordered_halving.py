@@ -10,6 +10,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from synq_tune.config import StudySpec
 from synq_tune.search.logical_time import known_runs
 from synq_tune.search.unsaved import NotSaved
+from synq_tune.study.objective import objective
 from synq_tune.study.state import Run, StudyState
 from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
 
@@ -37,7 +38,6 @@ class OrderedHalving(NotSaved, FIFOScheduler):
     def _cutoff(self, run: Run, epoch: int) -> float | None:
         known = known_runs(self.state, run.number or 0, self.width)
         rows = [row for other in known for row in other.history if row["epoch"] == epoch]
-        values = [
-            row["metrics"][self.judged_by] for row in rows if self.judged_by in row["metrics"]
-        ]
+        measured = (objective(row["metrics"], self.judged_by) for row in rows)
+        values = [value for value in measured if value is not None]
         return float(np.percentile(values, 100 * (1 - 1 / REDUCTION_FACTOR))) if values else None

@@ -15,6 +15,7 @@ from synq_tune.finetune.cam import cam_tap, check_technique
 from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
+from synq_tune.study.objective import mode_of
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
 from synq_tune.trial import load_halves, mapped_halves, share_labelled
@@ -26,11 +27,11 @@ class Prepared:
 
     teacher: LoadedTeacher
     metric: str
-    """`top1` or `agreement`: what the study chooses by."""
+    """`top1`, `agreement` or `holdout_kl`: what the study chooses by."""
     top1: float | None
     """Percent on all labelled images."""
-    reference: float
-    """Percent that full precision has in the metric, on the images that choose."""
+    reference: float | None
+    """Percent that full precision has in the metric, on the images that choose; None of a distance."""
     inspection: Inspection
     """What is quantized."""
     labelled: str | None = None
@@ -56,14 +57,16 @@ def prepare(spec: StudySpec, device: torch.device, store: Path | None = None) ->
     metric = resolve_metric(spec)
     labelled = share_labelled(spec, teacher, store) if store else None
     halves = mapped_halves(spec, teacher, store, labelled) if store else load_halves(spec, teacher)
+    reference = 100.0 if mode_of(metric) == "max" else None
     if halves[0] is None:
-        return Prepared(teacher, metric, None, 100.0, inspection)
+        return Prepared(teacher, metric, None, reference, inspection)
     accuracies = _accuracies(teacher, halves)
     accuracy = sum(a * len(h) for a, h in zip(accuracies, halves, strict=True)) / sum(
         map(len, halves)
     )
     _check_better_than_chance(spec, teacher, accuracy)
-    reference = accuracies[0] if metric == "top1" else 100.0
+    if metric == "top1":
+        reference = accuracies[0]
     return Prepared(teacher, metric, accuracy, reference, inspection, labelled)
 
 
@@ -71,13 +74,19 @@ def resolve_metric(spec: StudySpec) -> str:
     """`auto` is top1 with labels, agreement without.
 
     Raises:
-        InputError: top1 is asked for without labelled images.
+        InputError: top1 is asked for without labelled images, or a target with a metric that is not
+            in percent.
     """
     has_labels = spec.study.val_data is not None
     if spec.study.metric == "top1" and not has_labels:
         raise InputError(
             "study.metric: `metric top1 goes with val_data` must hold, but got metric='top1', "
             "val_data=None. Pass --val-data, or use metric agreement."
+        )
+    if mode_of(spec.study.metric) == "min" and spec.study.target_loss is not None:
+        raise InputError(
+            "study.target_loss: `a target goes with metric top1 or agreement` (it is in points) must "
+            f"hold, but got metric={spec.study.metric!r}, target_loss={spec.study.target_loss}."
         )
     if spec.study.metric != "auto":
         return spec.study.metric

@@ -40,6 +40,7 @@ from synq_tune.search.tracked import TrackedStudy
 from synq_tune.store import sha256_file
 from synq_tune.study.files import leftovers, prune
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.objective import mode_of, objective
 from synq_tune.study.state import Run
 from synq_tune.study.summary import best_run, damaged_export, write_summary
 from synq_tune.study.target import hardly_needed_line, target_line, target_met
@@ -126,7 +127,7 @@ class StudyDriver:
         teacher = prepared.teacher
         about = {"name": self.spec.teacher.model, "fingerprint": teacher.fingerprint}
         self.stage("teacher", {**about, "top1": prepared.top1, "reference": prepared.reference})
-        self.stage("metric", {"metric": prepared.metric, "mode": "max"})
+        self.stage("metric", {"metric": prepared.metric, "mode": mode_of(prepared.metric)})
         accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
         print(f"study     {self.folder}")
         print(f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}")
@@ -176,7 +177,7 @@ class StudyDriver:
 
     def _search(self, prepared: Prepared, dataset_path: Path, sources: Sources) -> None:
         metric = prepared.metric
-        feeder = Feeder(self.spec, Sampler(self.spec, lambda run: run.metrics.get(metric)))
+        feeder = Feeder(self.spec, Sampler(self.spec, lambda run: objective(run.metrics, metric)))
         if self._is_enough() or feeder.is_done(self.ledger.state):
             return
         with ray_cluster(self.options.ray_address, sources.py_modules()) as cluster:

@@ -18,6 +18,7 @@ from synq_tune.finetune.training_state import about, tensor_bytes
 from synq_tune.recipes.merge import with_recipe
 from synq_tune.search.parcel import Parcel
 from synq_tune.search.sources import receive
+from synq_tune.study.objective import objective
 from synq_tune.trial import Assets, Trial, choose_device, load_assets
 
 KEEP_SECONDS = 60.0
@@ -108,7 +109,7 @@ class TrialWorker(tune.Trainable):
             "metrics": row.metrics,
             "losses": row.losses,
             "partial": self._assets().is_partial(row.epoch == self.trial.config.epochs),
-            "objective": row.metrics[self.context["metric"]],
+            "objective": objective(row.metrics, self.context["metric"]),
         }
 
     def _clock(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from synq_tune.study import summary
 from synq_tune.study.lock import holder
+from synq_tune.study.objective import mode_of
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.target import target_line
 
@@ -55,10 +56,15 @@ def _head(state: StudyState, folder: Path) -> str:
         "driver": "" if stage_reached(state) == "finished" and not driver else driven,
         "trials": _counts(state),
         "dataset": _dataset(state),
-        "metric": f"{summary.resolve_metric(state)} (higher is better)",
+        "metric": _metric(state),
         "target": target_line(state) or "",
     }
     return "\n".join(f"{name:<8} {text}" for name, text in rows.items() if text)
+
+
+def _metric(state: StudyState) -> str:
+    name = summary.resolve_metric(state)
+    return f"{name} ({'higher' if mode_of(name) == 'max' else 'lower'} is better)"
 
 
 def _counts(state: StudyState) -> str:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from synq_tune import store
 from synq_tune.config import FORMAT
+from synq_tune.study.objective import mode_of, objective
 from synq_tune.study.redact import redact_uri
 from synq_tune.study.state import Run, RunState, StudyState
 
@@ -18,18 +19,13 @@ SUMMARY_NAME = "summary.json"
 
 
 def resolve_metric(state: StudyState) -> str:
-    """`top1` or `agreement`: what the driver recorded, else what the spec asks for."""
+    """`top1`, `agreement` or `holdout_kl`: what the driver recorded, else what the spec asks for."""
     if "metric" in state.stages:
         return state.stages["metric"]["metric"]
     study = state.spec.study
     if study.metric != "auto":
         return study.metric
     return "agreement" if study.val_data is None else "top1"
-
-
-def value_of(run: Run, metric: str) -> float | None:
-    """The metric of the last evaluated epoch; None if it was not measured."""
-    return run.metrics.get(metric)
 
 
 def score(run: Run, metric: str) -> tuple[float, float, float]:
@@ -43,7 +39,8 @@ def score(run: Run, metric: str) -> tuple[float, float, float]:
 def _score(runs: list[Run], metric: str) -> tuple[float, float, float]:
     """Score of the mean of several runs of one configuration."""
     kl = _mean([run.metrics.get("holdout_kl", math.inf) for run in runs])
-    value = _mean([run.metrics.get(metric, -math.inf) for run in runs])
+    values = [objective(run.metrics, metric) for run in runs]
+    value = _mean([-math.inf if v is None else v for v in values])
     return value, -kl if metric == "agreement" else 0.0, -(runs[0].number or 0)
 
 
@@ -59,7 +56,7 @@ def finalists(state: StudyState, top: int) -> list[Run]:
 
 
 def _is_candidate(run: Run, metric: str) -> bool:
-    return run.state == "completed" and value_of(run, metric) is not None
+    return run.state == "completed" and objective(run.metrics, metric) is not None
 
 
 def confirmations(state: StudyState) -> dict[int, list[Run]]:
@@ -97,7 +94,7 @@ def loss_of(state: StudyState, run: Run) -> float | None:
     None where one of the two was not measured.
     """
     reference = state.stages.get("teacher", {}).get("reference")
-    value = value_of(run, resolve_metric(state))
+    value = objective(run.metrics, resolve_metric(state))
     return None if reference is None or value is None else reference - value
 
 
@@ -137,7 +134,7 @@ def _without_trials(state: StudyState, study_dir: Path) -> dict[str, Any]:
         "study": study_dir.resolve().name,
         "space": state.spec.name,
         "metric": resolve_metric(state),
-        "mode": "max",
+        "mode": mode_of(resolve_metric(state)),
         "seed": state.spec.study.seed,
         "teacher": _teacher(state),
         "dataset": _picked(state, "dataset", ("path", "sha256", "num_images", "method")),

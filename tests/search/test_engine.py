@@ -9,12 +9,15 @@ import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from synq_tune.config import Study, StudySpec
+from synq_tune.errors import InputError
 from synq_tune.recipes.merge import load_space
 from synq_tune.search.engine import SearchAsha, make_scheduler
 from synq_tune.search.feeders import WAIT, Feeder
+from synq_tune.search.prepare import resolve_metric
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.objective import objective
 from synq_tune.trial import grace_epochs, is_evaluated
 
 SPEC = load_space("digits_w3a3", ["study.num_trials=3", "study.confirm={top: 1, seeds: 2}"])
@@ -25,12 +28,15 @@ def ledger(tmp_path: Path) -> Ledger:
     return Ledger.create(tmp_path / "study", SPEC)
 
 
-def _run(ledger: Ledger, event: dict, curve: dict[int, float], state: str = "completed") -> None:
+def _run(
+    ledger: Ledger, event: dict, curve: dict[int, float], state: str = "completed",
+    metric: str = "top1",
+) -> None:  # fmt: skip
     key = event["key"]
     ledger.append("proposed", **event)
     ledger.append("started", key=key)
-    for epoch, top1 in curve.items():
-        ledger.append("evaluated", key=key, epoch=epoch, metrics={"top1": top1}, losses={})
+    for epoch, value in curve.items():
+        ledger.append("evaluated", key=key, epoch=epoch, metrics={metric: value}, losses={})
     ledger.append("finished", key=key, state=state, epochs_run=max(curve), metrics={}, seconds=1.0)
 
 
@@ -84,6 +90,28 @@ def test_early_stopping_remembers_earlier_drivers(ledger: Ledger) -> None:
     other = _trial("search", "y")
     scheduler.on_trial_add(None, other)
     assert decide(None, other, {"epoch": 3, "objective": 95.0}) == TrialScheduler.CONTINUE
+
+
+def test_early_stopping_by_a_distance_stops_the_far_ones(ledger: Ledger) -> None:
+    """With holdout_kl a trial above the others' at its rung is stopped, one below goes on."""
+    spec = SPEC.model_copy(update={"study": Study(num_trials=3, metric="holdout_kl")})
+    sampler = Sampler(spec, lambda run: objective(run.metrics, "holdout_kl"))
+    event = Feeder(spec, sampler).propose(ledger.state)
+    _run(ledger, event, {3: 0.5, 9: 0.4, 24: 0.3}, metric="holdout_kl")
+    scheduler = make_scheduler(spec, ledger.state, "holdout_kl")
+    expected = {"far": (0.9, TrialScheduler.STOP), "near": (0.1, TrialScheduler.CONTINUE)}
+    for name, (value, decision) in expected.items():
+        trial = _trial("search", name)
+        scheduler.on_trial_add(None, trial)
+        result = {"epoch": 3, "objective": objective({"holdout_kl": value}, "holdout_kl")}
+        assert scheduler.on_trial_result(None, trial, result) == decision
+
+
+def test_a_target_in_points_needs_a_metric_in_points() -> None:
+    """A loss of one point means nothing where a distance chooses: refused before any work."""
+    settings = ["study.metric=holdout_kl", "study.target_loss=1.0"]
+    with pytest.raises(InputError, match="a target goes with metric top1 or agreement"):
+        resolve_metric(load_space("digits_w3a3", settings))
 
 
 @pytest.mark.parametrize("kind", ["confirm", "ladder"])
