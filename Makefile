@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(CPU),-cpu)
 
-.PHONY: search test test-all check env lock clean
+.PHONY: search test test-all test-crash check env lock clean
 
 search: env            ## run the bundled study end to end
 	$(BIN)/python scripts/search.py --space digits_w3a3 $(ARGS)
@@ -13,6 +13,9 @@ test: env              ## the default tests
 
 test-all: env          ## also the slow ones
 	$(BIN)/python -m pytest $(ARGS)
+
+test-crash: env        ## every fault, 100 SIGKILLs of the driver; writes studies/fault_table.md
+	$(BIN)/python -m pytest tests/crash --kills 100 --fault-table studies/fault_table.md $(ARGS)
 
 check: env             ## linter and formatter
 	$(BIN)/ruff check .

@@ -1,0 +1,70 @@
+"""Ray clusters of this machine that outlive a driver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _wait_for(port: int, seconds: float = 120.0) -> None:
+    """Until the head answers."""
+    deadline = time.time() + seconds
+    while time.time() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"no Ray head on port {port} after {seconds:.0f} s")
+
+
+def _node(*arguments: str) -> subprocess.Popen[bytes]:
+    """`ray start --block` in a process group of its own."""
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    environment["OMP_WAIT_POLICY"] = "passive"
+    # `ray start` asks for a token by default; this cluster listens on localhost only.
+    environment["RAY_AUTH_MODE"] = "disabled"
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    program = str(Path(sys.executable).with_name("ray"))
+    return subprocess.Popen(
+        [program, "start", "--block", "--disable-usage-stats",
+         "--node-ip-address=127.0.0.1", *arguments],
+        env=environment, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def kill(node: subprocess.Popen[bytes]) -> None:
+    """A node of the cluster disappears: raylet, workers and all."""
+    if node.poll() is None:
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+
+@contextlib.contextmanager
+def cluster(*cpus: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A head with `cpus[0]` CPUs and a node for each further number; yields address and nodes."""
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    memory = f"--object-store-memory={128 * 2**20}"
+    head = ["--head", f"--port={port}", "--include-dashboard=false", memory]
+    nodes = [_node(*head, f"--num-cpus={cpus[0]}")]
+    try:
+        for count in cpus[1:]:
+            nodes.append(_node(f"--address={address}", memory, f"--num-cpus={count}"))
+        _wait_for(port)
+        yield address, nodes
+    finally:
+        for node in nodes:
+            kill(node)
