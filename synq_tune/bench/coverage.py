@@ -119,7 +119,7 @@ def _stages(spec: StudySpec, folder: Path) -> Iterator[str]:
     for _ in trial.run():
         pass
     yield "finetune"
-    images = all_images(assets)
+    images = torch.cat(list(all_images(assets)))
     report = export_student(trial.student, teacher, spec, folder / "best", images, images)
     yield "export"
     check_parity(report)

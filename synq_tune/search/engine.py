@@ -85,7 +85,10 @@ def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator
 
 
 def _start(common: dict[str, Any]) -> None:
-    """Start Ray here; it gives itself 30 s, which on a busy machine may not be enough."""
+    """Start Ray here; it gives itself 30 s, which on a busy machine may not be enough.
+
+    What a failed start leaves running ends with this process.
+    """
     for left in reversed(range(_STARTS)):
         try:
             # "local": by default Ray would join any cluster that runs on this machine.

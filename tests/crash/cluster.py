@@ -29,6 +29,21 @@ def _wait_for(port: int, seconds: float = 120.0) -> None:
     raise AssertionError(f"no Ray head on port {port} after {seconds:.0f} s")
 
 
+_COUNT = """
+import sys, time, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
+    time.sleep(0.2)
+"""
+
+
+def _wait_for_nodes(address: str, count: int) -> None:
+    """Until all nodes have joined: a driver divides what is there when it starts."""
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", _COUNT, address, str(count)]
+    subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
+
+
 def _node(*arguments: str) -> subprocess.Popen[bytes]:
     """`ray start --block` in a process group of its own."""
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
@@ -64,6 +79,7 @@ def cluster(*cpus: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
         for count in cpus[1:]:
             nodes.append(_node(f"--address={address}", memory, f"--num-cpus={count}"))
         _wait_for(port)
+        _wait_for_nodes(address, len(cpus))
         yield address, nodes
     finally:
         for node in nodes:

@@ -37,9 +37,14 @@ def test_a_worker_is_killed_within_an_epoch(study: TinyStudy, table: FaultTable)
         (worker,) = workers_of(driver)
         os.kill(worker, signal.SIGKILL)
     assert driver.wait() == 0, driver.errors()
-    goes_on = [e for e in map(json.loads, study.lines) if e["event"] == "started" and "epoch" in e]
-    assert goes_on
+    assert _gone_on(study)
     table.check("SIGKILL of a worker within an epoch", study, times=2)
+
+
+def _gone_on(study: TinyStudy) -> list[str]:
+    """Keys of runs that went on from a checkpoint."""
+    events = map(json.loads, study.lines)
+    return [e["key"] for e in events if e["event"] == "started" and "epoch" in e]
 
 
 def test_a_node_disappears(study: TinyStudy, table: FaultTable) -> None:
@@ -51,6 +56,7 @@ def test_a_node_disappears(study: TinyStudy, table: FaultTable) -> None:
         driver.until_event("evaluated", 2)
         kill(nodes[1])
         assert driver.wait() == 0, driver.errors()
+    assert _gone_on(study), "no run was on the node that disappeared"
     table.check("SIGKILL of a raylet in a two-node cluster", study)
 
 
