@@ -75,6 +75,8 @@ class StudyDriver:
         self.spent_before = seconds_spent(ledger)
         self._loaded: Assets | None = None
         self._labelled: str | None = None
+        self.tracked: TrackedStudy | None = None
+        """None until the store is open, which a signal may come before."""
 
     def run(self) -> Run | None:
         """Do what is left to do; returns the best run, None if no trial completed.

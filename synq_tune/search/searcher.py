@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
@@ -148,7 +150,7 @@ class LedgerCallback(NotSaved, Callback):
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The run raised, or its worker died; a dead worker's run is suggested again."""
         key = trial.config["run"]["key"]
-        error = trial.get_error()
+        error = _raised_by(trial)
         if isinstance(error, RayActorError) and self.attempts.get(key, 0) < MAX_ATTEMPTS:
             return
         cause = getattr(error, "cause", None) or error
@@ -164,6 +166,18 @@ class LedgerCallback(NotSaved, Callback):
     def _record(self, event: str, key: str, **fields: Any) -> None:
         self.ledger.append(event, key=key, **fields)
         self.listener(key)
+
+
+def _raised_by(trial: Any) -> BaseException:
+    """What a trial of Tune raised, or how its worker died.
+
+    Tune's own `get_error` looks in the storage, where the error arrives only after callbacks are told.
+    The files are Ray's, written a moment ago by this process.
+    """
+    if trial.pickled_error_file is not None:
+        with open(trial.pickled_error_file, "rb") as file:
+            return cloudpickle.load(file)
+    return RuntimeError(Path(trial.error_file).read_text())
 
 
 class StopRequest(NotSaved, Stopper):

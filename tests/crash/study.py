@@ -101,8 +101,6 @@ class Driver:
         environment = {**os.environ, "CRASH": crash, "OMP_NUM_THREADS": "1"}
         environment["OMP_WAIT_POLICY"] = "passive"  # threads that spin slow down a busy machine
         environment["RAY_AUTH_MODE"] = "disabled"  # as the clusters of cluster.py
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling Ray costs each start 10 s
-        environment.setdefault("PYTHONPYCACHEPREFIX", str(study.folder.parent / "pycache"))
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
                 command, cwd=study.folder.parent, env=environment, start_new_session=True,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from ray import cloudpickle
 from ray.exceptions import RayActorError
 
 from synq_tune.finetune.training_state import tensor_bytes
@@ -44,9 +45,16 @@ def _start(callback: LedgerCallback, epoch: int = 0) -> None:
     callback.on_trial_start(0, [], _tune_trial(epoch))
 
 
-def _tune_trial(epoch: int = 0, error: Exception | None = None) -> SimpleNamespace:
+def _tune_trial(epoch: int = 0, error_file: Path | None = None) -> SimpleNamespace:
     run = {"key": KEY, "epoch": epoch}
-    return SimpleNamespace(config={"run": run}, get_error=lambda: error)
+    return SimpleNamespace(config={"run": run}, pickled_error_file=error_file)
+
+
+def _raising(error: Exception, folder: Path) -> SimpleNamespace:
+    """A trial of Tune that ended with an error, which lies where Tune puts it."""
+    path = folder / "error.pkl"
+    path.write_bytes(cloudpickle.dumps(error))
+    return _tune_trial(error_file=path)
 
 
 def _report(callback: LedgerCallback, epoch: int, **fields: Any) -> dict[str, Any]:
@@ -161,7 +169,7 @@ def test_a_state_that_cannot_be_written_does_not_stop_the_run(
 
 def test_only_deaths_without_progress_count(ledger: Ledger, callback: LedgerCallback) -> None:
     """A machine that is taken away again and again costs intervals; a run that kills is failed."""
-    death = _tune_trial(error=RayActorError())
+    death = _raising(RayActorError(), ledger.folder)
     for epoch in range(1, MAX_ATTEMPTS + 2):
         _start(callback, epoch - 1)
         _report(callback, epoch, **_evaluation(50.0))
@@ -178,5 +186,5 @@ def test_an_error_without_a_text_is_recorded_by_its_name(
 ) -> None:
     """MemoryError says nothing of itself."""
     _start(callback)
-    callback.on_trial_error(0, [], _tune_trial(error=MemoryError()))
+    callback.on_trial_error(0, [], _raising(MemoryError(), ledger.folder))
     assert (ledger.state.runs[KEY].state, ledger.state.runs[KEY].error) == ("failed", "MemoryError")

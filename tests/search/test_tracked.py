@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from synq_tune.recipes.merge import load_space
+from synq_tune.search.interrupts import Interrupts
+from synq_tune.search.run import Options, StudyDriver
 from synq_tune.search.tracked import TrackedStudy
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import StudyState
@@ -95,6 +97,13 @@ def test_an_outage_is_made_up_for(ledger: Ledger, capsys: pytest.CaptureFixture[
     study.sync(ledger.state, "trial-0001")
     study.finish("FINISHED")
     assert tracker.writes == [{"trial-0000": "failed", "trial-0001": "running"}]
+
+
+def test_a_signal_before_the_store_is_open_shows_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    """Ctrl+C within the driver's first second ends it in order: there is nothing to tell MLflow."""
+    driver = StudyDriver(ledger, Options(ledger.folder, tmp_path / "store"), Interrupts())
+    driver.show_interrupted()
+    assert not (ledger.folder.parent / "mlflow.db").exists()
 
 
 def test_a_defect_of_ours_is_not_lost_in_the_thread(ledger: Ledger) -> None:
