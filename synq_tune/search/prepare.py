@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from synq_tune.config import StudySpec
 from synq_tune.data.labelled import LabelledImages
+from synq_tune.data.shared_halves import Halves
 from synq_tune.errors import InputError
 from synq_tune.evaluation import top1
 from synq_tune.finetune.cam import cam_tap, check_technique
@@ -18,7 +18,7 @@ from synq_tune.quantization.student import quantize_student
 from synq_tune.study.objective import mode_of
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
-from synq_tune.trial import load_halves, mapped_halves, share_labelled
+from synq_tune.trial import load_halves
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,12 @@ class Prepared:
     """Percent that full precision has in the metric, on the images that choose; None of a distance."""
     inspection: Inspection
     """What is quantized."""
-    labelled: str | None = None
-    """Address of the labelled images in the store; None without any, or without a store."""
+    halves: Halves | None = None
+    """The labelled images, to choose on and to report on."""
 
 
-def prepare(spec: StudySpec, device: torch.device, store: Path | None = None) -> Prepared:
+def prepare(spec: StudySpec, device: torch.device) -> Prepared:
     """Load the teacher and check that the study can run on it.
-
-    Args:
-        store: where the labelled images are put for all processes of this node; None keeps them
-            in memory while they are looked at.
 
     Raises:
         InputError: one line that says what does not fit.
@@ -55,8 +51,7 @@ def prepare(spec: StudySpec, device: torch.device, store: Path | None = None) ->
         remembered(teacher.graph)
     _check_cams(spec, teacher)
     metric = resolve_metric(spec)
-    labelled = share_labelled(spec, teacher, store) if store else None
-    halves = mapped_halves(spec, teacher, store, labelled) if store else load_halves(spec, teacher)
+    halves = load_halves(spec, teacher)
     reference = 100.0 if mode_of(metric) == "max" else None
     if halves[0] is None:
         return Prepared(teacher, metric, None, reference, inspection)
@@ -67,7 +62,7 @@ def prepare(spec: StudySpec, device: torch.device, store: Path | None = None) ->
     _check_better_than_chance(spec, teacher, accuracy)
     if metric == "top1":
         reference = accuracies[0]
-    return Prepared(teacher, metric, accuracy, reference, inspection, labelled)
+    return Prepared(teacher, metric, accuracy, reference, inspection, halves)
 
 
 def resolve_metric(spec: StudySpec) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from synq_tune.analysis.image_grid import save_image_grid
 from synq_tune.config import StudySpec
+from synq_tune.data.shared_halves import share_halves
 from synq_tune.export.best import export_student
 from synq_tune.finetune.low_pass import energy_kept, low_pass
 from synq_tune.inspection.command import memory_line
@@ -87,9 +88,9 @@ class StudyDriver:
         """
         self._tidy()
         sources = open_sources(self.spec, self.folder)
-        prepared = prepare(self.spec, self.device, self.options.store)
-        self._labelled = prepared.labelled
+        prepared = prepare(self.spec, self.device)
         self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
+        prepared = self._share_labelled(prepared)
         self._describe(prepared)
         self.tracked.describe(self.ledger.state)
         dataset_path = self._dataset(prepared.teacher)
@@ -103,6 +104,15 @@ class StudyDriver:
             return None
         self._finish(best, self._assets(dataset_path))
         return best
+
+    def _share_labelled(self, prepared: Prepared) -> Prepared:
+        """Put the labelled images into the store, and out of this process's own memory.
+
+        Only now that nothing of the user's input can be wrong any more: that leaves no files.
+        """
+        if prepared.halves is not None:
+            self._labelled = share_halves(prepared.halves, self.options.store)
+        return replace(prepared, halves=None)
 
     def _tidy(self) -> None:
         """Delete what killed drivers left half done; whoever holds the lock is alone here."""
@@ -187,7 +197,7 @@ class StudyDriver:
             self._announce(plan)
             context = worker_context(
                 self.spec, dataset_path, self.options.store, self.folder, metric, plan, sources,
-                prepared.labelled,
+                self._labelled,
             )  # fmt: skip
             stop = StopRequest(self.interrupts.requested, self._is_enough)
             work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
