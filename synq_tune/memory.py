@@ -72,8 +72,12 @@ def synthesis_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
 
 
 def study_disk_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    """The dataset, views of every D0, kept checkpoints, exported files."""
+    """The dataset, views of every D0, kept checkpoints, states of running trials, exported files.
+
+    A state is the student with Adam's two moments; `max_concurrent: auto` counts as two trials.
+    """
     domain = spec.search.get("d0")
     d0s = len(domain.values) if domain else 1
-    checkpoints = (spec.study.keep_checkpoints + 2) * model_bytes(teacher)
+    concurrent = 2 if spec.study.max_concurrent == "auto" else spec.study.max_concurrent
+    checkpoints = (spec.study.keep_checkpoints + 2 + 3 * concurrent) * model_bytes(teacher)
     return dataset_bytes(spec, teacher) + d0s * views_bytes(spec, teacher) + checkpoints
