@@ -15,11 +15,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3600)]
 GREEDY = '''
 """A CAM technique that needs more memory than any machine has."""
 
+import inspect
+
 import torch
 
 
 def weights(activations, gradients):
-    if activations.requires_grad:  # not while the teacher's maps are made
+    in_training = any(f.filename.endswith("finetune/loop.py") for f in inspect.stack())
+    if in_training:  # not while the teacher's maps are made
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 EiB.")
     return gradients.mean((2, 3))
 '''
