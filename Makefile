@@ -14,7 +14,7 @@ test: env              ## the default tests
 test-all: env          ## also the slow ones
 	$(BIN)/python -m pytest $(ARGS)
 
-test-crash: env        ## every fault, 100 SIGKILLs of the driver; writes studies/fault_table.md
+test-crash: env        ## faults for real, 100 SIGKILLs of the driver; writes studies/fault_table.md
 	$(BIN)/python -m pytest tests/crash --kills 100 --fault-table studies/fault_table.md $(ARGS)
 
 check: env             ## linter and formatter

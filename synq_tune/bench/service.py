@@ -55,7 +55,7 @@ def bench_search(spec: StudySpec, rounds: int, device: torch.device) -> Report:
     Args:
         spec: its search space and its scheduler; neither synthesis nor labelled images are used.
         rounds: number of trials, ≥ 20.
-        device: only named in the report.
+        device: not used, as nothing is trained; every benchmark has it.
 
     Raises:
         InputError: the space does not fit its network.
