@@ -53,8 +53,9 @@ class Work:
     feeder: Feeder
     stop: StopRequest
     context: dict[str, Any]
-    """Plain values every worker gets: spec, dataset, store, folder, metric, threads, sources, labelled."""
-    plan: Plan
+    """Plain values every worker gets: spec, dataset, store, folder, metric, sources, labelled."""
+    plan: Callable[[], Plan]
+    """How the cluster is divided; asked before each round, since it depends on what was measured."""
     listener: Callable[[str], None]
     """Told the key of a run after each of its transitions."""
     worker: type[tune.Trainable] | None = None
@@ -172,44 +173,54 @@ def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
 
     A run whose worker died is tried again; one that never finishes stays `interrupted`.
     """
-    for _ in range(MAX_ROUNDS):
-        _run_round(work, scheduler())
+    left = MAX_ROUNDS
+    while left:
+        is_full = _run_round(work, scheduler())
         if work.stop.stop_all() or work.feeder.is_done(work.ledger.state):
             return
+        left -= not is_full
 
 
-def _run_round(work: Work, scheduler: TrialScheduler) -> None:
+def _run_round(work: Work, scheduler: TrialScheduler) -> bool:
+    """Whether there shall be another round: this one had its trials, or they did not fit on a GPU."""
     from synq_tune.search.trainable import TrialWorker
 
-    plan = work.plan
+    plan = work.plan()
     for left in ray_folders(work.ledger.state):  # by drivers of this study that were killed
         shutil.rmtree(left, ignore_errors=True)
     storage = tempfile.mkdtemp(prefix=ray_prefix(work.ledger.state))
+    searcher = LedgerSearcher(work.ledger, work.feeder, work.stop.stop_all, plan.round_trials)
+    callback = LedgerCallback(work.ledger, work.listener, plan.trials_per_gpu, searcher.end)
     trainable = tune.with_resources(
-        tune.with_parameters(work.worker or TrialWorker, context=work.context),
+        tune.with_parameters(
+            work.worker or TrialWorker, context=work.context | {"threads": plan.threads}
+        ),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )
     try:
         tune.Tuner(
             trainable,
-            tune_config=_tune_config(work, scheduler),
+            tune_config=_tune_config(plan, searcher, scheduler),
             run_config=tune.RunConfig(
                 storage_path=storage,
-                callbacks=[LedgerCallback(work.ledger, work.listener)],
+                callbacks=[callback],
                 stop=work.stop,
                 verbose=0,
             ),
         ).fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+    return searcher.is_full
 
 
-def _tune_config(work: Work, scheduler: TrialScheduler) -> tune.TuneConfig:
+def _tune_config(
+    plan: Plan, searcher: LedgerSearcher, scheduler: TrialScheduler
+) -> tune.TuneConfig:
     return tune.TuneConfig(
-        search_alg=LedgerSearcher(work.ledger, work.feeder, work.stop.stop_all),
+        search_alg=searcher,
         scheduler=scheduler,
         num_samples=-1,
-        max_concurrent_trials=work.plan.max_concurrent,
+        max_concurrent_trials=plan.max_concurrent,
         reuse_actors=True,
     )
 
@@ -220,18 +231,16 @@ def worker_context(
     store: Path,
     folder: Path,
     metric: str,
-    plan: Plan,
     sources: Sources,
     labelled: str | None,
 ) -> dict[str, Any]:
-    """The plain values every worker gets."""
+    """The plain values every worker gets in every round."""
     return {
         "spec": spec.model_dump(mode="json", by_alias=True),
         "dataset": str(dataset),
         "store": str(store),
         "folder": str(folder),
         "metric": metric,
-        "threads": plan.threads,
         "sources": sources.for_workers(),
         "labelled": labelled,
     }

@@ -18,6 +18,7 @@ from synq_tune.finetune.low_pass import energy_kept, low_pass
 from synq_tune.inspection.command import memory_line
 from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.console import ladder_lines, run_line
@@ -43,7 +44,8 @@ from synq_tune.study.files import leftovers, prune
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.objective import mode_of, objective
 from synq_tune.study.state import Run
-from synq_tune.study.summary import best_run, damaged_export, write_summary
+from synq_tune.study.summary import best_run, damaged_export
+from synq_tune.study.summary_writer import SummaryWriter
 from synq_tune.study.target import hardly_needed_line, target_line, target_met
 from synq_tune.synthesis.run import synthesize
 from synq_tune.trial import Assets, all_images, choose_device, golden_images, load_assets
@@ -70,12 +72,14 @@ class StudyDriver:
     def __init__(self, ledger: Ledger, options: Options, interrupts: Interrupts) -> None:
         self.ledger, self.options, self.interrupts = ledger, options, interrupts
         self.folder = options.folder
+        self.summary = SummaryWriter(options.folder)
         self.spec = _with_resources(ledger.state.spec, options)
         self.device = choose_device()
         self.started = time.time()
         self.spent_before = seconds_spent(ledger)
         self._loaded: Assets | None = None
         self._labelled: str | None = None
+        self._last_plan: Plan | None = None
         self.tracked: TrackedStudy | None = None
         """None until the store is open, which a signal may come before."""
 
@@ -133,7 +137,7 @@ class StudyDriver:
         """Record a stage, unless the ledger already says the same."""
         if self.ledger.state.stages.get(name) != data:
             self.ledger.append("stage", name=name, data=data)
-        write_summary(self.ledger.state, self.folder)
+        self.summary.write(self.ledger.state)
 
     def _describe(self, prepared: Prepared) -> None:
         teacher = prepared.teacher
@@ -193,13 +197,12 @@ class StudyDriver:
         if self._is_enough() or feeder.is_done(self.ledger.state):
             return
         with ray_cluster(self.options.ray_address, sources.py_modules()) as cluster:
-            plan = plan_resources(self.spec.study, *cluster)
-            self._announce(plan)
             context = worker_context(
-                self.spec, dataset_path, self.options.store, self.folder, metric, plan, sources,
+                self.spec, dataset_path, self.options.store, self.folder, metric, sources,
                 self._labelled,
             )  # fmt: skip
             stop = StopRequest(self.interrupts.requested, self._is_enough)
+            plan = partial(self._plan, *cluster)
             work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
             with self.interrupts.deferred():
                 run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
@@ -207,10 +210,19 @@ class StudyDriver:
         if width is not None and (line := waiting_line(self.ledger.state, width)):
             print(line, flush=True)
 
-    def _announce(self, plan: Plan) -> None:
-        trials = self.spec.study.num_trials
-        share = f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
-        print(f"search    {trials} trials, {plan.max_concurrent} at a time, {share}", flush=True)
+    def _plan(self, num_cpus: int, num_gpus: int) -> Plan:
+        """How the cluster is divided now; printed when it changes."""
+        state = self.ledger.state
+        room = gpu_sharing.fitting(state), gpu_sharing.most(state)
+        plan = plan_resources(self.spec.study, num_cpus, num_gpus, *room)
+        if plan != self._last_plan:
+            self._last_plan = plan
+            share = f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
+            trials = f"{self.spec.study.num_trials} trials, {plan.max_concurrent} at a time"
+            print(f"search    {trials}, {share}", flush=True)
+            if num_gpus and room[0] is not None:
+                print(f"          {gpu_sharing.memory_line(state.stages[gpu_sharing.STAGE])}")
+        return plan
 
     def _finish(self, best: Run, assets: Assets) -> None:
         student = load_student(assets, best, self.folder)
@@ -264,12 +276,13 @@ class StudyDriver:
             print(line, flush=True)
         if self.ledger.state.runs[key].is_final:
             prune(self.folder, self.ledger.state)
-        self._sync(key)
-
-    def _sync(self, key: str | None = None) -> None:
-        """Bring summary and MLflow up to the ledger, where only the run `key` changed if given."""
-        write_summary(self.ledger.state, self.folder)
+        self.summary.transition(self.ledger.state)
         self.tracked.sync(self.ledger.state, key)
+
+    def _sync(self) -> None:
+        """Bring summary and MLflow up to the ledger."""
+        self.summary.write(self.ledger.state)
+        self.tracked.sync(self.ledger.state)
 
     def _is_enough(self) -> bool:
         """Whether the target is met or the time is over."""

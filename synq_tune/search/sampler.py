@@ -30,7 +30,10 @@ from synq_tune.study.state import Run, StudyState
 STARTUP_SHARE = 4
 """One trial in four, at most, is drawn at random before TPE takes over."""
 _MAX_DRAWS = 8
-"""Of TPE for one proposal; each costs milliseconds per hundred trials."""
+"""Of TPE for one proposal."""
+_MAX_TRIALS_READ = 800
+"""Of all draws for one proposal together: each reads every trial there is, and a long study's proposals
+shall cost what a short one's do."""
 _NEIGHBOURS = 20
 _MAX_ENUMERATED = 100_000
 
@@ -138,7 +141,8 @@ class Sampler:
         sampler = _random_sampler(seed) if is_startup else self._tpe(seed)
         trial = self._study.ask()
         drawn = [self._draw_once(sampler, trial)]
-        while not self._is_new(drawn[-1]) and len(drawn) < _MAX_DRAWS:
+        most = min(_MAX_DRAWS, _MAX_TRIALS_READ // max(1, self._num_read))
+        while not self._is_new(drawn[-1]) and len(drawn) < most:
             drawn.append(self._draw_once(sampler, trial))
         # No sampler looks at failed trials: a proposal that is not recorded leaves no trace.
         self._study.tell(trial, state=TrialState.FAIL)

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import torch
 from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
+from synq_tune.search import gpu_sharing
 from synq_tune.search.checkpoints import save_student
 from synq_tune.search.feeders import WAIT, Feeder
 from synq_tune.search.progress import keep_state, load_state
@@ -33,10 +35,25 @@ MAX_ATTEMPTS = 3
 class LedgerSearcher(NotSaved, Searcher):
     """Suggests runs left unfinished by an earlier driver first, then the feeder's proposals."""
 
-    def __init__(self, ledger: Ledger, feeder: Feeder, deadline_passed: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        feeder: Feeder,
+        deadline_passed: Callable[[], bool],
+        max_trials: int,
+    ) -> None:
+        """Start with no trial.
+
+        Args:
+            ledger: of the study.
+            feeder: of proposals.
+            deadline_passed: whether nothing more shall start.
+            max_trials: suggested by this searcher, at most.
+        """
         super().__init__(metric="objective", mode="max")
         self.ledger, self.feeder = ledger, feeder
         self.deadline_passed = deadline_passed
+        self._left = max_trials
         self.active: dict[str, str] = {}
         """Tune's trial id → run key of what runs now."""
 
@@ -44,15 +61,25 @@ class LedgerSearcher(NotSaved, Searcher):
         """The next run as {"run": {key, kind, params, seed, epoch, state}}, None for not now, or
         FINISHED.
         """
-        if self.deadline_passed():
+        if self.deadline_passed() or self.is_full:
             return Searcher.FINISHED
         key = self._unfinished() or self._proposed()
         if key is None or key == WAIT:
             return Searcher.FINISHED if key is None else None
         self.active[trial_id] = key
+        self._left -= 1
         run = self.ledger.state.runs[key]
         fields = {"key": key, "kind": run.kind, "params": run.params, "seed": run.seed}
         return {"run": fields | self._start_of(run)}
+
+    def end(self) -> None:
+        """Suggest no more: the rest belongs to the next round."""
+        self._left = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has suggested as many trials as it may."""
+        return self._left <= 0
 
     def _start_of(self, run: Run) -> dict[str, Any]:
         """From where a run starts: its last training state, sent to whichever machine takes it."""
@@ -88,8 +115,23 @@ class LedgerSearcher(NotSaved, Searcher):
 class LedgerCallback(NotSaved, Callback):
     """Writes each transition to the ledger, then tells whoever listens (MLflow, the console)."""
 
-    def __init__(self, ledger: Ledger, listener: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        listener: Callable[[str], None],
+        sharing: int = 1,
+        end_round: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Record what happens from now on.
+
+        Args:
+            ledger: of the study.
+            listener: told the key of a run after each of its transitions.
+            sharing: trials on one GPU.
+            end_round: called when they do not fit on it.
+        """
         self.ledger, self.listener = ledger, listener
+        self.sharing, self.end_round = sharing, end_round
         self.attempts: dict[str, int] = {}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -125,6 +167,8 @@ class LedgerCallback(NotSaved, Callback):
         return {"kept_sha256": sha256} if sha256 else {}
 
     def _finish(self, key: str, result: dict[str, Any]) -> None:
+        if result.get("gpu"):
+            gpu_sharing.record_peak(self.ledger, result["gpu"])
         optional = ("error", "report_top1")
         self._record(
             "finished", key,
@@ -154,6 +198,11 @@ class LedgerCallback(NotSaved, Callback):
         if isinstance(error, RayActorError) and self.attempts.get(key, 0) < MAX_ATTEMPTS:
             return
         cause = getattr(error, "cause", None) or error
+        if isinstance(cause, torch.OutOfMemoryError) and self.sharing > 1:
+            # Not this run's fault: it goes on, from its last checkpoint, with fewer neighbours.
+            gpu_sharing.record_too_many(self.ledger, self.sharing)
+            self.end_round()
+            return
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             raise cause  # every run would fail: the study stops, and the run is not over
         # MemoryError, for one, has no text.

@@ -16,6 +16,7 @@ from synq_tune.evaluation import top1
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.finetune.training_state import about, tensor_bytes
 from synq_tune.recipes.merge import with_recipe
+from synq_tune.search import gpu_sharing
 from synq_tune.search.parcel import Parcel
 from synq_tune.search.sources import receive
 from synq_tune.study.objective import objective
@@ -72,6 +73,7 @@ class TrialWorker(tune.Trainable):
         return _ASSETS[key]
 
     def _begin(self) -> None:
+        gpu_sharing.forget_peak()
         assets, run = self._assets(), self.run_info
         config = run_config(assets.spec, run["kind"], run["params"])
         start = None if run["state"] is None else ray.get(run["state"])
@@ -97,7 +99,8 @@ class TrialWorker(tune.Trainable):
             return {"state": "diverged", "error": str(error), **self._clock(), "done": True}
         result = {"epoch": row.epoch, **self._measured(row), **self._clock()}
         if row.epoch == self.trial.config.epochs:
-            return result | {"state": "completed", "done": True, **self._finish()}
+            end = {"state": "completed", "done": True, "gpu": gpu_sharing.peak()}
+            return result | end | self._finish()
         self.kept_at = time.monotonic()
         return result | {"parcel": Parcel(self.trial.state(**self._clock()))}
 

@@ -8,6 +8,7 @@ import torch
 from synq_tune.bench.service import bench_search
 from synq_tune.bench.shared_memory import shared_memory
 from synq_tune.recipes.merge import load_space
+from synq_tune.search import resources
 from synq_tune.search.noop import accuracy_of
 
 
@@ -28,8 +29,9 @@ def test_two_workers_hold_one_copy() -> None:
 
 
 @pytest.mark.slow
-def test_a_study_of_nothing_runs_on_everything_else() -> None:
-    """Ray, Optuna, the ledger and MLflow take part; every trial is there once."""
+def test_a_study_of_nothing_runs_on_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray, Optuna, the ledger and MLflow take part; every trial is there once, over several rounds."""
+    monkeypatch.setattr(resources, "ROUND_TRIALS", 8)
     numbers = bench_search(load_space("digits_w3a3"), 20, torch.device("cpu")).numbers
     assert numbers["wanted"] == 20
     assert numbers["trials"] == 21  # the paper's defaults are the ladder's rung

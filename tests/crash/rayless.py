@@ -83,7 +83,10 @@ class RaylessDriver:
         if self.ledger.state.stages.get("metric") != metric:
             self.ledger.append("stage", name="metric", data=metric)
         feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get(METRIC)))
-        self.feeder, self.searcher = feeder, LedgerSearcher(self.ledger, feeder, lambda: False)
+        self.feeder, self.searcher = (
+            feeder,
+            LedgerSearcher(self.ledger, feeder, lambda: False, 10**6),
+        )
         self.callback = LedgerCallback(self.ledger, self._on_transition)
         self.scheduler = make_scheduler(SPEC, self.ledger.state, METRIC)
         self.workers: dict[str, Worker] = {}

@@ -119,7 +119,7 @@ def test_a_met_target_starts_nothing_more(tmp_path: Path, top1: float, suggested
     ledger = _state(tmp_path, spec, {"completed": 90.0, "completed-1": top1})
     stop = StopRequest(threading.Event(), lambda: target_met(ledger.state) is not None)
     feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
-    suggestion = LedgerSearcher(ledger, feeder, stop.stop_all).suggest("tune-1")
+    suggestion = LedgerSearcher(ledger, feeder, stop.stop_all, 1).suggest("tune-1")
     assert isinstance(suggestion, suggested)
     assert stop.stop_all() == (suggestion == Searcher.FINISHED)
     assert ("trial-0002" in ledger.state.runs) == (suggested is dict)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from synq_tune.config import Study, StudySpec
 from synq_tune.errors import InputError
@@ -16,6 +17,7 @@ from synq_tune.search.feeders import WAIT, Feeder
 from synq_tune.search.prepare import resolve_metric
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
+from synq_tune.search.searcher import LedgerSearcher
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.objective import objective
 from synq_tune.trial import grace_epochs, is_evaluated
@@ -153,3 +155,20 @@ def test_the_order_of_runs(ledger: Ledger) -> None:
     _run(ledger, repeat, {24: 89.0})
     assert feeder.propose(ledger.state) is None
     assert feeder.is_done(ledger.state)
+
+
+def test_a_round_ends_after_its_trials(ledger: Ledger) -> None:
+    """The searcher of one run of Tune stops at its limit; the next one's first trial follows on."""
+    feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
+    keys = []
+    for _ in range(2):
+        searcher = LedgerSearcher(ledger, feeder, lambda: False, 2)
+        while (suggested := searcher.suggest(f"tune-{len(keys)}")) not in (None, "FINISHED"):
+            keys.append(suggested["run"]["key"])
+            ledger.append("started", key=keys[-1])
+            ledger.append(
+                "finished", key=keys[-1], state="failed", epochs_run=0, metrics={}, seconds=1.0
+            )
+        assert suggested == Searcher.FINISHED
+        assert searcher.is_full
+    assert keys == ["trial-0000", "trial-0001", "trial-0002", "ladder-paper"]

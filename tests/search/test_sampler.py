@@ -152,6 +152,24 @@ def test_small_space_is_exhausted_without_repeats(
     assert max_trials(ledger.state.spec) == 6
 
 
+def test_long_studies_draw_no_more_than_short_ones(
+    tmp_path: Path, make_spec: Callable[..., StudySpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Draws of TPE times the trials that each reads stay bounded, and nothing is proposed twice."""
+    monkeypatch.setattr("synq_tune.search.sampler._MAX_TRIALS_READ", 40)
+    drawn: list[int] = []
+    draws = Sampler._drawn
+    monkeypatch.setattr(
+        Sampler, "_drawn", lambda self, seed: [drawn.append(len(d := draws(self, seed))), d][1]
+    )
+    space = {"lr": {"choice": [0.1, 0.2, 0.3]}, "d0": {"choice": [1, 2, 4, 8, 16, 20, 40, 60, 80]}}
+    ledger = Ledger.create(tmp_path / "study", make_spec(space, num_trials=27))
+    found = search(ledger, Sampler(ledger.state.spec, top1), 27, lambda params: params["lr"])
+    assert len({configuration_key(params) for params in found}) == 27
+    assert max(drawn[5:14]) > 2
+    assert all(count <= max(1, 40 // read) for read, count in enumerate(drawn) if read)
+
+
 def test_running_trials_are_not_proposed_again(
     tmp_path: Path, make_spec: Callable[..., StudySpec]
 ) -> None:

@@ -1,0 +1,68 @@
+"""How many trials share a GPU: as many as fit by what the first ones took, fewer after one did not fit.
+
+Ray counts fractions of a GPU and looks at no memory. What was measured stands in the ledger, as the
+stage `gpu`: {trial_bytes, device_bytes} of the largest trial so far, and `most` after a trial ran out of
+memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.state import StudyState
+
+STAGE = "gpu"
+_HEADROOM = 0.9
+"""Of the device's memory may be planned with: fragments, and the display of a workstation."""
+_CONTEXT_BYTES = 600 * 2**20
+"""Of a process's CUDA context and its libraries, which torch's allocator does not count."""
+
+
+def forget_peak() -> None:
+    """A worker starts a trial: its peak is measured from here."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak() -> dict[str, int] | None:
+    """{trial_bytes, device_bytes} of the trial that this process has just trained; None without a GPU."""
+    if not torch.cuda.is_available():
+        return None
+    taken = torch.cuda.max_memory_reserved() + _CONTEXT_BYTES
+    return {"trial_bytes": taken, "device_bytes": torch.cuda.mem_get_info()[1]}
+
+
+def record_peak(ledger: Ledger, found: dict[str, int]) -> None:
+    """Remember what a trial took if none has taken more."""
+    known = ledger.state.stages.get(STAGE, {})
+    if found["trial_bytes"] > known.get("trial_bytes", 0):
+        ledger.append("stage", name=STAGE, data={**known, **found})
+
+
+def record_too_many(ledger: Ledger, sharing: int) -> None:
+    """Remember that `sharing` trials, ≥ 2, do not fit on one GPU."""
+    known = ledger.state.stages.get(STAGE, {})
+    if sharing - 1 < known.get("most", sharing):
+        ledger.append("stage", name=STAGE, data={**known, "most": sharing - 1})
+
+
+def fitting(state: StudyState) -> int | None:
+    """How many trials fit on a GPU by their memory, ≥ 1; None before one was measured."""
+    known = state.stages.get(STAGE, {})
+    if "trial_bytes" not in known:
+        return None
+    return max(1, int(_HEADROOM * known["device_bytes"] / known["trial_bytes"]))
+
+
+def most(state: StudyState) -> int | None:
+    """How many trials a GPU was seen to hold at most; None while none ran out of memory."""
+    return state.stages.get(STAGE, {}).get("most")
+
+
+def memory_line(data: dict[str, Any]) -> str:
+    """What was measured, in words."""
+    taken, whole = (data[key] / 2**30 for key in ("trial_bytes", "device_bytes"))
+    return f"a trial takes {taken:.1f} of {whole:.1f} GiB of a GPU"
