@@ -1,0 +1,65 @@
+"""What a searched field may be."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pydantic import ConfigDict, Field, model_validator
+
+from synq_tune.config.settings import Settings
+
+
+class Domain(Settings):
+    """The values one searched field may take: a choice, or a continuous or integer interval."""
+
+    choice: tuple[Any, ...] | None = None
+    float_: tuple[float, float] | None = Field(None, alias="float")
+    int_: tuple[int, int] | None = Field(None, alias="int")
+    log: bool = False
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Domain:
+        forms = [f for f in (self.choice, self.float_, self.int_) if f is not None]
+        if len(forms) != 1 or not forms[0]:
+            raise ValueError("`exactly one of choice, float, int is given, not empty` must hold.")
+        if self.choice is None and forms[0][0] > forms[0][1]:
+            raise ValueError(f"`low <= high` must hold, but got {list(forms[0])}.")
+        if self.choice is not None and len(set(map(repr, self.choice))) != len(self.choice):
+            raise ValueError(f"`choices differ` must hold, but got {list(self.choice)}.")
+        if self.log and (self.choice is not None or forms[0][0] <= 0):
+            raise ValueError("`log goes with a positive interval` must hold.")
+        return self
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """All choices, numbers in increasing order; the two ends of an interval."""
+        if self.choice is None:
+            return self.float_ or self.int_ or ()
+        return tuple(sorted(self.choice)) if self.is_ordered else self.choice
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the choices are numbers, whose order a sampler can use."""
+        return self.choice is not None and all(
+            isinstance(v, (int, float)) and not isinstance(v, bool) for v in self.choice
+        )
+
+    @property
+    def size(self) -> float:
+        """Number of distinct values; infinite for an interval of floats."""
+        if self.choice is not None:
+            return len(self.choice)
+        return math.inf if self.float_ else self.int_[1] - self.int_[0] + 1
+
+    def contains(self, value: Any) -> bool:
+        """Whether a configuration may hold `value`."""
+        if self.choice is not None:
+            return value in self.choice
+        low, high = self.values
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return (
+            is_number and low <= value <= high and (self.float_ is not None or value == int(value))
+        )

@@ -1,0 +1,105 @@
+"""Fine-tuning one quantized copy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from synq_tune import own_code
+from synq_tune.config.names import CAM_NAMES
+from synq_tune.config.settings import Fraction, Range01, Settings
+from synq_tune.errors import lookup
+
+
+class FineTune(Settings):
+    """One trial's training; every difference between recipes is a field of this class."""
+
+    epochs: int = Field(100, ge=0)
+    """0 is calibration only."""
+    batch_size: int = Field(256, ge=1)
+    steps_per_epoch: int | None = Field(None, ge=1)
+    """`null` = one pass over the training part."""
+    optimizer: Literal["adam", "sgd"] = "sgd"
+    """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
+    lr: float = Field(1e-3, gt=0)
+    lr_relative: bool = False
+    """Each tensor's rate is `lr` times its root mean square at the start: with Adam `lr` is then the
+    share of its size by which a tensor moves in an update, alike in layers and networks."""
+    step_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`; Adam moves a parameter by about
+    the rate whatever its gradient, and a step is a hundredth of the weights it scales."""
+    norm_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of BatchNorm's factors and of biases over `lr`: few parameters that shift whole
+    channels, and with them the student, towards what only synthetic images show."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = True
+    """Of `sgd`."""
+    weight_decay: float = Field(1e-4, ge=0)
+    schedule: Literal["constant", "cosine", "exponential", "multistep"] = "cosine"
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of all updates over which the rate rises to the schedule's, in proportion to the updates."""
+    final_lr_factor: float = Field(0.0, ge=0, le=1)
+    """Learning rate at the end over the one at the start, for `cosine` and `exponential`."""
+    milestones: tuple[int, ...] = ()
+    """Epochs (0-based) at which `multistep` divides the learning rate by ten."""
+    grad_clip: float | None = Field(None, gt=0)
+    """Largest global gradient norm."""
+    temperature: float = Field(4.0, gt=0)
+    kd_weight: float = Field(1.0, ge=0)
+    """Weight on T² · KL(teacher ‖ student), averaged over the batch (`batchmean`)."""
+    lambda_ce: float = Field(0.005, ge=0)
+    tau: Fraction | None = 0.5
+    """Samples with difficulty above τ give no cross-entropy (Eq. 6); `null` = all do."""
+    mask_strict: bool = False
+    """Keep difficulty < τ (released code) instead of ≤ τ (Eq. 6)."""
+    d0: float | None = Field(80.0, gt=0)
+    """Cut-off of the Gaussian low-pass filter in frequency bins (Eq. 4); `null` = no filter."""
+    filter_before_crop: bool = False
+    """Filter the dataset once (paper) instead of each crop (released code)."""
+    cam: str = "gradcam"
+    lambda_cam: float = Field(20.0, ge=0)
+    """Weight of the CAM alignment (Eq. 5); 0 = off."""
+    cam_class: Literal["label", "argmax"] = "label"
+    cam_layer: str | None = None
+    """Module whose output is explained, such as `blocks.11.norm1`; `null` = last convolution with
+    H·W > 1, in a transformer the last LayerNorm whose patches still count."""
+    cam_normalize: bool = True
+    """Per-image min-max of the maps before they are compared."""
+    cam_reduction: Literal["mean", "sum"] = "mean"
+    """Squared difference averaged over a map's cells, or summed (the Frobenius norm of Eq. 5)."""
+    cam_resize: bool = False
+    """Compare maps resized to the input (released code)."""
+    cam_floor: bool = False
+    """Floor channel weights at 1e-10 (released code)."""
+    feature_weight: float = Field(0.0, ge=0)
+    """Weight of channel-attention alignment (FA, released code)."""
+    perturbation_weight: float = Field(0.0, ge=0)
+    """Weight of the losses on images perturbed against the student at each step (released code)."""
+    perturbation_epsilon: float = Field(0.01, ge=0)
+    crop_scale: Range01 | None = (0.5, 1.0)
+    """Area range of the random crop of a view; `null` = no crop."""
+    flip: bool = True
+    mix_weight: Range01 | None = None
+    """Range of an image's own weight where each view is blended with a view of another image;
+    `null` = no blending."""
+    num_views: int = Field(8, ge=1)
+    """Views (crop, flip, blend, teacher outputs) kept per image; epoch e uses view e mod
+    num_views."""
+    calibration_batches: int = Field(16, ge=1)
+    clip_weights: bool = False
+    """Clip each channel's weights to the range of least rounding error before training (`minmax`)."""
+
+    @field_validator("cam")
+    @classmethod
+    def _known_cam(cls, name: str) -> str:
+        if own_code.is_own_code(name):
+            own_code.parse(name)
+            return name
+        return lookup("CAM technique", name, CAM_NAMES)
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> FineTune:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("`momentum > 0` must hold with nesterov, but got momentum=0.")
+        return self

@@ -1,0 +1,57 @@
+"""A whole study."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from synq_tune.config.bits import Bits
+from synq_tune.config.domain import Domain
+from synq_tune.config.finetune import FineTune
+from synq_tune.config.names import QUANTIZER_NAMES
+from synq_tune.config.settings import FORMAT, Settings
+from synq_tune.config.study import Study
+from synq_tune.config.synthesis import Synthesis
+from synq_tune.config.teacher import Teacher
+from synq_tune.errors import lookup
+
+
+class StudySpec(Settings):
+    """A whole study after the merge of recipe, space, `--set` and flags."""
+
+    format: Literal[1] = FORMAT
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    recipe: str = "synq"
+    teacher: Teacher
+    quantizer: str = "minmax"
+    bits: Bits
+    synthesis: Synthesis = Synthesis()
+    finetune: FineTune = FineTune()
+    search: dict[str, Domain] = {}
+    study: Study = Study()
+
+    @field_validator("quantizer")
+    @classmethod
+    def _known_quantizer(cls, name: str) -> str:
+        return lookup("quantizer", name, QUANTIZER_NAMES)
+
+    @model_validator(mode="after")
+    def _search_fits_finetune(self) -> StudySpec:
+        for key, domain in self.search.items():
+            if key not in FineTune.model_fields:
+                lookup("search key (a field of finetune)", key, FineTune.model_fields)
+            for value in domain.values:
+                self.trial_config({key: value})
+        for number, params in enumerate(self.study.first):
+            for key, value in params.items():
+                if key not in self.search or not self.search[key].contains(value):
+                    raise ValueError(
+                        f"study.first[{number}]: `{key} is searched and {value!r} is one of its "
+                        f"values` must hold. Searched: {', '.join(sorted(self.search)) or 'nothing'}."
+                    )
+        return self
+
+    def trial_config(self, params: dict[str, Any]) -> FineTune:
+        """The training settings of one configuration: `finetune` with `params` on top."""
+        return FineTune.model_validate({**self.finetune.model_dump(), **params})

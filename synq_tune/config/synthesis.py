@@ -1,0 +1,68 @@
+"""The synthetic dataset."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from synq_tune import own_code
+from synq_tune.config.names import SYNTHESIS_NAMES
+from synq_tune.config.settings import Fraction, Range01, Settings
+from synq_tune.errors import lookup
+
+
+class Synthesis(Settings):
+    """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
+
+    method: str = "synq"
+    num_images: int = Field(5120, ge=1)
+    num_holdout: int = Field(512, ge=2)
+    """Extra images that no trial trains on; student and teacher are compared on them."""
+    batch_size: int = Field(256, ge=1)
+    iterations: int = Field(1000, ge=1)
+    center_iterations: int = Field(1500, ge=1)
+    seed: int = Field(0, ge=0)
+    lr: float = Field(0.5, gt=0)
+    lr_patience: int = Field(50, ge=1)
+    """Iterations without a lower loss before the learning rate falls tenfold."""
+    min_lr: float = Field(1e-4, ge=0)
+    center_lr: float = Field(0.05, gt=0)
+    alpha_bns: float = Field(0.4, ge=0)
+    """Weight of the BN-statistics loss (α1; α of Eq. 1 for `noise`)."""
+    alpha_layered: float = Field(0.02, ge=0)
+    """Weight of the layered BN-statistics loss towards the calibration centres (α2)."""
+    alpha_center_ce: float = Field(5.0, ge=0)
+    """Weight of the cross-entropy while centres are made."""
+    focal_beta: float = Field(1.0, ge=0)
+    """Weight of the class loss (focal in `synq`, plain cross-entropy in `noise`)."""
+    focal_gamma: float = Field(0.5, ge=0)
+    """Exponent of (1 - p_label); 0 is plain cross-entropy."""
+    alpha_pse: float = Field(1.0, ge=0)
+    """Weight of the patches' similarity entropy, which `psaq` maximises."""
+    alpha_tv: float = Field(0.05, ge=0)
+    """Weight of the distance to the total variation that `psaq` aims at."""
+    crop_scale: Range01 | None = None
+    """Area range of the random crop seen by the teacher while pixels are optimised."""
+    crop_probability: Fraction = 0.5
+    flip: bool = False
+    """Mirror images at random while cropping or shifting them; wrong for digits and text."""
+    perturbation: float = Field(0.01, ge=0)
+    """ε of the difficulty perturbation against the rounded student, in normalised pixels; 0 = off."""
+    source: str | None = None
+    """Folder of PNG files, or an `.npy` file, for `method: images`."""
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, name: str) -> str:
+        if own_code.is_own_code(name):
+            own_code.parse(name)
+            return name
+        return lookup("synthesis method", name, SYNTHESIS_NAMES)
+
+    @model_validator(mode="after")
+    def _source_goes_with_images(self) -> Synthesis:
+        if (self.method == "images") != (self.source is not None):
+            raise ValueError(
+                "`source is given exactly for method 'images'` must hold, but got "
+                f"method={self.method!r}, source={self.source!r}."
+            )
+        return self
