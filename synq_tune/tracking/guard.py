@@ -1,0 +1,51 @@
+"""Every failure of MLflow as one error; its environment: no telemetry, no pickle, short waits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+
+from synq_tune.study.redact import redact_uri
+
+_FORCED_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # It would print the address of a run, credentials included.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+_DEFAULT_ENVIRONMENT = {
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # MLflow's own (7 retries, 120 s each) would hold the driver for minutes when a server is down.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be read or written; the ledger is whole and the study can go on."""
+
+
+@contextlib.contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn every failure of MLflow's store, network or files into a TrackingError."""
+    prepare_mlflow()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        reason = redact_uri(" ".join(str(error).split()))
+        # Not chained: the original message quotes the address with its credentials.
+        raise TrackingError(f"MLflow at {redact_uri(uri)}: {reason}") from None
+
+
+def prepare_mlflow() -> None:
+    """Set what MLflow reads while it is imported, and silence its first use of a database."""
+    os.environ.update(_FORCED_ENVIRONMENT)
+    for key, value in _DEFAULT_ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
