@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from synq_tune.config import Bits, FineTune, Teacher
 from synq_tune.data.synthetic import SyntheticDataset
@@ -177,6 +178,45 @@ def test_views_are_made_once(
     assert torch.equal(first.logits, again.logits)
     load_views(teacher, dataset, config.model_copy(update={"d0": 3.0}), tmp_path)
     assert len(list((tmp_path / "views").glob("*.safetensors"))) == 2
+
+
+def test_a_studys_trials_ask_the_teacher_once_per_view_and_filter(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, tmp_path: Path
+) -> None:
+    """Five D0, every CAM technique and rate: 5 × views × images through the teacher, training included."""
+    asked = 0
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        nonlocal asked
+        asked += len(inputs[0])
+
+    handle = teacher.graph.register_forward_pre_hook(count)
+    try:
+        for d0 in (2.0, 4.0, 8.0, 20.0, 80.0):
+            for cam, lr in (("cam", 1e-3), ("gradcam", 1e-2), ("gradcam++", 1e-2)):
+                config = FineTune(**{**SMALL, "epochs": 1, "d0": d0, "cam": cam, "lr": lr})
+                views = load_views(teacher, dataset, config, tmp_path)
+                source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 0)
+                student = quantize_student(teacher, Bits(weights=3, activations=3), "minmax")
+                calibrate(student, source.calibration_batches())
+                list(finetune(student, source, config, teacher=teacher.graph))
+    finally:
+        handle.remove()
+    assert asked == 5 * SMALL["num_views"] * len(dataset.train_images)
+
+
+def test_an_imagenet_studys_views_fit_beside_its_images() -> None:
+    """5,120 images at 224 px, 8 views and 5 D0 take less than 2 GB, as ResNet-18's real ones do."""
+    settings = Teacher(model="torchvision:resnet18")
+    teacher = load_teacher(settings, model=torchvision.models.resnet18())
+    images = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0)).half()
+    dataset = SyntheticDataset(
+        images, torch.arange(4), 0, "noise", "0" * 32, "0" * 64, Path("none"), {}
+    )
+    views = make_views(teacher, dataset, FineTune(num_views=2))
+    stored = [*vars(views.looks).values(), views.logits, views.difficulty, *views.saliency.values()]
+    assert set(views.saliency) == {"cam", "gradcam", "gradcam++"}
+    assert sum(tensor.nbytes for tensor in stored) / (2 * 4) * 5120 * 8 * 5 < 2e9
 
 
 @pytest.mark.parametrize(
