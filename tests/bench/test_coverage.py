@@ -12,8 +12,15 @@ from synq_tune.bench.coverage_table import coverage_command, read_rows, table
 from synq_tune.bench.strangers import look_at, model_names
 
 
-@pytest.mark.parametrize("quantizer", ["minmax", "deploy"])
-@pytest.mark.parametrize("model", ["timm:test_efficientnet", "timm:test_resnet"])
+@pytest.mark.parametrize(
+    ("model", "quantizer"),
+    [
+        ("timm:test_resnet", "minmax"),
+        ("timm:test_efficientnet", "deploy"),
+        pytest.param("timm:test_resnet", "deploy", marks=pytest.mark.slow),
+        pytest.param("timm:test_efficientnet", "minmax", marks=pytest.mark.slow),
+    ],
+)
 def test_a_network_passes_the_whole_chain(model: str, quantizer: str, tmp_path: Path) -> None:
     """BatchNorm with activation inside, gates, average pooling in shortcuts."""
     passage = walk(model, 64, tmp_path, quantizer)

@@ -19,20 +19,22 @@ from tests.export.conftest import Exported
 CASES = [
     ("digits_resnet26", "minmax", 3, 8),
     ("resnet18", "minmax", 2, 32),
-    ("mobilenet_v2", "minmax", 8, 64),
     ("silu_net", "minmax", 4, 8),
     ("silu_net", "lsq", 8, 8),
     ("plain_net", "lsq", 3, 8),
     ("one_sided_net", "minmax", 4, 8),
     ("tiny_deit", "vit_lsq", 4, 8),
 ]
-SLOW = pytest.param(("tiny_swin", "vit_minmax", 8, 8), marks=pytest.mark.slow)
+SLOW = [
+    pytest.param(case, marks=pytest.mark.slow)
+    for case in (("mobilenet_v2", "minmax", 8, 64), ("tiny_swin", "vit_minmax", 8, 8))
+]
 
 Export = Callable[..., Exported]
 
 
 @pytest.fixture(
-    params=[*CASES, SLOW], ids=lambda case: "-".join(map(str, case[:3])), scope="module"
+    params=[*CASES, *SLOW], ids=lambda case: "-".join(map(str, case[:3])), scope="module"
 )
 def exported(request: pytest.FixtureRequest, export: Export) -> Exported:
     return export(*request.param)

@@ -51,7 +51,10 @@ def _operators(path: Path, folder: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
-@pytest.mark.parametrize(("network", "size"), NETWORKS)
+@pytest.mark.parametrize(
+    ("network", "size"),
+    [NETWORKS[0], pytest.param(*NETWORKS[1], marks=pytest.mark.slow)],
+)
 def test_every_operation_becomes_an_integer_kernel(
     export: Export, network: str, size: int, tmp_path: Path
 ) -> None:

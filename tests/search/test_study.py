@@ -146,6 +146,7 @@ def test_a_finished_study_prints_itself_again(finished: tuple[Path, str]) -> Non
     assert (folder / "ledger.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_one_at_a_time_the_same_seed_is_the_same_study(finished: tuple[Path, str]) -> None:
     """Same configurations, same accuracies; the dataset is reused and said to be."""
     folder, out = finished
