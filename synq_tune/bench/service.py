@@ -102,7 +102,8 @@ def _listener(
     def on_transition(key: str) -> None:
         clock.summary.append(_seconds(lambda: summary.transition(state)))
         clock.tracking.append(_seconds(lambda: tracked.sync(state, key)))
-        if state.runs[key].is_final:
+        # The paper's defaults may need a round of Tune of their own, which is no part of a trial.
+        if state.runs[key].is_final and state.runs[key].kind == "search":
             clock.ended.append(time.perf_counter())
             clock.resident.append(resident_bytes())
 
@@ -124,6 +125,7 @@ def _report(spec: StudySpec, clock: _Clock) -> Report:
         "seconds_per_trial_second_tenth": _pace(clock.ended[tenth : 2 * tenth + 1]),
         "seconds_per_trial_last_tenth": _pace(clock.ended[-tenth - 1 :]),
         "driver_bytes_per_trial": _slope(clock.resident[tenth:]),
+        "driver_bytes_per_trial_second_half": _slope(clock.resident[len(clock.resident) // 2 :]),
         "driver_bytes": clock.resident[-1],
         "tracking_seconds_per_report": statistics.median(clock.tracking),
         "tracking_seconds_per_report_last_tenth": statistics.median(clock.tracking[-3 * tenth :]),
@@ -137,6 +139,9 @@ def _lines(numbers: dict[str, object]) -> list[str]:
     def in_milliseconds(key: str) -> str:
         return f"{1000 * float(str(numbers[key])):8.1f} ms"
 
+    def in_kilobytes(key: str) -> str:
+        return f"{float(str(numbers[key])) / 1000:8.1f} kB"
+
     rows = {
         "a trial": in_milliseconds("seconds_per_trial"),
         "  second tenth": in_milliseconds("seconds_per_trial_second_tenth"),
@@ -145,7 +150,8 @@ def _lines(numbers: dict[str, object]) -> list[str]:
         "  of the last tenth": in_milliseconds("tracking_seconds_per_report_last_tenth"),
         "  left to write at the end": in_milliseconds("tracking_seconds_at_the_end"),
         "summary.json, last tenth": in_milliseconds("summary_seconds_last_tenth"),
-        "driver memory a trial": f"{float(str(numbers['driver_bytes_per_trial'])) / 1000:8.1f} kB",
+        "driver memory a trial": in_kilobytes("driver_bytes_per_trial"),
+        "  of the second half": in_kilobytes("driver_bytes_per_trial_second_half"),
     }
     title = f"Service around {numbers['trials']} trials of {numbers['space']} that train nothing"
     return [title, "", *(f"{name:26}{value}" for name, value in rows.items())]

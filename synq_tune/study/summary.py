@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 from collections import defaultdict
@@ -33,26 +34,22 @@ def score(run: Run, metric: str) -> tuple[float, float, float]:
 
     Equal agreement goes to the lower `holdout_kl`; whatever is still equal to the earlier trial.
     """
-    return _score([run], metric)
+    value = objective(run.metrics, metric)
+    kl = run.metrics.get("holdout_kl", math.inf) if metric == "agreement" else 0.0
+    return -math.inf if value is None else value, -kl, -(run.number or 0)
 
 
-def _score(runs: list[Run], metric: str) -> tuple[float, float, float]:
+def _score(runs: list[Run], metric: str) -> tuple[float, ...]:
     """Score of the mean of several runs of one configuration."""
-    kl = _mean([run.metrics.get("holdout_kl", math.inf) for run in runs])
-    values = [objective(run.metrics, metric) for run in runs]
-    value = _mean([-math.inf if v is None else v for v in values])
-    return value, -kl if metric == "agreement" else 0.0, -(runs[0].number or 0)
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+    scores = [score(run, metric) for run in runs]
+    return tuple(sum(values) / len(values) for values in zip(*scores, strict=True))
 
 
 def finalists(state: StudyState, top: int) -> list[Run]:
     """The best `top` completed search runs, the best first."""
     metric = resolve_metric(state)
     candidates = [run for run in state.of_kind("search") if _is_candidate(run, metric)]
-    return sorted(candidates, key=lambda run: score(run, metric), reverse=True)[:top]
+    return heapq.nlargest(top, candidates, key=lambda run: score(run, metric))
 
 
 def _is_candidate(run: Run, metric: str) -> bool:
