@@ -84,8 +84,8 @@ def _run(spec: StudySpec, folder: Path) -> _Clock:
     stop = StopRequest(threading.Event(), lambda: False)
     context = {"metric": METRIC, "epochs": spec.finetune.epochs}
     listener = _listener(clock, ledger.state, folder, tracked)
-    with ray_cluster(None) as cluster:
-        plan = plan_resources(spec.study, *cluster)
+    with ray_cluster(None) as machines:
+        plan = plan_resources(spec.study, machines)
         work = Work(ledger, feeder, stop, context, lambda: plan, listener, NoOpWorker)
         run_trials(work, lambda: make_scheduler(spec, ledger.state, METRIC))
     clock.last_write = _seconds(lambda: tracked.finish("FINISHED"))

@@ -48,7 +48,7 @@ def estimate(spec: StudySpec) -> Estimate:
     """
     device = choose_device()
     teacher = prepare(spec, device).teacher
-    plan = plan_resources(spec.study, os.cpu_count() or 1, torch.cuda.device_count())
+    plan = plan_resources(spec.study, [(os.cpu_count() or 1, torch.cuda.device_count())])
     torch.set_num_threads(plan.threads)
     step = _time_finetune_step(spec, teacher)
     runs = max_trials(spec) + _final_runs(spec)

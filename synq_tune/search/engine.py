@@ -25,13 +25,15 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray import tune
+from ray.exceptions import AuthenticationError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from synq_tune.config import StudySpec
 from synq_tune.errors import InputError
 from synq_tune.search.feeders import Feeder
+from synq_tune.search.nodes import check_nodes
 from synq_tune.search.ordered_halving import OrderedHalving
-from synq_tune.search.resources import Plan
+from synq_tune.search.resources import Machine, Plan
 from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
 from synq_tune.search.sources import Sources
 from synq_tune.study.files import ray_folders, ray_prefix
@@ -43,6 +45,7 @@ from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
 MAX_ROUNDS = 3
 _OBJECT_STORE_BYTES = 256 * 2**20
 _STARTS = 3
+_TOKEN = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token."
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,15 @@ class Work:
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
-    """Start Ray on this machine, or join the cluster at `address`; yields its (CPUs, GPUs).
+def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator[list[Machine]]:
+    """Start Ray on this machine, or join the cluster at `address`; yields its machines.
 
     Args:
         address: a running cluster's, or None.
         py_modules: packages and modules of the user that a cluster's machines may not have.
+
+    Raises:
+        InputError: the cluster cannot be joined, or a machine of it does not run what this one does.
     """
     common: dict[str, Any] = {
         "log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False,
@@ -79,8 +85,10 @@ def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator
     else:
         _start(common)
     try:
-        total = ray.cluster_resources()
-        yield max(1, int(total.get("CPU", 1))), int(total.get("GPU", 0))
+        if address:
+            check_nodes()
+        alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+        yield [(there.get("CPU", 0.0), there.get("GPU", 0.0)) for there in alive]
     finally:
         ray.shutdown()
 
@@ -105,11 +113,19 @@ def _start(common: dict[str, Any]) -> None:
 def _join(address: str, shipped: dict[str, Any]) -> None:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **shipped)
-    except (ConnectionError, ValueError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[-300:]
-        raise InputError(
-            f"`the Ray cluster can be joined` must hold, but got --ray-address={address}: {reason}"
-        ) from None
+    except AuthenticationError as error:
+        raise _not_joined(address, f"{error.message}. {_TOKEN}") from None
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("Version mismatch"):
+            raise  # Ray's own demand: the head's Python and Ray are this process's
+        raise _not_joined(address, str(error.__cause__ or error)) from None
+
+
+def _not_joined(address: str, reason: str) -> InputError:
+    line = " ".join(reason.split())[-300:]
+    return InputError(
+        f"`the Ray cluster can be joined` must hold, but got --ray-address={address}: {line}"
+    )
 
 
 class SearchAsha(AsyncHyperBandScheduler):

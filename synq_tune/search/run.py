@@ -34,7 +34,7 @@ from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.prepare import Prepared, prepare
-from synq_tune.search.resources import Plan, plan_resources
+from synq_tune.search.resources import Machine, Plan, plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.searcher import StopRequest
 from synq_tune.search.sources import Sources, open_sources
@@ -93,6 +93,7 @@ class StudyDriver:
         self._tidy()
         sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device)
+        self._check_cluster(prepared)
         self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
         prepared = self._share_labelled(prepared)
         self._describe(prepared)
@@ -192,17 +193,16 @@ class StudyDriver:
             run_calibration(self.ledger, assets, self.folder, self._on_transition)
 
     def _search(self, prepared: Prepared, dataset_path: Path, sources: Sources) -> None:
-        metric = prepared.metric
-        feeder = Feeder(self.spec, Sampler(self.spec, lambda run: objective(run.metrics, metric)))
-        if self._is_enough() or feeder.is_done(self.ledger.state):
+        metric, feeder = prepared.metric, self._feeder(prepared)
+        if self._is_searched(feeder):
             return
-        with ray_cluster(self.options.ray_address, sources.py_modules()) as cluster:
+        with ray_cluster(self.options.ray_address, sources.py_modules()) as machines:
             context = worker_context(
                 self.spec, dataset_path, self.options.store, self.folder, metric, sources,
                 self._labelled,
             )  # fmt: skip
             stop = StopRequest(self.interrupts.requested, self._is_enough)
-            plan = partial(self._plan, *cluster)
+            plan = partial(self._plan, machines)
             work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
             with self.interrupts.deferred():
                 run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
@@ -210,17 +210,32 @@ class StudyDriver:
         if width is not None and (line := waiting_line(self.ledger.state, width)):
             print(line, flush=True)
 
-    def _plan(self, num_cpus: int, num_gpus: int) -> Plan:
+    def _feeder(self, prepared: Prepared) -> Feeder:
+        def score(run: Run) -> float | None:
+            return objective(run.metrics, prepared.metric)
+
+        return Feeder(self.spec, Sampler(self.spec, score))
+
+    def _is_searched(self, feeder: Feeder) -> bool:
+        return self._is_enough() or feeder.is_done(self.ledger.state)
+
+    def _check_cluster(self, prepared: Prepared) -> None:
+        """A cluster that cannot run the study is told before hours of synthesis."""
+        if self.options.ray_address and not self._is_searched(self._feeder(prepared)):
+            with ray_cluster(self.options.ray_address) as machines:
+                plan_resources(self.spec.study, machines)
+
+    def _plan(self, machines: list[Machine]) -> Plan:
         """How the cluster is divided now; printed when it changes."""
         state = self.ledger.state
         room = gpu_sharing.fitting(state), gpu_sharing.most(state)
-        plan = plan_resources(self.spec.study, num_cpus, num_gpus, *room)
+        plan = plan_resources(self.spec.study, machines, *room)
         if plan != self._last_plan:
             self._last_plan = plan
             share = f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
             trials = f"{self.spec.study.num_trials} trials, {plan.max_concurrent} at a time"
             print(f"search    {trials}, {share}", flush=True)
-            if num_gpus and room[0] is not None:
+            if plan.gpus_per_trial and room[0] is not None:
                 print(f"          {gpu_sharing.memory_line(state.stages[gpu_sharing.STAGE])}")
         return plan
 

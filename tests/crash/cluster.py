@@ -9,24 +9,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
-def _wait_for(port: int, seconds: float = 120.0) -> None:
+def wait_for(address: str, seconds: float = 120.0) -> None:
     """Until the head answers."""
+    host, _, port = address.partition(":")
     deadline = time.time() + seconds
     while time.time() < deadline:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        with contextlib.suppress(OSError), socket.create_connection((host, int(port))):
             return
         time.sleep(0.2)
-    raise AssertionError(f"no Ray head on port {port} after {seconds:.0f} s")
+    raise AssertionError(f"no Ray head at {address} after {seconds:.0f} s")
 
 
 _COUNT = """
@@ -37,24 +39,31 @@ while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
 """
 
 
-def _wait_for_nodes(address: str, count: int) -> None:
+def wait_for_nodes(address: str, count: int) -> None:
     """Until all nodes have joined: a driver divides what is there when it starts."""
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-c", _COUNT, address, str(count)]
     subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
 
 
-def _node(*arguments: str) -> subprocess.Popen[bytes]:
-    """`ray start --block` in a process group of its own."""
+def start_node(
+    *arguments: str, address: str = "127.0.0.1", within: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """`ray start --block` in a process group of its own.
+
+    Args:
+        address: of the node.
+        within: a command that runs what follows it.
+    """
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     environment["OMP_WAIT_POLICY"] = "passive"
-    # `ray start` asks for a token by default; this cluster listens on localhost only.
+    # A token that is in HOME would be asked for; these clusters are heard on this machine only.
     environment["RAY_AUTH_MODE"] = "disabled"
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     program = str(Path(sys.executable).with_name("ray"))
     return subprocess.Popen(
-        [program, "start", "--block", "--disable-usage-stats",
-         "--node-ip-address=127.0.0.1", *arguments],
+        [*within, program, "start", "--block", "--disable-usage-stats",
+         f"--node-ip-address={address}", *arguments],
         env=environment, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -68,18 +77,25 @@ def kill(node: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def cluster(*cpus: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A head with `cpus[0]` CPUs and a node for each further number; yields address and nodes."""
-    port = _free_port()
+def cluster(
+    *cpus: int, within: Sequence[str] = ()
+) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A head with `cpus[0]` CPUs and a node for each further number; yields address and nodes.
+
+    Args:
+        within: a command that runs the further nodes.
+    """
+    port = free_port()
     address = f"127.0.0.1:{port}"
     memory = f"--object-store-memory={128 * 2**20}"
     head = ["--head", f"--port={port}", "--include-dashboard=false", memory]
-    nodes = [_node(*head, f"--num-cpus={cpus[0]}")]
+    nodes = [start_node(*head, f"--num-cpus={cpus[0]}")]
     try:
         for count in cpus[1:]:
-            nodes.append(_node(f"--address={address}", memory, f"--num-cpus={count}"))
-        _wait_for(port)
-        _wait_for_nodes(address, len(cpus))
+            node = (f"--address={address}", memory, f"--num-cpus={count}")
+            nodes.append(start_node(*node, within=within))
+        wait_for(address)
+        wait_for_nodes(address, len(cpus))
         yield address, nodes
     finally:
         for node in nodes:

@@ -62,10 +62,36 @@ def test_shares_add_up_to_the_machine(
     settings: dict, cpus: int, gpus: int, expected: tuple[float, ...]
 ) -> None:
     """(concurrent, CPUs, GPUs, threads): no trial waits for a core that is free, none shares one."""
-    plan = plan_resources(Study(**settings), cpus, gpus)
+    plan = plan_resources(Study(**settings), [(cpus, gpus)])
     found = (plan.max_concurrent, plan.cpus_per_trial, plan.gpus_per_trial, plan.threads)
     assert found == expected
     assert plan.max_concurrent * plan.cpus_per_trial <= cpus
+
+
+@pytest.mark.parametrize(
+    ("settings", "machines", "expected"),
+    [
+        ({}, [(4, 0), (2, 0)], (6, 1.0, 0.0, 1)),
+        ({"max_concurrent": 1}, [(1, 0), (1, 0)], (1, 1.0, 0.0, 1)),
+        ({"max_concurrent": 3}, [(8, 0), (4, 0)], (3, 4.0, 0.0, 4)),
+        ({}, [(4, 0), (8, 1)], (1, 8.0, 1.0, 8)),
+        ({}, [(0, 0), (8, 2), (16, 2)], (4, 4.0, 1.0, 4)),
+        ({"gpus_per_trial": 0.4}, [(8, 1), (8, 1)], (4, 4.0, 0.4, 4)),
+    ],
+)
+def test_every_trial_finds_a_machine(
+    settings: dict, machines: list[tuple[int, int]], expected: tuple[float, ...]
+) -> None:
+    """A trial runs on one machine: a share of a cluster's sum may be more than any machine has."""
+    plan = plan_resources(Study(**settings), machines)
+    found = (plan.max_concurrent, plan.cpus_per_trial, plan.gpus_per_trial, plan.threads)
+    assert found == expected
+
+
+def test_a_trial_that_no_machine_can_hold_is_refused() -> None:
+    """Ray would wait for such a machine for ever."""
+    with pytest.raises(InputError, match="a machine has the GPUs of a trial"):
+        plan_resources(Study(gpus_per_trial=2.0), [(4, 1), (4, 1)])
 
 
 @pytest.mark.parametrize(("epochs", "rungs"), [(24, {3, 9, 24}), (100, {12, 36, 100}), (3, {1, 3})])

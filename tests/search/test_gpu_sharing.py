@@ -57,7 +57,7 @@ def test_memory_decides_how_many_share(
     settings: dict[str, Any], room: tuple[int | None, int | None], expected: tuple
 ) -> None:
     """On 2 GPUs and 16 cores: one each until one is measured, then what fits, but a core for each."""
-    plan = plan_resources(Study(**settings), 16, 2, *room)
+    plan = plan_resources(Study(**settings), [(16, 2)], *room)
     assert (plan.max_concurrent, plan.gpus_per_trial, plan.round_trials) == expected
 
 
@@ -127,7 +127,7 @@ def test_a_crowd_thins_out_until_it_fits(ledger: Ledger, tmp_path: Path) -> None
 
     def plan() -> Any:
         known = gpu_sharing.fitting(ledger.state), gpu_sharing.most(ledger.state)
-        plans.append(plan_resources(spec.study, 4, 1, *known))
+        plans.append(plan_resources(spec.study, [(4, 1)], *known))
         return plans[-1]
 
     context = {"metric": "agreement", "epochs": spec.finetune.epochs, "room": str(room)}

@@ -163,7 +163,7 @@ def test_a_trial_knows_those_before_its_companions() -> None:
 
 def test_threads_do_not_depend_on_the_machine() -> None:
     """The order in which threads add decides the last bits of a sum."""
-    plans = [plan_resources(Study(deterministic=3), cpus, 0) for cpus in (1, 2, 64)]
+    plans = [plan_resources(Study(deterministic=3), [(cpus, 0)]) for cpus in (1, 2, 64)]
     assert {plan.threads for plan in plans} == {1}
     assert [plan.max_concurrent for plan in plans] == [1, 2, 3]
 
