@@ -33,7 +33,7 @@ def halves_address(halves: Halves) -> str:
 def share_halves(halves: Halves, store: Path) -> str:
     """Write the halves to `store`, unless they are there; returns their address."""
     address = halves_address(halves)
-    once(_path(address, store), lambda temporary: _save(halves, temporary))
+    once(halves_path(address, store), lambda temporary: _save(halves, temporary))
     return address
 
 
@@ -46,7 +46,7 @@ def shared_halves(address: str, store: Path) -> Halves | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = _path(address, store)
+    path = halves_path(address, store)
     if not path.is_file():
         return None
     try:
@@ -63,7 +63,8 @@ def shared_halves(address: str, store: Path) -> Halves | None:
     return halves[0], halves[1]
 
 
-def _path(address: str, store: Path) -> Path:
+def halves_path(address: str, store: Path) -> Path:
+    """Where the halves of an address lie."""
     return store / "labelled" / f"{address}.safetensors"
 
 

@@ -65,6 +65,11 @@ def is_complete(folder: Path) -> bool:
     return (folder / MANIFEST_FILE).is_file()
 
 
+def dataset_files(folder: Path) -> tuple[Path, ...]:
+    """The files of a dataset, in the order in which they appear."""
+    return folder / IMAGES_FILE, folder / MANIFEST_FILE
+
+
 def save_dataset(
     folder: Path, images: Tensor, labels: Tensor, num_holdout: int, about: dict[str, Any]
 ) -> None:

@@ -60,7 +60,7 @@ def load_teacher(
     Raises:
         InputError: model or weights are wrong, missing or do not fit.
     """
-    model = _with_weights(config) if model is None else model
+    model = load_network(config) if model is None else model
     preprocessing = resolve_preprocessing(config, model)
     fingerprint = _fingerprint(config, preprocessing, model)
     graph = trace(model.requires_grad_(False), preprocessing.shape)
@@ -69,7 +69,12 @@ def load_teacher(
     return LoadedTeacher(config, graph.to(device), preprocessing, num_classes, fingerprint)
 
 
-def _with_weights(config: Teacher) -> nn.Module:
+def load_network(config: Teacher) -> nn.Module:
+    """The network with its weights, as its library or its author builds it, on the CPU.
+
+    Raises:
+        InputError: model or weights are wrong, missing or do not fit.
+    """
     name = config.model
     if config.weights.file is None and config.weights.url is None and ":" in name:
         prefix = name.partition(":")[0]

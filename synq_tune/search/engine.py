@@ -29,7 +29,12 @@ from ray.exceptions import AuthenticationError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from synq_tune.config import StudySpec
+from synq_tune.data.shared_halves import halves_path
+from synq_tune.data.synthetic import dataset_files
 from synq_tune.errors import InputError
+from synq_tune.models.shared_teacher import identity, share_teacher
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.search.cargo import Cargo, pack
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.nodes import check_nodes
 from synq_tune.search.ordered_halving import OrderedHalving
@@ -111,6 +116,8 @@ def _start(common: dict[str, Any]) -> None:
 
 
 def _join(address: str, shipped: dict[str, Any]) -> None:
+    if address.startswith("ray://"):  # Ray Client: a driver outside, whose files nobody can read
+        raise _not_joined(address, "run the driver on a machine of it, or with `ray job submit`.")
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **shipped)
     except AuthenticationError as error:
@@ -219,6 +226,8 @@ def _run_round(work: Work, scheduler: TrialScheduler) -> bool:
             tune_config=_tune_config(plan, searcher, scheduler),
             run_config=tune.RunConfig(
                 storage_path=storage,
+                # Tune would write one on the worker's machine, where this folder need not be.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[callback],
                 stop=work.stop,
                 verbose=0,
@@ -249,8 +258,13 @@ def worker_context(
     metric: str,
     sources: Sources,
     labelled: str | None,
+    cargo: Cargo | None = None,
 ) -> dict[str, Any]:
-    """The plain values every worker gets in every round."""
+    """The plain values every worker gets in every round.
+
+    Args:
+        cargo: files for workers on other machines; None where there are none.
+    """
     return {
         "spec": spec.model_dump(mode="json", by_alias=True),
         "dataset": str(dataset),
@@ -259,4 +273,11 @@ def worker_context(
         "metric": metric,
         "sources": sources.for_workers(),
         "labelled": labelled,
+        "cargo": cargo,
     }
+
+
+def cargo_of(teacher: LoadedTeacher, dataset: Path, store: Path, labelled: str | None) -> Cargo:
+    """The files that workers of the joined cluster read: dataset, labelled images, teacher."""
+    files = [*dataset_files(dataset), *([halves_path(labelled, store)] if labelled else [])]
+    return pack(store, files, share_teacher(teacher, store), identity(teacher))

@@ -24,6 +24,7 @@ from synq_tune.search.checkpoints import load_student
 from synq_tune.search.console import ladder_lines, run_line
 from synq_tune.search.engine import (
     Work,
+    cargo_of,
     make_scheduler,
     ray_cluster,
     run_trials,
@@ -197,9 +198,13 @@ class StudyDriver:
         if self._is_searched(feeder):
             return
         with ray_cluster(self.options.ray_address, sources.py_modules()) as machines:
+            store = self.options.store
+            cargo = None  # on this machine alone every worker reads the driver's files
+            if self.options.ray_address:
+                cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
             context = worker_context(
-                self.spec, dataset_path, self.options.store, self.folder, metric, sources,
-                self._labelled,
+                self.spec, dataset_path, store, self.folder, metric, sources,
+                self._labelled, cargo,
             )  # fmt: skip
             stop = StopRequest(self.interrupts.requested, self._is_enough)
             plan = partial(self._plan, machines)

@@ -15,8 +15,10 @@ from synq_tune.errors import NonFiniteLossError
 from synq_tune.evaluation import top1
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.finetune.training_state import about, tensor_bytes
+from synq_tune.models.shared_teacher import check_identity, with_shared
 from synq_tune.recipes.merge import with_recipe
 from synq_tune.search import gpu_sharing
+from synq_tune.search.cargo import Cargo, unload
 from synq_tune.search.parcel import Parcel
 from synq_tune.search.sources import receive
 from synq_tune.study.objective import objective
@@ -36,6 +38,23 @@ def run_config(spec: StudySpec, kind: str, params: dict[str, Any]) -> FineTune:
     return spec.trial_config(params)
 
 
+def _load(context: dict[str, Any]) -> Assets:
+    """The study's assets on this machine, whether or not it has the driver's files."""
+    spec = StudySpec.model_validate(context["spec"])
+    dataset, store = Path(context["dataset"]), Path(context["store"])
+    rest = (choose_device(), context["labelled"])
+    cargo: Cargo | None = context["cargo"]
+    if cargo is None:
+        return load_assets(spec, dataset, store, *rest)
+    here = unload(cargo)
+    if cargo.teacher is not None and not cargo.is_from_here:
+        shared = with_shared(spec.teacher, here / cargo.teacher)
+        spec = spec.model_copy(update={"teacher": shared})
+    assets = load_assets(spec, here / dataset.relative_to(store), here, *rest)
+    check_identity(assets.teacher, cargo.teacher_identity)
+    return assets
+
+
 class TrialWorker(tune.Trainable):
     """Steps from one evaluated epoch to the next; `reset_config` starts another run in place."""
 
@@ -45,7 +64,7 @@ class TrialWorker(tune.Trainable):
         Args:
             config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to the
                 bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, threads, sources, labelled}, plain values.
+            context: {spec, dataset, store, folder, threads, sources, labelled, cargo}, plain values.
         """
         torch.set_num_threads(context["threads"])
         receive(context["sources"])
@@ -67,9 +86,7 @@ class TrialWorker(tune.Trainable):
     def _assets(self) -> Assets:
         key = str(self.folder)
         if key not in _ASSETS:
-            spec = StudySpec.model_validate(self.context["spec"])
-            paths = (Path(self.context["dataset"]), Path(self.context["store"]))
-            _ASSETS[key] = load_assets(spec, *paths, choose_device(), self.context["labelled"])
+            _ASSETS[key] = _load(self.context)
         return _ASSETS[key]
 
     def _begin(self) -> None:

@@ -17,7 +17,7 @@ from synq_tune.errors import InputError
 from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.study.lock import holder
 
-KINDS = ("datasets", "views", "probes", "labelled")
+KINDS = ("datasets", "views", "probes", "labelled", "teachers")
 """Folders of a store; datasets come first, the others are made from them."""
 
 
