@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import pytest
 from torch import nn
 
 from synq_tune.config import Teacher
@@ -22,3 +26,20 @@ def teacher_of(model: nn.Module, shape: tuple[int, int, int]) -> LoadedTeacher:
     zeros, ones = (0.0,) * channels, (1.0,) * channels
     preprocessing = Preprocessing(height, width, channels, zeros, ones)
     return LoadedTeacher(config, graph, preprocessing, num_classes, "0" * 64)
+
+
+def tiny_onnx(scale: float = 1.0) -> Any:
+    """logits = scale · flatten(image) · w, for images of 1×2×2 pixels and 3 classes."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["pixels"]),
+            helper.make_node("MatMul", ["pixels", "w"], ["logits"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", kind, ["N", 1, 2, 2])],
+        [helper.make_tensor_value_info("logits", kind, ["N", 3])],
+        [helper.make_tensor("w", kind, [4, 3], scale * np.arange(12, dtype=np.float32))],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

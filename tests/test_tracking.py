@@ -26,6 +26,7 @@ from synq_tune.tracking import (
     study_tags,
     ui_command,
 )
+from tests.helpers import tiny_onnx
 
 PARAMS = {"lr": 1e-3, "tau": 0.5, "d0": 8, "lambda_ce": 0.005, "lambda_cam": 20, "cam": "cam"}
 
@@ -344,23 +345,6 @@ def test_images_are_not_sent_to_a_server(tmp_path):
     """Refusing an image needs no connection."""
     tracker = Tracker("https://mlflow.example", tmp_path, "id", upload_images=False)
     assert not tracker.log_image_grid(tmp_path / "grid.png")
-
-
-def tiny_onnx():
-    """logits = flatten(image) · w, for images of 1×2×2 pixels and 3 classes."""
-    onnx = pytest.importorskip("onnx")
-    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["image"], ["pixels"]),
-            helper.make_node("MatMul", ["pixels", "w"], ["logits"]),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("image", kind, ["N", 1, 2, 2])],
-        [helper.make_tensor_value_info("logits", kind, ["N", 3])],
-        [helper.make_tensor("w", kind, [4, 3], np.arange(12, dtype=np.float32))],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_best_model_serves(study_dir, uri, client, monkeypatch):

@@ -72,25 +72,49 @@ def _signature(model: Any, input_example: np.ndarray) -> Any:
     return ModelSignature(Schema([images]), Schema([logits]))
 
 
-def logged_model(client: MlflowClient, experiment_id: str, run_id: str, sha256: str) -> str | None:
-    """Id of the run's model whose file is `sha256`, if it is uploaded whole."""
-    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
-    same = (m for m in found if m.tags.get("synq.sha256") == sha256 and m.status == "READY")
-    return next((m.model_id for m in same), None)
-
-
 def upload_model(
     client: MlflowClient, experiment_id: str, description: Any, path: Path, tags: dict[str, str]
-) -> str:
-    """Log a model folder, see `save_model`; returns the model's id."""
+) -> tuple[Any, bool]:
+    """Log a model folder as a model of its run, unless the same file is one already.
+
+    An upload that did not get to its end is gone on with: it leaves no second, empty model.
+
+    Args:
+        client: of a store.
+        experiment_id: of the run.
+        description: what `save_model` returned.
+        path: the folder.
+        tags: of the model; `synq.sha256` of the model file is one of them.
+
+    Returns:
+        MLflow's `LoggedModel`, and whether anything was uploaded.
+    """
+    run_id = description.run_id
+    model = _logged_model(client, experiment_id, run_id, tags["synq.sha256"])
+    if model is None:
+        model = client.create_logged_model(experiment_id, "best", run_id, tags, model_type="onnx")
+    is_new = model.status != "READY"
+    if is_new:
+        description.model_id = description.model_uuid = model.model_id
+        description.artifact_path = model.artifact_location
+        description.save(str(path / "MLmodel"))
+        client.log_model_artifacts(model.model_id, str(path))
+        model = client.finalize_logged_model(model.model_id, "READY")
+    _link(client, run_id, model.model_id)
+    return model, is_new
+
+
+def _logged_model(client: MlflowClient, experiment_id: str, run_id: str, sha256: str) -> Any:
+    """The run's model of this file, a whole one rather than one begun; None if there is neither."""
+    found = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    same = [model for model in found if model.tags.get("synq.sha256") == sha256]
+    return min(same, key=lambda model: model.status != "READY", default=None)
+
+
+def _link(client: MlflowClient, run_id: str, model_id: str) -> None:
+    """Show the model with its run, once."""
     from mlflow.entities import LoggedModelOutput
 
-    run_id = description.run_id
-    logged = client.create_logged_model(experiment_id, "best", run_id, tags, model_type="onnx")
-    description.model_id = description.model_uuid = logged.model_id
-    description.artifact_path = logged.artifact_location
-    description.save(str(path / "MLmodel"))
-    client.log_model_artifacts(logged.model_id, str(path))
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return logged.model_id
+    outputs = client.get_run(run_id).outputs
+    if model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])

@@ -27,8 +27,9 @@ from synq_tune.tracking.database import first_use_lock, make_database, sqlite_pa
 from synq_tune.tracking.describe import study_id_of, trials_view
 from synq_tune.tracking.experiment import EXPERIMENT, find_or_create, runs_of
 from synq_tune.tracking.guard import tracking_errors
-from synq_tune.tracking.model import logged_model, save_model, upload_model
+from synq_tune.tracking.model import save_model, upload_model
 from synq_tune.tracking.records import STATUSES, Child, is_waiting
+from synq_tune.tracking.registry import register, registered_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -218,14 +219,30 @@ class Tracker:
             description = save_model(
                 model, path, self.parent_id, input_example, self.may_log_images, extra_files
             )
-            sha256 = sha256_file(path / "model.onnx")
-            model_id = logged_model(self._client, self.experiment_id, self.parent_id, sha256)
-            if model_id is None:
-                tags = {"synq.study": self.study_id, "synq.sha256": sha256}
-                model_id = upload_model(self._client, self.experiment_id, description, path, tags)
-                of_model = points(metrics or {}, step=0, model_id=model_id)
+            tags = {"synq.study": self.study_id, "synq.sha256": sha256_file(path / "model.onnx")}
+            logged, is_new = upload_model(self._client, self.experiment_id, description, path, tags)
+            if is_new:
+                of_model = points(metrics or {}, step=0, model_id=logged.model_id)
                 log_batch(self._client, self.parent_id, of_model, {}, {})
-        return f"models:/{model_id}"
+        return f"models:/{logged.model_id}"
+
+    def register_best(self, model_uri: str, space: str, tags: Mapping[str, str]) -> str | None:
+        """Make a logged model a version of the space's registered model; its alias names it then.
+
+        Args:
+            model_uri: what `log_best_model` returned.
+            space: name of the study's space.
+            tags: of a new version, besides the study's id and the file's SHA-256.
+
+        Returns:
+            `NAME/VERSION`, which is served as `models:/NAME/VERSION`; None without a registry.
+        """
+        name = registered_name(space)
+        with tracking_errors(self.uri):
+            model = self._client.get_logged_model(model_uri.removeprefix("models:/"))
+            own = {key: model.tags[key] for key in ("synq.study", "synq.sha256")}
+            version = register(self._client, name, model, {**own, **tags})
+        return None if version is None else f"{name}/{version}"
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the parent run with MLflow's status FINISHED, FAILED or KILLED."""
