@@ -40,10 +40,20 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
                 lambda: _mend(uri, ledger, []),
             )
         ]
+    missing = [Finding(text) for text in _not_uploaded(ledger)]
     told = [*_wrong_runs(children, tracker, state), *_wrong_parent(tracker, state)]
     wrong = sorted({run_id for _, ids in told for run_id in ids})
     # One mend for all: the whole projection is made again where it differs.
-    return [Finding(text, lambda: _mend(uri, ledger, wrong)) for text, _ in told]
+    return missing + [Finding(text, lambda: _mend(uri, ledger, wrong)) for text, _ in told]
+
+
+def _not_uploaded(ledger: Ledger) -> Iterator[str]:
+    refused = ledger.state.stages.get("uploads", {}).get("refused", {})
+    for name, error in refused.items():
+        yield (
+            f"MLflow has not taken the study's {name} ({error}); try again: python "
+            f"scripts/search.py --resume {ledger.folder}"
+        )
 
 
 def _wrong_runs(

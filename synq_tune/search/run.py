@@ -254,8 +254,13 @@ class StudyDriver:
         else:
             self._export(best, student, assets, target)
         example = assets.teacher.preprocessing.denormalize(assets.probes.images[:1].float())
-        self.tracked.log_best(target, self.ledger.state, example.numpy())
-        self._end("FINISHED")
+        self.stage("uploads", self.tracked.log_best(target, self.ledger.state, example.numpy()))
+        if self.tracked.missing:
+            # Not finished: the next driver has nothing left to do but this.
+            self.ledger.append("session", action="interrupted")
+            self.show_interrupted()
+        else:
+            self._end("FINISHED")
 
     def _is_exported(self, best: Run) -> bool:
         """Whether the folder holds this run's files, whole."""

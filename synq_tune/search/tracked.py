@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +30,13 @@ from synq_tune.tracking import (
 )
 
 _HOLD_IMAGES = ("golden.npz",)
+_BEST = ("best files", "golden vectors", "best model")
+RETRY_AFTER = (2.0, 8.0, 30.0)
+"""Seconds before what a store refused is tried again, once the study has nothing else to do."""
 
 
 class TrackedStudy:
-    """Writes to MLflow; an outage is reported and made up for at a later transition.
+    """Writes to MLflow; an outage is reported and made up for at a later transition, or at the end.
 
     One thread of its own does all the writing, in the order asked for: a locked database or a slow
     server holds up no trial. What changes while it writes is written together.
@@ -46,6 +51,9 @@ class TrackedStudy:
         self._is_asked = False
         """Whether the writer is going to look."""
         self._job: Future[None] | None = None
+        self._refused: dict[str, tuple[Callable[[], object], str]] = {}
+        """By name, what the store did not take, and why."""
+        self._model: dict[str, str | None] = {"model": None, "version": None}
 
     @classmethod
     def open(cls, ledger: Ledger, uri: str | None, folder: Path) -> TrackedStudy:
@@ -88,7 +96,7 @@ class TrackedStudy:
     def _write_waiting(self, state: StudyState) -> None:
         with self._lock:
             runs, self._waiting, self._is_asked = self._waiting, {}, False
-        if not self._attempt(lambda: self.tracker.sync(replace(state, runs=runs))):
+        if self._attempt(lambda: self.tracker.sync(replace(state, runs=runs))) is not None:
             with self._lock:
                 # Tried again together with whatever changes next, or at the end.
                 self._waiting = runs | self._waiting
@@ -98,51 +106,115 @@ class TrackedStudy:
         dataset = state.stages.get("dataset", {}).get("sha256", "")
         tags = study_tags(state.spec, resolve_metric(state), dataset)
         tags["teacher_fingerprint"] = state.stages["teacher"]["fingerprint"]
-        self._do(lambda: self.tracker.log_parent(study_params(state.spec), tags))
+        self._send("parameters", lambda: self.tracker.log_parent(study_params(state.spec), tags))
 
     def log_image_grid(self, path: Path) -> None:
         """The picture of synthetic images before and after the filter."""
-        self._do(lambda: self.tracker.log_image_grid(path))
+        self._send("synthetic images", lambda: self.tracker.log_image_grid(path))
 
-    def log_best(self, folder: Path, state: StudyState, input_example: np.ndarray) -> None:
-        """The exported files, the model ready to serve, and the accuracies on the parent."""
+    def log_best(
+        self, folder: Path, state: StudyState, input_example: np.ndarray
+    ) -> dict[str, Any]:
+        """The exported files, the model ready to serve, and the accuracies on the parent.
+
+        What the store refuses is tried again for a while, with all that it refused before.
+
+        Returns:
+            {model, version, refused}: `models:/ID`, `NAME/VERSION` of the registered model (None where
+            there is no registry), and by name why something is not in the store.
+        """
         files = sorted(folder.iterdir())
         pictures = [path for path in files if path.name in _HOLD_IMAGES]
         plain = [path for path in files if path not in pictures]
-        self._do(lambda: self.tracker.log_artifact_files(plain, "best"))
-        self._do(lambda: self.tracker.log_artifact_files(pictures, "best", holds_images=True))
+        log_files = self.tracker.log_artifact_files
         model = load_onnx(folder / "model.onnx")
-        self._do(lambda: self.tracker.log_best_model(model, input_example))
+        in_files, in_vectors, in_model = _BEST
+        self._send(in_files, lambda: log_files(plain, "best"))
+        self._send(in_vectors, lambda: log_files(pictures, "best", holds_images=True))
+        self._send(in_model, lambda: self._put_model(model, state, input_example))
         tags = {"best": state.stages["best"]["key"]}
-        self._do(lambda: self.tracker.log_parent(tags=tags, metrics=_parent_metrics(state)))
+        metrics = _parent_metrics(state)
+        self._send("best accuracies", lambda: self.tracker.log_parent(tags=tags, metrics=metrics))
+        self._send_refused()
+        return {**self._model, "refused": self.refused}
+
+    def _put_model(self, model: Any, state: StudyState, input_example: np.ndarray) -> None:
+        uri = self.tracker.log_best_model(model, input_example)
+        version = self.tracker.register_best(uri, state.spec.name, _version_tags(state))
+        self._model = {"model": uri, "version": version}
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Why something is not in the store, by its name."""
+        return {name: error for name, (_, error) in self._refused.items()}
+
+    @property
+    def missing(self) -> list[str]:
+        """Parts of the best that are not in the store: without them a study is not done."""
+        return [name for name in _BEST if name in self._refused]
+
+    def _send(self, name: str, write: Callable[[], object]) -> None:
+        """Have something written, see `_do`; what the store does not take is kept for later."""
+        error = self._do(write)
+        if error is None:
+            self._refused.pop(name, None)
+        else:
+            self._refused[name] = write, error
+
+    def _send_refused(self) -> None:
+        for seconds in RETRY_AFTER:
+            if not self._refused:
+                return
+            names = ", ".join(self._refused)
+            print(f"tracking: {names}: again in {seconds:g} s", file=sys.stderr, flush=True)
+            time.sleep(seconds)
+            for name, (write, _) in list(self._refused.items()):
+                self._send(name, write)
 
     def finish(self, status: str) -> None:
         """Write what is left, end the parent run with MLflow's status FINISHED, FAILED or KILLED."""
         self._do(lambda: self.tracker.finish(status))
         self._writer.shutdown()
 
-    def _do(self, write: Callable[[], object]) -> None:
-        """Write behind what was asked for before, and wait for it."""
-        self._writer.submit(self._attempt, write).result()
+    def _do(self, write: Callable[[], object]) -> str | None:
+        """Write behind what was asked for before, and wait for it; returns why MLflow refused it."""
+        error = self._writer.submit(self._attempt, write).result()
         if self._job is not None:
             self._job.result()
+        return error
 
     def closing_lines(self) -> list[str]:
-        """How to browse the study."""
-        return [
+        """How to browse the study, and to name its model."""
+        lines = [
             f"browse    {ui_command(self.tracker.uri)}",
             f"          {study_page(self.tracker)}",
         ]
+        if self._model["version"]:
+            lines.append(f"model     models:/{self._model['version']}")
+        elif self._model["model"]:
+            lines.append(f"model     {self._model['model']} (the store has no registry for us)")
+        return lines
 
     @staticmethod
-    def _attempt(write: Callable[[], object]) -> bool:
-        """Whether MLflow took it."""
+    def _attempt(write: Callable[[], object]) -> str | None:
+        """Why MLflow did not take it; None if it did."""
         try:
             write()
         except TrackingError as error:
             print(f"tracking: {error} The study goes on.", file=sys.stderr)
-            return False
-        return True
+            return str(error)
+        return None
+
+
+def _version_tags(state: StudyState) -> dict[str, str]:
+    """What to tell the versions of a space's registered model by."""
+    best = state.stages["best"]
+    measured = {name: best["metrics"].get(name) for name in ("top1", "agreement")}
+    return {
+        "metric": resolve_metric(state),
+        "trial": best["key"],
+        **{name: f"{value:.4f}" for name, value in measured.items() if value is not None},
+    }
 
 
 def _parent_metrics(state: StudyState) -> dict[str, float]:

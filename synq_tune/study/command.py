@@ -26,10 +26,11 @@ DETERMINISTIC_WIDTH = 4
 elsewhere."""
 INTERRUPTED = 130
 NO_TRIAL_FINISHED = 3
+NOT_UPLOADED = 4
 
 
 def search_command(arguments: argparse.Namespace) -> int:
-    """Start or resume a study; returns the exit code (0, 3 or 130).
+    """Start or resume a study; returns the exit code (0, 3, 4 or 130).
 
     Raises:
         InputError: the settings, the folder or the data are wrong.
@@ -202,7 +203,17 @@ def _run(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
             print("no trial completed; see the states above", file=sys.stderr)
             return NO_TRIAL_FINISHED
         print("\n".join(closing_lines(driver)))
-    return 0
+        missing = driver.tracked.missing
+    return _not_uploaded(missing, folder) if missing else 0
+
+
+def _not_uploaded(missing: list[str], folder: Path) -> int:
+    print(
+        f"not finished: MLflow has not taken {', '.join(missing)}; upload with: python "
+        f"scripts/search.py --resume {folder}",
+        file=sys.stderr,
+    )
+    return NOT_UPLOADED
 
 
 def _interrupted(ledger: Ledger, folder: Path) -> int:

@@ -9,7 +9,8 @@ Events of a ledger, one JSON object per line, in the order they happened. Every 
 
     header     format, name, spec, created_by {package: version}
     session    action (started | finished | interrupted), pid, host
-    stage      name (teacher | dataset | metric | budget | gpu | ladder | best | tracking | …), data
+    stage      name (teacher | dataset | metric | budget | gpu | ladder | best | tracking | uploads |
+               …), data
     proposed   key, kind (search | confirm | ladder), number, params, seed, label
     started    key; epoch when it goes on from the state kept after it
     evaluated  key, epoch, metrics, losses; partial when top1 is of a subset of the labelled images;

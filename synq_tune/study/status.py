@@ -142,7 +142,13 @@ def _rung(rung: dict[str, Any]) -> list[str]:
 
 def _places(state: StudyState) -> str:
     uri = summary.tracking_uri(state)
-    return f"mlflow   {uri}" if uri else ""
+    if not uri:
+        return ""
+    uploads = state.stages.get("uploads", {})
+    version, refused = uploads.get("version"), uploads.get("refused", {})
+    lines = [f"         models:/{version}"] if version else []
+    lines += [f"         not uploaded: {name}: {error}" for name, error in refused.items()]
+    return "\n".join([f"mlflow   {uri}", *lines])
 
 
 def _params(params: dict[str, Any]) -> str:

@@ -24,6 +24,19 @@ _DEFAULT_ENVIRONMENT = {
 }
 
 
+_LIBRARIES = (
+    "mlflow",
+    "sqlalchemy",
+    "boto3",
+    "botocore",
+    "s3transfer",
+    "azure",
+    "google",
+    "urllib3",
+)
+"""Of stores and of places for artifacts; only some are installed, so that their errors are known by name."""
+
+
 class TrackingError(RuntimeError):
     """MLflow could not be read or written; the ledger is whole and the study can go on."""
 
@@ -32,15 +45,20 @@ class TrackingError(RuntimeError):
 def tracking_errors(uri: str) -> Iterator[None]:
     """Turn every failure of MLflow's store, network or files into a TrackingError."""
     prepare_mlflow()
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+    except Exception as error:
+        if not _is_of_store(error):
+            raise
         reason = redact_uri(" ".join(str(error).split()))
         # Not chained: the original message quotes the address with its credentials.
         raise TrackingError(f"MLflow at {redact_uri(uri)}: {reason}") from None
+
+
+def _is_of_store(error: Exception) -> bool:
+    if isinstance(error, (OSError, ImportError)):
+        return True
+    return any(kind.__module__.partition(".")[0] in _LIBRARIES for kind in type(error).__mro__)
 
 
 def prepare_mlflow() -> None:

@@ -6,15 +6,22 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from synq_tune.recipes.merge import load_space
+from synq_tune.search import tracked
 from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.run import Options, StudyDriver
 from synq_tune.search.tracked import TrackedStudy
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import StudyState
 from synq_tune.tracking import TrackingError
+from synq_tune.tracking.guard import tracking_errors
+from tests.helpers import tiny_onnx
 
 
 class SlowTracker:
@@ -115,3 +122,64 @@ def test_a_defect_of_ours_is_not_lost_in_the_thread(ledger: Ledger) -> None:
     study.sync(ledger.state, "trial-0000")
     with pytest.raises(KeyError, match="a defect"):
         study.finish("FINISHED")
+
+
+@pytest.fixture
+def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """A study whose best is exported; what is refused is tried twice more, at once."""
+    monkeypatch.setattr(tracked, "RETRY_AFTER", (0.0, 0.0))
+    ledger = Ledger.create(tmp_path / "study", load_space("digits_w3a3"))
+    ledger.append("stage", name="teacher", data={"fingerprint": "ab"})
+    ledger.append("stage", name="ladder", data={"rungs": []})
+    best = {"key": "trial-0001", "metrics": {"top1": 98.4375, "agreement": 93.0}}
+    ledger.append("stage", name="best", data=best)
+    (tmp_path / "study" / "best").mkdir()
+    onnx.save(tiny_onnx(), tmp_path / "study" / "best" / "model.onnx")
+    return ledger
+
+
+def _upload(ledger: Ledger) -> dict[str, Any]:
+    study = TrackedStudy.open(ledger, None, ledger.folder)
+    return study.log_best(ledger.folder / "best", ledger.state, np.ones((1, 1, 2, 2), np.float32))
+
+
+def _refuse(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The store takes no model folder, so many times."""
+    upload, left = MlflowClient.log_model_artifacts, iter(range(times))
+
+    def log_model_artifacts(self: MlflowClient, *arguments: Any) -> None:
+        if next(left, None) is not None:
+            raise MlflowException("the bucket is away")
+        upload(self, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifacts", log_model_artifacts)
+
+
+def test_a_refused_upload_is_tried_again(
+    finished: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The driver waits for a store that comes back; then nothing is missing."""
+    _refuse(monkeypatch, 2)
+    uploads = _upload(finished)
+    assert (uploads["version"], uploads["refused"]) == ("synq-tune-digits_w3a3/1", {})
+    assert capsys.readouterr().err.count("tracking: best model: again in") == 2
+
+
+def test_what_is_refused_for_good_is_told_by_name(
+    finished: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer says what is not uploaded and why; the next driver's upload makes up for it."""
+    _refuse(monkeypatch, 3)
+    uploads = _upload(finished)
+    assert uploads["version"] is None
+    assert list(uploads["refused"]) == ["best model"]
+    assert "the bucket is away" in uploads["refused"]["best model"]
+    again = _upload(finished)
+    assert (again["version"], again["refused"]) == ("synq-tune-digits_w3a3/1", {})
+
+
+def test_errors_of_a_client_for_artifacts_are_outages() -> None:
+    """boto3's exceptions are none of MLflow's; they do not end a study."""
+    kind = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
+    with pytest.raises(TrackingError, match="could not connect"), tracking_errors("sqlite:///x"):
+        raise kind("could not connect")
