@@ -214,6 +214,20 @@ def test_an_epoch_gone_through_again_adds_no_point(study_dir, uri, client):
     assert len(points(client, tracker)) == len(before) + len(new)
 
 
+def test_two_drivers_may_open_a_new_store_at_once(study_dir, uri, monkeypatch):
+    """The one whose experiment was created by the other meanwhile uses that."""
+    first = Tracker.open(uri, study_dir, state_of(study_dir))
+    find, asked = MlflowClient.get_experiment_by_name, []
+
+    def late(self, name):
+        asked.append(name)
+        return None if len(asked) == 1 else find(self, name)
+
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", late)
+    second = Tracker.open(uri, study_dir, state_of(study_dir))
+    assert (second.experiment_id, second.parent_id) == (first.experiment_id, first.parent_id)
+
+
 def test_waiting_run_has_no_child(study_dir, uri, client):
     """A proposed run appears when it starts."""
     run = trial(0, [], "running")

@@ -19,10 +19,22 @@ def find_or_create(client: MlflowClient, uri: str, study_dir: Path) -> str:
     """Id of the experiment; a deleted one is restored."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
-        return client.create_experiment(EXPERIMENT, _artifact_location(uri, study_dir))
+        experiment = _create(client, _artifact_location(uri, study_dir))
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return experiment.experiment_id
+
+
+def _create(client: MlflowClient, place: str | None) -> Any:
+    """Of two drivers that find no experiment on a new server, only one can create it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_experiment(EXPERIMENT, place)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return client.get_experiment_by_name(EXPERIMENT)
 
 
 def _artifact_location(uri: str, study_dir: Path) -> str | None:
