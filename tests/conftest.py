@@ -11,6 +11,7 @@ import torch
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

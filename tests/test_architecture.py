@@ -24,7 +24,7 @@ HOMES = {
 }
 
 ORDER = [
-    "errors", "own_code", "config", "cli", "store", "models", "data", "quantization", "synthesis",
+    "errors", "own_code", "redact", "config", "cli", "store", "models", "data", "quantization", "synthesis",
     "finetune", "reconstruction", "recipes", "evaluation", "trial", "memory", "inspection", "export",
     "study", "tracking", "analysis", "search", "bench", "testing",
 ]  # fmt: skip

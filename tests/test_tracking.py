@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from synq_tune.errors import InputError
 from synq_tune.recipes.merge import load_space
-from synq_tune.study.redact import redact_uri
+from synq_tune.redact import redact_uri
 from synq_tune.study.state import Run, StudyState
 from synq_tune.tracking import (
     Tracker,

@@ -10,6 +10,7 @@ from synq_tune import own_code
 from synq_tune.config.names import BUNDLED_MODELS, INTERPOLATIONS, MODEL_PREFIXES
 from synq_tune.config.settings import Settings
 from synq_tune.errors import lookup
+from synq_tune.redact import redact_uri
 
 
 def _file_to_weights(value: Any) -> Any:
@@ -24,6 +25,17 @@ class Weights(Settings):
     url: str | None = None
     sha1: str | None = None
     """Hex digest (or its first 8 digits or more) of the file."""
+
+    @field_validator("url")
+    @classmethod
+    def _no_secret(cls, url: str | None) -> str | None:
+        """It is written into the ledger, the exported settings and MLflow."""
+        if url is not None and redact_uri(url) != url:
+            raise ValueError(
+                "`teacher.weights.url holds no password or token` must hold. Fetch the file "
+                "yourself and pass --weights FILE"
+            )
+        return url
 
 
 class Teacher(Settings):

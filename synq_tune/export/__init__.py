@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# Read when onnxruntime is loaded: since 1.31 it reports its use to its maker, on Linux too.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 from torch import fx
 

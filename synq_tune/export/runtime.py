@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
-from google.protobuf.message import DecodeError
 from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import Tensor
 
 from synq_tune.errors import InputError, lookup
+from synq_tune.export.load import load_onnx
 from synq_tune.export.metadata import from_texts, preprocessing_of
 from synq_tune.export.onnx_model import outputs_of_input, weight_codes, with_activation_codes
 from synq_tune.export.onnx_nodes import CODES
@@ -82,7 +81,7 @@ class OnnxFile(ModelFile):
     """`model.onnx` in onnxruntime on the CPU."""
 
     def __init__(self, path: Path, level: str) -> None:
-        self.proto = _read_onnx(path)
+        self.proto = load_onnx(path)
         texts = {entry.key: entry.value for entry in self.proto.metadata_props}
         super().__init__(path, from_texts(texts, path))
         self.level = level
@@ -169,23 +168,6 @@ def load_model_file(
     raise InputError(
         f"`a model file ends in .onnx or .safetensors` must hold, but got {path.name}."
     )
-
-
-def _read_onnx(path: Path) -> ModelProto:
-    try:
-        proto = onnx.load_model_from_string(path.read_bytes())
-        onnx.checker.check_model(proto, full_check=True)
-    except (
-        DecodeError,
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path}: `the file is a whole ONNX model` must hold, but got: {reason}. "
-            "It is truncated or not ONNX."
-        ) from error
-    return proto
 
 
 def _of_images(parts: list[np.ndarray], run: int, count: int, is_fed: bool) -> Tensor:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 
 from synq_tune.errors import InputError
@@ -18,6 +17,7 @@ from synq_tune.export.compare import LogitComparison
 from synq_tune.export.engines import ENGINES, Engine, NotInstalledError, Runner
 from synq_tune.export.float_baseline import write_float_baseline
 from synq_tune.export.golden import read_golden
+from synq_tune.export.load import load_onnx
 from synq_tune.export.metadata import from_texts, preprocessing_of
 
 HEAD = ("file", "kB", "runtime", "loads", "runs", "classes equal", "largest logit difference",
@@ -111,7 +111,7 @@ def _inputs_of(path: Path, golden: Path | None) -> _Inputs:
         if values is None:
             raise InputError(f"`golden values are given` must hold for {path}. Use --golden FILE.")
         return _Inputs(values["images"].numpy(), 1, values["logits"])
-    proto = onnx.load(path)
+    proto = load_onnx(path)
     batch, *shape = (d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim)  # 0: any
     texts = {entry.key: entry.value for entry in proto.metadata_props}
     if values is None:

@@ -13,6 +13,7 @@ from synq_tune.errors import SearchSpaceError, lookup
 from synq_tune.recipes import yaml12
 from synq_tune.recipes.best_known import read_best_known, tried_first
 from synq_tune.recipes.own_names import absolute_names, find_file
+from synq_tune.redact import redact_uri
 
 RECIPES_DIR = Path(__file__).parent
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
@@ -74,7 +75,7 @@ def _explain(error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         return _explain_unknown(where, first["loc"])
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
-    shown = first["input"]
+    shown = redact_uri(first["input"]) if isinstance(first["input"], str) else first["input"]
     got = "" if isinstance(shown, dict) or repr(shown) in message else f", but got {shown!r}"
     return f"{where}: {key + ': ' if key else ''}{message}{got}."
 

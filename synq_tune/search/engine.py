@@ -14,9 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-# Read when Ray is imported: no usage statistics; no per-trial loggers, which pin every trial in the
-# driver's memory; a result without an objective (a diverged trial) is not an error.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Read when Ray is imported: no usage statistics, whatever else is asked for; no per-trial loggers,
+# which pin every trial in the driver's memory; a result without an objective (a diverged trial) is
+# not an error.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -25,6 +26,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray import tune
+from ray._private import ray_constants, services
 from ray.exceptions import AuthenticationError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
@@ -106,13 +108,42 @@ def _start(common: dict[str, Any]) -> None:
     for left in reversed(range(_STARTS)):
         try:
             # "local": by default Ray would join any cluster that runs on this machine.
-            ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **common)
+            with _for_this_machine():
+                ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **common)
+            _hide_token()
             return
         except Exception as error:
             ray.shutdown()
             if not left:
                 raise
             print(f"Ray did not start, once more: {error}"[:200], file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _for_this_machine() -> Iterator[None]:
+    """Let Ray start for this machine alone; it has no settings of its own for these two.
+
+    With 127.0.0.1 as its address, as it does by itself on macOS and Windows: otherwise its ports would be
+    open to the network. And without its API server, which asks Azure, Google and AWS over the network
+    whether this machine is theirs, even without a dashboard and with usage statistics switched off.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER, services.start_api_server
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    services.start_api_server = lambda *arguments, **options: (
+        None,
+        None,
+    )  # as after a failed start
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER, services.start_api_server = before
+
+
+def _hide_token() -> None:
+    """Ray writes its token, with which code can be run in its workers, for everyone to read."""
+    path = Path.home() / ".ray" / "auth_token"
+    if path.is_file() and path.stat().st_mode & 0o077:
+        path.chmod(0o600)
 
 
 def _join(address: str, shipped: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from synq_tune.redact import redact_uri
 from synq_tune.study.doctor import Finding
 from synq_tune.study.ledger import Ledger
-from synq_tune.study.redact import redact_uri
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run
 from synq_tune.tracking import STATUSES, Tracker, TrackingError, default_tracking_uri

@@ -15,8 +15,8 @@ import numpy as np
 
 from synq_tune.errors import InputError
 from synq_tune.export.load import load_onnx
+from synq_tune.redact import redact_uri
 from synq_tune.study.ledger import Ledger
-from synq_tune.study.redact import redact_uri
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import resolve_metric
 from synq_tune.tracking import (

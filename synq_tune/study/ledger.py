@@ -24,6 +24,7 @@ from synq_tune.errors import InputError
 from synq_tune.study.lock import LOCK_NAME, holder
 from synq_tune.study.state import StudyState, apply, check, interrupt_running
 from synq_tune.study.summary import SUMMARY_NAME
+from synq_tune.study.trust import check_names, check_owner
 
 LEDGER_NAME = "ledger.jsonl"
 PACKAGES = ("synq-tune", "torch", "torchvision", "timm", "ray", "optuna", "mlflow", "onnx",
@@ -61,6 +62,8 @@ class Ledger:
         if (folder / LEDGER_NAME).exists():
             return cls._reopen(folder, spec)
         _check_unused(folder)
+        folder.mkdir(0o775, parents=True, exist_ok=True)  # not for everyone to write, at any umask
+        check_owner(folder)
         store.write_bytes(folder / LEDGER_NAME, _encode(_header(spec, info)))
         return cls(folder)
 
@@ -77,7 +80,7 @@ class Ledger:
         return ledger
 
     @classmethod
-    def open(cls, folder: Path, read_only: bool = False) -> Ledger:
+    def open(cls, folder: Path, read_only: bool = False, anyones: bool = False) -> Ledger:
         """Replay the ledger of a study.
 
         Runs that a dead driver left unfinished are `interrupted` in the state.
@@ -86,16 +89,20 @@ class Ledger:
             folder: the study's.
             read_only: only look, perhaps while a driver is at work; another major version of Optuna
                 is no obstacle.
+            anyones: the study may be somebody else's: for who neither acts on it nor shows it.
 
         Raises:
-            InputError: there is no ledger, it is damaged, or it was made in another format or with
-                another major version of Optuna, whose proposals would differ.
+            InputError: there is no ledger, it is damaged or not to be trusted (`study.trust`), or it was
+                made in another format or with another major version of Optuna, whose proposals would
+                differ.
         """
         if not (folder / LEDGER_NAME).is_file():
             raise InputError(
                 f"`the folder holds a study` must hold, but there is no {LEDGER_NAME} in {folder}. "
                 "Name the folder that scripts/search.py printed."
             )
+        if not anyones:
+            check_owner(folder, folder / LEDGER_NAME)
         ledger = cls(folder, read_only)
         if not read_only:
             _check_optuna(ledger.state.header, ledger.path)
@@ -214,6 +221,7 @@ def _replay(path: Path) -> tuple[StudyState, int, int]:
     for number, line in enumerate(lines[1:], start=2):
         record = _decode(line)
         if record is not None:
+            _check_names(record, path, number)
             apply(state, record)
             end += len(line)
         elif number == len(lines):
@@ -226,6 +234,13 @@ def _replay(path: Path) -> tuple[StudyState, int, int]:
     return state, end, len(data)
 
 
+def _check_names(record: dict[str, Any], path: Path, number: int) -> None:
+    try:
+        check_names(record)
+    except InputError as error:
+        raise InputError(f"{path}, line {number}: {error} Restore the file from a copy.") from None
+
+
 def _state_of_header(lines: list[bytes], path: Path) -> StudyState:
     header = _decode(lines[0]) if lines else None
     if header is None or header.get("event") != "header":
@@ -235,6 +250,7 @@ def _state_of_header(lines: list[bytes], path: Path) -> StudyState:
             f"{path}: `format == {FORMAT}` must hold, but got format={header['format']!r}. Use the "
             f"version of synq-tune that made it: {header.get('created_by')}."
         )
+    _check_names(header, path, 1)
     try:
         return StudyState(StudySpec.model_validate(header["spec"]), header)
     except ValidationError as error:

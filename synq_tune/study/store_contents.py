@@ -72,7 +72,7 @@ def _users(studies: Path) -> tuple[dict[Path, tuple[str, ...]], set[Path]]:
     live: set[Path] = set()
     for ledger in sorted(studies.glob(f"*/{LEDGER_NAME}")):
         folder = ledger.parent
-        stage = Ledger.open(folder, read_only=True).state.stages.get("dataset")
+        stage = Ledger.open(folder, read_only=True, anyones=True).state.stages.get("dataset")
         dataset = Path(stage["path"]).resolve() if stage else Path()
         users[dataset] = (*users.get(dataset, ()), folder.name)
         if holder(folder) is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synq_tune.errors import InputError
-from synq_tune.study.redact import redact_uri
+from synq_tune.redact import redact_uri
 
 if TYPE_CHECKING:
     from synq_tune.tracking.tracker import Tracker

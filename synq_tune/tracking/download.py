@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from synq_tune.errors import InputError, lookup
-from synq_tune.study.redact import redact_uri
+from synq_tune.redact import redact_uri
 from synq_tune.tracking.address import resolve_tracking_uri
 from synq_tune.tracking.guard import prepare_mlflow, tracking_errors
 

@@ -7,12 +7,14 @@ import logging
 import os
 from collections.abc import Iterator
 
-from synq_tune.study.redact import redact_uri
+from synq_tune.redact import redact_uri
 
 _FORCED_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    # MLflow loads onnxruntime.
+    "ORT_DISABLE_TELEMETRY": "1",
     # It would print the address of a run, credentials included.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synq_tune.redact import redact_uri
 from synq_tune.store import sha256_file
-from synq_tune.study.redact import redact_uri
 from synq_tune.study.state import Run, StudyState
 from synq_tune.tracking.address import is_local, resolve_tracking_uri
 from synq_tune.tracking.batch import (
