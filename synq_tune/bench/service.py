@@ -15,7 +15,8 @@ import torch
 from synq_tune.bench.material import Report, bench_teacher
 from synq_tune.bench.process_memory import resident_bytes
 from synq_tune.config import StudySpec
-from synq_tune.search.engine import Work, make_scheduler, ray_cluster, run_trials
+from synq_tune.search.cluster import ray_cluster
+from synq_tune.search.engine import Work, make_scheduler, run_trials
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.noop import NoOpWorker
 from synq_tune.search.resources import plan_resources

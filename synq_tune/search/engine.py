@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-# Read when Ray is imported: no usage statistics, whatever else is asked for; no per-trial loggers,
-# which pin every trial in the driver's memory; a result without an objective (a diverged trial) is
-# not an error.
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-import ray
 from ray import tune
-from ray._private import ray_constants, services
-from ray.exceptions import AuthenticationError
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from synq_tune.config import StudySpec
 from synq_tune.data.shared_halves import halves_path
 from synq_tune.data.synthetic import dataset_files
-from synq_tune.errors import InputError
 from synq_tune.models.shared_teacher import identity, share_teacher
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search.cargo import Cargo, pack
 from synq_tune.search.feeders import Feeder
-from synq_tune.search.nodes import check_nodes
 from synq_tune.search.ordered_halving import OrderedHalving
-from synq_tune.search.resources import Machine, Plan
+from synq_tune.search.resources import Plan
 from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
 from synq_tune.search.sources import Sources
 from synq_tune.study.files import ray_folders, ray_prefix
@@ -50,9 +31,6 @@ from synq_tune.study.state import Run, StudyState
 from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
 
 MAX_ROUNDS = 3
-_OBJECT_STORE_BYTES = 256 * 2**20
-_STARTS = 3
-_TOKEN = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token."
 
 
 @dataclass(frozen=True)
@@ -70,100 +48,6 @@ class Work:
     """Told the key of a run after each of its transitions."""
     worker: type[tune.Trainable] | None = None
     """What runs a trial; None is `TrialWorker`."""
-
-
-@contextlib.contextmanager
-def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator[list[Machine]]:
-    """Start Ray on this machine, or join the cluster at `address`; yields its machines.
-
-    Args:
-        address: a running cluster's, or None.
-        py_modules: packages and modules of the user that a cluster's machines may not have.
-
-    Raises:
-        InputError: the cluster cannot be joined, or a machine of it does not run what this one does.
-    """
-    common: dict[str, Any] = {
-        "log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False,
-    }  # fmt: skip
-    if address:
-        shipped = {"runtime_env": {"py_modules": list(py_modules)}} if py_modules else {}
-        _join(address, shipped)
-    else:
-        _start(common)
-    try:
-        if address:
-            check_nodes()
-        alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-        yield [(there.get("CPU", 0.0), there.get("GPU", 0.0)) for there in alive]
-    finally:
-        ray.shutdown()
-
-
-def _start(common: dict[str, Any]) -> None:
-    """Start Ray here; it gives itself 30 s, which on a busy machine may not be enough.
-
-    What a failed start leaves running ends with this process.
-    """
-    for left in reversed(range(_STARTS)):
-        try:
-            # "local": by default Ray would join any cluster that runs on this machine.
-            with _for_this_machine():
-                ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **common)
-            _hide_token()
-            return
-        except Exception as error:
-            ray.shutdown()
-            if not left:
-                raise
-            print(f"Ray did not start, once more: {error}"[:200], file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _for_this_machine() -> Iterator[None]:
-    """Let Ray start for this machine alone; it has no settings of its own for these two.
-
-    With 127.0.0.1 as its address, as it does by itself on macOS and Windows: otherwise its ports would be
-    open to the network. And without its API server, which asks Azure, Google and AWS over the network
-    whether this machine is theirs, even without a dashboard and with usage statistics switched off.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER, services.start_api_server
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    services.start_api_server = lambda *arguments, **options: (
-        None,
-        None,
-    )  # as after a failed start
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER, services.start_api_server = before
-
-
-def _hide_token() -> None:
-    """Ray writes its token, with which code can be run in its workers, for everyone to read."""
-    path = Path.home() / ".ray" / "auth_token"
-    if path.is_file() and path.stat().st_mode & 0o077:
-        path.chmod(0o600)
-
-
-def _join(address: str, shipped: dict[str, Any]) -> None:
-    if address.startswith("ray://"):  # Ray Client: a driver outside, whose files nobody can read
-        raise _not_joined(address, "run the driver on a machine of it, or with `ray job submit`.")
-    try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **shipped)
-    except AuthenticationError as error:
-        raise _not_joined(address, f"{error.message}. {_TOKEN}") from None
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not str(error).startswith("Version mismatch"):
-            raise  # Ray's own demand: the head's Python and Ray are this process's
-        raise _not_joined(address, str(error.__cause__ or error)) from None
-
-
-def _not_joined(address: str, reason: str) -> InputError:
-    line = " ".join(reason.split())[-300:]
-    return InputError(
-        f"`the Ray cluster can be joined` must hold, but got --ray-address={address}: {line}"
-    )
 
 
 class SearchAsha(AsyncHyperBandScheduler):

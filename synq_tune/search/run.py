@@ -21,12 +21,12 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
+from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.console import ladder_lines, run_line
 from synq_tune.search.engine import (
     Work,
     cargo_of,
     make_scheduler,
-    ray_cluster,
     run_trials,
     worker_context,
 )
@@ -42,6 +42,7 @@ from synq_tune.search.sources import Sources, open_sources
 from synq_tune.search.tracked import TrackedStudy
 from synq_tune.store import sha256_file
 from synq_tune.study.files import leftovers, prune
+from synq_tune.study.hours import seconds_spent
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.objective import mode_of, objective
 from synq_tune.study.state import Run
@@ -317,17 +318,6 @@ class StudyDriver:
         hours = self.spec.study.max_hours
         spent = self.spent_before + time.time() - self.started
         return hours is not None and spent > 3600 * hours
-
-
-def seconds_spent(ledger: Ledger) -> float:
-    """Seconds earlier drivers worked on the study, as far as the ledger shows."""
-    starts = [s["at"] for s in ledger.state.sessions if s["action"] == "started"]
-    times = [s["at"] for s in ledger.state.sessions]
-    for run in ledger.state.runs.values():
-        times += [t for t in (run.started_at, run.finished_at) if t is not None]
-    # The last session that started is this one: it counts by its own clock.
-    ends = [max([t for t in times if a <= t < b]) for a, b in zip(starts, starts[1:], strict=False)]
-    return sum(end - start for start, end in zip(starts, ends, strict=False))
 
 
 def _with_resources(spec: StudySpec, options: Options) -> StudySpec:

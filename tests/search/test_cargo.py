@@ -18,7 +18,7 @@ from synq_tune.models.shared_teacher import check_identity, identity, share_teac
 from synq_tune.models.teacher import load_teacher
 from synq_tune.search import cargo as cargo_module
 from synq_tune.search.cargo import Cargo, _bring, pack, read_piece, unload
-from synq_tune.search.engine import ray_cluster
+from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.nodes import check_nodes
 from synq_tune.store import sha256_file
 

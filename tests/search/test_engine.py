@@ -12,7 +12,8 @@ from ray.tune.search import Searcher
 from synq_tune.config import Study, StudySpec
 from synq_tune.errors import InputError
 from synq_tune.recipes.merge import load_space
-from synq_tune.search.engine import SearchAsha, make_scheduler, ray_cluster
+from synq_tune.search.cluster import ray_cluster
+from synq_tune.search.engine import SearchAsha, make_scheduler
 from synq_tune.search.feeders import WAIT, Feeder
 from synq_tune.search.prepare import resolve_metric
 from synq_tune.search.resources import plan_resources
