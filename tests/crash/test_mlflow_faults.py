@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import socket
+import shutil
 import sqlite3
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
+from synq_tune.search.mlflow_check import mlflow_findings
+from synq_tune.study.command import NOT_UPLOADED
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.status import format_status
 from tests.crash.conftest import FaultTable
+from tests.crash.services import MlflowServer
 from tests.crash.study import TinyStudy
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(3600)]
@@ -35,61 +36,19 @@ def test_the_database_is_locked_for_a_minute(study: TinyStudy, table: FaultTable
     table.check("MLflow's database locked for a minute", study)
 
 
-class Server:
-    """`mlflow server` on localhost, to be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self.folder = folder
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.start()
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1",
-            "--port", str(self.port), "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
-            "--artifacts-destination", str(self.folder / "artifacts"),
-        ]  # fmt: skip
-        environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
-        with open(self.folder / "log", "a") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, start_new_session=True, stdout=log, stderr=log
-            )
-        self._wait()
-
-    def _wait(self, seconds: float = 180.0) -> None:
-        deadline = time.time() + seconds
-        while time.time() < deadline:
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{self.uri}/health", timeout=5)
-                return
-            time.sleep(0.5)
-        raise AssertionError((self.folder / "log").read_text()[-2000:])
-
-    def stop(self) -> None:
-        """It goes away, at once."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path / "server")
+    server.start()
     yield server
     server.stop()
 
 
 def test_the_server_goes_away_and_comes_back(
-    study: TinyStudy, server: Server, table: FaultTable
+    study: TinyStudy, server: MlflowServer, table: FaultTable
 ) -> None:
     """The study goes on without it; when it is back, it gets what it missed."""
-    study.arguments = ("--tracking-uri", server.uri)
+    study.arguments = ("--tracking-uri", server.url)
     driver = study.start()
     driver.until_event("evaluated")
     server.stop()
@@ -98,3 +57,33 @@ def test_the_server_goes_away_and_comes_back(
     assert driver.wait() == 0, driver.errors()
     assert "The study goes on" in driver.said()
     table.check("a tracking server that goes away and comes back", study)
+
+
+def test_the_server_refuses_uploads(
+    small: TinyStudy, server: MlflowServer, table: FaultTable
+) -> None:
+    """Its disk is away: the study is not done before the best is uploaded, once."""
+    place = server.folder / "artifacts"
+    shutil.rmtree(place, ignore_errors=True)
+    place.write_text("no folder")
+    small.arguments = ("--tracking-uri", server.url)
+    driver = small.start()
+    assert driver.wait() == NOT_UPLOADED, driver.errors()
+    assert "tracking: best files, best model: again in 2 s" in driver.said()
+    ledger = Ledger.open(small.folder, read_only=True)
+    assert {"best files", "best model"} == set(ledger.state.stages["uploads"]["refused"])
+    assert "not uploaded: best model:" in format_status(ledger.state, small.folder)
+    assert any("has not taken" in f.text for f in mlflow_findings(ledger))
+    before = len(small.lines)
+    place.unlink()
+    small.finish()
+    assert not any('"event":"started"' in line for line in small.lines[before:])
+    state = Ledger.open(small.folder, read_only=True).state
+    client = MlflowClient(server.url, registry_uri=server.url)
+    version = client.get_model_version_by_alias("synq-tune-digits_w3a3", "best")
+    assert f"{version.name}/{version.version}" == state.stages["uploads"]["version"]
+    assert version.tags["synq.sha256"] == state.stages["best"]["files"]["model.onnx"]
+    places = [e.experiment_id for e in client.search_experiments()]
+    (model,) = client.search_logged_models(places)
+    assert str(model.status) == "READY"
+    table.check("a tracking server that refuses uploads", small)
