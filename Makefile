@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(CPU),-cpu)
 
-.PHONY: search test test-all test-crash check env lock clean
+.PHONY: search test test-all test-crash test-team check env lock clean
 
 search: env            ## run the bundled study end to end
 	$(BIN)/python scripts/search.py --space digits_w3a3 $(ARGS)
@@ -16,6 +16,10 @@ test-all: env          ## also the slow ones
 
 test-crash: env        ## faults for real, 100 SIGKILLs of the driver; writes studies/fault_table.md
 	$(BIN)/python -m pytest tests/crash --kills 100 --fault-table studies/fault_table.md $(ARGS)
+
+test-team: env         ## MLflow as teams run it: PostgreSQL, S3, two drivers (needs Debian's PostgreSQL)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/team --group team
+	PYTHONPATH=.venv/team $(BIN)/python -m pytest tests/crash/test_team_mlflow.py $(ARGS)
 
 check: env             ## linter and formatter
 	$(BIN)/ruff check .
