@@ -45,7 +45,7 @@ def test_somebody_elses_study_is_refused(folder: Path, command: str) -> None:
     program, *flags = COMMANDS[command]
     done = subprocess.run(
         [sys.executable, str(ROOT / program), *flags, str(folder)],
-        capture_output=True, text=True, cwd=folder.parent,
+        capture_output=True, text=True, cwd=folder.parent, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

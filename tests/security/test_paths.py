@@ -91,7 +91,7 @@ def test_the_user_gets_one_line(folder: Path) -> None:
         file.writelines(map(_line, HOSTILE["key above"]))
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts/search.py"), "--resume", str(folder)],
-        capture_output=True, text=True,
+        capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "'../../trial-0000'" in done.stderr

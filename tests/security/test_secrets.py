@@ -19,8 +19,8 @@ import pytest
 from synq_tune.errors import InputError, SearchSpaceError
 from synq_tune.recipes.merge import load_space
 from synq_tune.tracking import download_exported
+from tests.crash.services import MlflowServer
 from tests.crash.study import SETS
-from tests.crash.test_mlflow_faults import Server
 from tests.security.conftest import ROOT, SECRETS, Watched
 
 USER, PASSWORD = "ann", "hunter2canary"
@@ -100,13 +100,14 @@ class _Gate(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Iterator[tuple[str, Server]]:
-    """A real MLflow server behind a password: the gate's address without user, and the server."""
-    server = Server(tmp_path / "server")
-    _Gate.behind, _Gate.refused, _Gate.let_in = server.uri, [], []
+def gate(tmp_path: Path) -> Iterator[str]:
+    """A real MLflow server behind a password: the address of the gate, without user."""
+    server = MlflowServer(tmp_path / "server")
+    server.start()
+    _Gate.behind, _Gate.refused, _Gate.let_in = server.url, [], []
     http = ThreadingHTTPServer(("127.0.0.1", 0), _Gate)
     threading.Thread(target=http.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{http.server_port}", server
+    yield f"127.0.0.1:{http.server_port}"
     http.shutdown()
     server.stop()
 
@@ -133,31 +134,28 @@ def _holding(folder: Path) -> list[Path]:
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_a_password_of_the_server_is_used_and_nowhere_to_be_found(
-    tmp_path: Path, gate: tuple[str, Server]
+    tmp_path: Path, gate: str
 ) -> None:
     """The study is on the server; console, ledger, summary, exported files, params, tags are clean."""
-    address, _ = gate
-    done = _search(tmp_path / "study", f"http://{USER}:{PASSWORD}@{address}")
+    done = _search(tmp_path / "study", f"http://{USER}:{PASSWORD}@{gate}")
     assert done.returncode == 0, done.stderr
     assert any("log-batch" in path for path in _Gate.let_in)
-    # Clients knock without it first where they follow RFC 7617; MLflow's sends it at once.
     assert _Gate.refused == []
     assert PASSWORD not in done.stdout + done.stderr
-    assert f"http://{address}" in (tmp_path / "study/ledger.jsonl").read_text()
-    assert f"http://{address}" in (tmp_path / "study/summary.json").read_text()
+    assert f"http://{gate}" in (tmp_path / "study/ledger.jsonl").read_text()
+    assert f"http://{gate}" in (tmp_path / "study/summary.json").read_text()
     assert (tmp_path / "server/server.db").is_file()
     assert _holding(tmp_path) == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_wrong_password_is_not_repeated(tmp_path: Path, gate: tuple[str, Server]) -> None:
+def test_a_wrong_password_is_not_repeated(tmp_path: Path, gate: str) -> None:
     """One line without it, exit code 2, and no study is left behind."""
-    address, _ = gate
     (tmp_path / "studies").mkdir()
-    done = _search(tmp_path / "studies/study", f"http://{USER}:{PASSWORD}x@{address}")
+    done = _search(tmp_path / "studies/study", f"http://{USER}:{PASSWORD}x@{gate}")
     assert done.returncode == 2
-    assert f"MLflow at http://{address}" in done.stderr.splitlines()[-1]
+    assert f"MLflow at http://{gate}" in done.stderr.splitlines()[-1]
     assert PASSWORD not in done.stdout + done.stderr
     assert not (tmp_path / "studies/study").exists()
     assert _holding(tmp_path) == []
