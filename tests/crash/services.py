@@ -176,8 +176,8 @@ class Postgres(Service):
 
     @property
     def uri(self) -> str:
-        """Of the database."""
-        return f"postgresql://synq@127.0.0.1:{self.port}/mlflow"
+        """Of the database; SQLAlchemy 2.1 takes psycopg 3 where no driver is named."""
+        return f"postgresql+psycopg2://synq@127.0.0.1:{self.port}/mlflow"
 
     def _as_user(self, program: str, *arguments: str) -> list[str]:
         root = ["runuser", "-u", "postgres", "--"] if self.is_root else []
