@@ -111,7 +111,7 @@ def test_metadata_are_complete(exported: Exported, name: str) -> None:
     assert model.metadata["teacher_fingerprint"] == teacher.fingerprint
 
 
-@pytest.mark.parametrize("case", CASES[:3], ids=lambda case: case[0])
+@pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case[0])
 def test_packed_is_as_small_as_its_codes(case: tuple[str, str, int, int], export: Export) -> None:
     """k-bit codes, scales, zero points and float tensors, and at most a tenth more."""
     sizes = export(*case).report["sizes"]

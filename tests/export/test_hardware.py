@@ -27,6 +27,7 @@ from tests.export.conftest import Exported
 
 Export = Callable[..., Exported]
 NETWORKS = [("residual_net", 8), ("mobilenet_v2", 64)]
+SOME_SLOW = [NETWORKS[0], pytest.param(*NETWORKS[1], marks=pytest.mark.slow)]
 FUSED = {
     "residual_net": {"QLinearConv": 3, "QLinearAdd": 1, "QLinearGlobalAveragePool": 1, "QGemm": 1},
     "mobilenet_v2": {"QLinearConv": 16, "QLinearAdd": 2, "QLinearGlobalAveragePool": 1, "QGemm": 1},
@@ -51,10 +52,7 @@ def _operators(path: Path, folder: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(folder / "optimized.onnx").graph.node)
 
 
-@pytest.mark.parametrize(
-    ("network", "size"),
-    [NETWORKS[0], pytest.param(*NETWORKS[1], marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("network", "size"), SOME_SLOW)
 def test_every_operation_becomes_an_integer_kernel(
     export: Export, network: str, size: int, tmp_path: Path
 ) -> None:
@@ -67,7 +65,7 @@ def test_every_operation_becomes_an_integer_kernel(
 
 
 @pytest.mark.parametrize("level", ONNX_LEVELS)
-@pytest.mark.parametrize(("network", "size"), NETWORKS)
+@pytest.mark.parametrize(("network", "size"), SOME_SLOW)
 def test_integer_kernels_give_the_students_classes(
     export: Export, network: str, size: int, level: str
 ) -> None:
