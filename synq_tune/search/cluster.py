@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants, services
-from ray.exceptions import AuthenticationError
+from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+from ray._raylet import GcsClient
+from ray.exceptions import AuthenticationError, RpcError
 
 from synq_tune.errors import InputError
 from synq_tune.search.nodes import check_nodes
@@ -19,6 +23,8 @@ from synq_tune.search.resources import Machine
 
 _OBJECT_STORE_BYTES = 256 * 2**20
 _STARTS = 3
+_PATIENCE = 10.0
+"""Seconds within which a cluster's head takes a connection."""
 _TOKEN = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token."
 
 
@@ -36,18 +42,26 @@ def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator
     common: dict[str, Any] = {
         "log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False,
     }  # fmt: skip
-    if address:
-        shipped = {"runtime_env": {"py_modules": list(py_modules)}} if py_modules else {}
-        _join(address, shipped)
-    else:
-        _start(common)
+    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         if address:
+            shipped = {"runtime_env": {"py_modules": list(py_modules)}} if py_modules else {}
+            _join(address, shipped)
             check_nodes()
+        else:
+            _start(common)
+        _install(handlers)
         alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
         yield [(there.get("CPU", 0.0), there.get("GPU", 0.0)) for there in alive]
     finally:
         ray.shutdown()
+        _install(handlers)
+
+
+def _install(handlers: Mapping[int, Any]) -> None:
+    """Take signals back: Ray sets a handler when it starts, and lets SIGTERM kill when it ends."""
+    for kind, handler in handlers.items():
+        signal.signal(kind, handler)
 
 
 def _start(common: dict[str, Any]) -> None:
@@ -100,13 +114,29 @@ def _join(address: str, shipped: dict[str, Any]) -> None:
     if address.startswith("ray://"):  # Ray Client: a driver outside, whose files nobody can read
         raise _not_joined(address, "run the driver on a machine of it, or with `ray job submit`.")
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **shipped)
     except AuthenticationError as error:
         raise _not_joined(address, f"{error.message}. {_TOKEN}") from None
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, RpcError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("Version mismatch"):
             raise  # Ray's own demand: the head's Python and Ray are this process's
         raise _not_joined(address, str(error.__cause__ or error)) from None
+
+
+def _knock(address: str) -> None:
+    """Find out within seconds what Ray itself tries twenty times, up to a quarter of an hour.
+
+    Raises:
+        OSError: nobody listens there.
+        RpcError: who listens is no head of a cluster.
+        AuthenticationError: the head wants another token, or a token is asked for and there is none.
+    """
+    host, _, port = address.rpartition(":")
+    if port.isdigit():  # else `auto`: Ray looks for it on this machine
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        ensure_token_if_auth_enabled(create_token_if_missing=False)  # without one, the next aborts
+        GcsClient(address=address)
 
 
 def _not_joined(address: str, reason: str) -> InputError:

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=synq-tune
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=08:00:00
+#SBATCH --signal=B:USR1@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#
+# A study on Slurm, submitted from the check-out (`make env` was run there):
+#   sbatch --nodes=4 --gpus-per-node=2 scripts/cluster/slurm.sh --space resnet18_w3a3 --output-dir studies/resnet18
+# The arguments are search.py's; --output-dir must be given, so that the job goes on where it was when
+# it is queued again: by this script at the end of its time, by Slurm after a preemption or a lost node.
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?submit this with sbatch}"
+BIN=$PWD/.venv/bin
+export RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+# Of this job alone; srun hands it on in the environment, and nothing prints it.
+RAY_AUTH_TOKEN=$("$BIN/python" -c 'import secrets; print(secrets.token_hex(32))')
+
+case " $* " in
+  *" --output-dir"* | *" --resume"*) ;;
+  *) echo 'error: `--output-dir or --resume is given` must hold, so that a requeued job goes on.' >&2; exit 2 ;;
+esac
+
+driver=
+reason=
+# The end of the time (USR1) asks for another turn; scancel and preemption (TERM) only stop it.
+stop() { reason=$1; [ -z "$driver" ] || kill -TERM "$driver" 2>/dev/null || true; }
+trap 'stop time' USR1
+trap 'stop told' TERM
+trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+
+mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+read -r address _ < <(hostname -I) # this script runs on the first node
+port=$((20000 + SLURM_JOB_ID % 10000))
+node=(--overlap --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK")
+start=("$BIN/ray" start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK")
+
+srun "${node[@]}" --nodes=1 --nodelist="${hosts[0]}" \
+  "${start[@]}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
+if [ "${#hosts[@]}" -gt 1 ]; then
+  srun "${node[@]}" --nodes=$((${#hosts[@]} - 1)) --exclude="${hosts[0]}" \
+    "${start[@]}" --address="$address:$port" &
+fi
+
+"$BIN/python" - "$address:$port" "${#hosts[@]}" <<'PYTHON' &
+import socket, sys, time
+
+deadline = time.time() + 300
+host, port = sys.argv[1].split(":")
+while True:
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+        break
+    except OSError as error:
+        if time.time() > deadline:
+            sys.exit(f"error: no Ray head at {sys.argv[1]} after 300 s: {error}")
+        time.sleep(1)
+
+import ray
+
+ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
+while (alive := sum(node["Alive"] for node in ray.nodes())) < int(sys.argv[2]):
+    if time.time() > deadline:
+        sys.exit(f"error: {alive} of {sys.argv[2]} nodes joined within 300 s")
+    time.sleep(1)
+PYTHON
+driver=$!
+wait_for_driver() { # until the driver is gone: a trapped signal ends `wait` too
+  code=0
+  wait "$driver" || code=$?
+  while kill -0 "$driver" 2>/dev/null; do code=0; wait "$driver" || code=$?; done
+}
+wait_for_driver
+if [ "$code" -eq 0 ] && [ -z "$reason" ]; then
+  "$BIN/python" scripts/search.py "$@" --ray-address "$address:$port" &
+  driver=$!
+  wait_for_driver
+fi
+if [ "$reason" = time ] && [ "$code" -ne 0 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -1,0 +1,130 @@
+"""The Slurm script of scripts/cluster, run for real; only Slurm's own commands are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.crash.checker import Verdict, check_finished, ledger_lines
+from tests.crash.study import SETS
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts/cluster/slurm.sh"
+# What Slurm's commands do on a cluster of two nodes, both of them this machine.
+COMMANDS = {
+    "scontrol": """
+case $1 in
+  show) tr , '\\n' <<< "$3" ;;
+  requeue) echo "$2" >> "$SHIMS/requeued" ;;
+esac
+""",
+    "srun": """
+while [[ $1 == --* ]]; do shift; done
+printf '%s' "$RAY_AUTH_TOKEN" > "$SHIMS/token"
+exec "$@"
+""",
+    "hostname": "echo 127.0.0.1 fe80::1\n",
+}
+
+
+@pytest.fixture
+def submit(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """Run the script as a job's batch step, in a folder that looks like the check-out."""
+    shims = tmp_path / "shims"
+    shims.mkdir()
+    for name, text in COMMANDS.items():
+        (shims / name).write_text("#!/usr/bin/env bash\n" + text)
+        (shims / name).chmod(0o755)
+    for name, target in ((".venv", Path(sys.prefix)), ("scripts", ROOT / "scripts")):
+        (tmp_path / name).symlink_to(target)
+
+    def start(nodes: str, *arguments: str) -> subprocess.Popen[bytes]:
+        variables = {
+            "SHIMS": str(shims), "PATH": f"{shims}:{os.environ['PATH']}", "HOME": str(tmp_path),
+            "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": str(os.getpid()),
+            "SLURM_JOB_NODELIST": nodes, "SLURM_CPUS_PER_TASK": "1", "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
+        with open(tmp_path / "log", "a") as log:
+            return subprocess.Popen(
+                ["bash", str(SCRIPT), *arguments], env={**environment, **variables}, cwd="/",
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    return start
+
+
+def test_the_script_is_bash() -> None:
+    """Bash can parse it."""
+    subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
+
+
+def test_a_job_that_could_not_go_on_is_refused(submit: Callable, tmp_path: Path) -> None:
+    """Without --output-dir every turn would begin a new study: nothing starts."""
+    assert submit("one,two", "--space", "digits_w3a3").wait(60) == 2
+    assert "--output-dir or --resume is given" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1800)
+def test_a_job_out_of_time_goes_on_when_it_runs_again(submit: Callable, tmp_path: Path) -> None:
+    """USR1 before the end of its time: the study is interrupted and the job queued again."""
+    folder, log = tmp_path / "studies" / "tiny", tmp_path / "log"
+    values = [*SETS, "study.num_trials=2", "finetune.steps_per_epoch=60"]
+    sets = [part for value in values for part in ("--set", value)]
+    arguments = ["--space", "digits_w3a3", "--output-dir", str(folder), *sets]
+    arguments += ["--store", str(tmp_path / "store")]
+    job = submit("one,two", *arguments)
+    _until(lambda: any('"evaluated"' in x for x in ledger_lines(folder)), job, log)
+    _check_a_stranger(tmp_path)
+    os.kill(job.pid, signal.SIGUSR1)
+    assert job.wait(200) == 130, log.read_text()[-3000:]
+    assert (tmp_path / "shims/requeued").read_text().split() == [str(os.getpid())]
+    assert json.loads(ledger_lines(folder)[-1])["action"] == "interrupted"
+    finals = [line for line in ledger_lines(folder) if '"event":"finished"' in line]
+    token = (tmp_path / "shims/token").read_text()
+    again = submit("one", *arguments)
+    assert again.wait(500) == 0, log.read_text()[-3000:]
+    assert len((tmp_path / "shims/requeued").read_text().split()) == 1
+    assert check_finished(folder, finals, trials=2) == Verdict(0, 0)
+    assert (tmp_path / "shims/token").read_text() != token
+    _check_secret(token, tmp_path)
+
+
+def _until(is_so: Callable[[], bool], job: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.time() + 500
+    while not is_so():
+        assert job.poll() is None and time.time() < deadline, log.read_text()[-3000:]
+        time.sleep(0.05)
+
+
+def _check_a_stranger(folder: Path) -> None:
+    """Who does not know the token is told so in one line, and cannot join."""
+    address = f"127.0.0.1:{20000 + os.getpid() % 10000}"
+    command = [sys.executable, str(ROOT / "scripts/search.py"), "--space", "digits_w3a3"]
+    command += ["--output-dir", str(folder / "stranger"), "--ray-address", address]
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    line = done.stderr.strip().splitlines()[-1]  # Ray's own warning may come first
+    assert "the Ray cluster can be joined" in line and "InvalidAuthToken" in line
+    assert "0" * 64 not in done.stderr
+    assert not (folder / "stranger").exists()
+
+
+def _check_secret(token: str, folder: Path) -> None:
+    """It is in no file that the job left, and in nothing it printed."""
+    assert len(token) == 64
+    for path in [folder / "log", *(folder / "studies").rglob("*")]:
+        assert not path.is_file() or token.encode() not in path.read_bytes(), path
+    assert not (folder / ".ray").exists()
