@@ -50,8 +50,9 @@ def hardly_needed_line(state: StudyState) -> str | None:
     gain = best[name] - calibrated[name]
     if gain > HARDLY_NEEDED:
         return None
+    found = f"comes within {gain:.2f} points of" if gain > 0 else f"is {-gain:.2f} points above"
     hint = " (--target-loss 1 tries calibration first)"
     return (
-        f"calibration alone comes within {max(gain, 0.0):.2f} points of the best: at these bits a "
-        f"search is hardly needed{hint if state.spec.study.target_loss is None else ''}"
+        f"calibration alone {found} the best found: at these bits a search is hardly needed"
+        f"{hint if state.spec.study.target_loss is None else ''}"
     )

@@ -163,6 +163,7 @@ def test_the_report_says_when_a_search_was_hardly_needed(tmp_path: Path) -> None
     values = {"completed": 97.0, "completed-1": 98.5}
     state = _state(tmp_path, _spec(), values).state
     assert "within 0.30 points" in hardly_needed_line(_with_ladder(state, 98.0, 98.3))
+    assert "is 0.20 points above the best" in hardly_needed_line(_with_ladder(state, 98.5, 98.3))
     assert hardly_needed_line(_with_ladder(state, 97.0, 98.3)) is None
     only = _state(tmp_path / "only", _spec(), {"completed": 97.0}).state
     assert hardly_needed_line(_with_ladder(only, 97.0, 97.0)) is None
