@@ -146,6 +146,8 @@ class LedgerCallback(NotSaved, Callback):
     ) -> None:
         """An epoch was evaluated or kept; Tune's scheduler has already set `done` to stop the run."""
         key = trial.config["run"]["key"]
+        if result.get("gpu"):
+            gpu_sharing.record_peak(self.ledger, result["gpu"])
         kept = {} if result.get("done") else self._keep(key, result)
         if "metrics" in result:
             self._record(
@@ -167,8 +169,6 @@ class LedgerCallback(NotSaved, Callback):
         return {"kept_sha256": sha256} if sha256 else {}
 
     def _finish(self, key: str, result: dict[str, Any]) -> None:
-        if result.get("gpu"):
-            gpu_sharing.record_peak(self.ledger, result["gpu"])
         optional = ("error", "report_top1")
         self._record(
             "finished", key,

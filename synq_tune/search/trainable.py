@@ -115,9 +115,9 @@ class TrialWorker(tune.Trainable):
         except NonFiniteLossError as error:
             return {"state": "diverged", "error": str(error), **self._clock(), "done": True}
         result = {"epoch": row.epoch, **self._measured(row), **self._clock()}
+        result["gpu"] = gpu_sharing.peak()
         if row.epoch == self.trial.config.epochs:
-            end = {"state": "completed", "done": True, "gpu": gpu_sharing.peak()}
-            return result | end | self._finish()
+            return result | {"state": "completed", "done": True, **self._finish()}
         self.kept_at = time.monotonic()
         return result | {"parcel": Parcel(self.trial.state(**self._clock()))}
 

@@ -31,8 +31,9 @@ KEY = "trial-0000"
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     """A study with one run."""
-    settings = ["study.num_trials=6", "study.confirm=null", "study.scheduler=none"]
-    return Ledger.create(tmp_path / "study", load_space("digits_w3a3", settings))
+    settings = ["num_trials=6", "confirm=null", "scheduler=none", "max_concurrent=4"]
+    spec = load_space("digits_w3a3", [f"study.{setting}" for setting in settings])
+    return Ledger.create(tmp_path / "study", spec)
 
 
 def _propose(ledger: Ledger) -> None:
