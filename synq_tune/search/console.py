@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from synq_tune.study.state import Run, StudyState
+from synq_tune.study.target import hardly_needed_line, target_line
 
 _METRICS = ("top1", "agreement", "holdout_kl")
 
@@ -50,3 +51,17 @@ def ladder_lines(rungs: list[dict[str, Any]]) -> list[str]:
         agreement = f"{rung['agreement']:10.2f}" if rung.get("agreement") is not None else ""
         lines.append(f"{rung['name']:<34}{top1}  {interval:<16}{agreement}")
     return lines
+
+
+def study_lines(state: StudyState) -> list[str]:
+    """What a finished study ends with: ladder, best files."""
+    best = state.stages["best"]
+    notes = [line for line in (target_line(state), hardly_needed_line(state)) if line]
+    return [
+        "",
+        *ladder_lines(state.stages["ladder"]["rungs"]),
+        "",
+        f"best      {best['key']}: " + ", ".join(f"{k}={v}" for k, v in best["params"].items()),
+        *(f"note      {line}" for line in notes),
+        f"exported  {best['export_dir']}/model.onnx",
+    ]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from synq_tune.analysis.image_grid import save_image_grid
 from synq_tune.config import StudySpec
 from synq_tune.data.shared_halves import share_halves
 from synq_tune.export.best import export_student
@@ -21,8 +20,8 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
-from synq_tune.search.cluster import ray_cluster
-from synq_tune.search.console import ladder_lines, run_line
+from synq_tune.search.cluster import Cluster
+from synq_tune.search.console import run_line
 from synq_tune.search.engine import (
     Work,
     cargo_of,
@@ -31,6 +30,7 @@ from synq_tune.search.engine import (
     worker_context,
 )
 from synq_tune.search.feeders import Feeder
+from synq_tune.search.import_ahead import import_ahead
 from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
@@ -48,7 +48,7 @@ from synq_tune.study.objective import mode_of, objective
 from synq_tune.study.state import Run
 from synq_tune.study.summary import best_run, damaged_export
 from synq_tune.study.summary_writer import SummaryWriter
-from synq_tune.study.target import hardly_needed_line, target_line, target_met
+from synq_tune.study.target import target_met
 from synq_tune.synthesis.run import synthesize
 from synq_tune.trial import Assets, all_images, choose_device, golden_images, load_assets
 
@@ -95,22 +95,37 @@ class StudyDriver:
         self._tidy()
         sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device)
-        self._check_cluster(prepared)
-        self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
-        prepared = self._share_labelled(prepared)
-        self._describe(prepared)
-        self.tracked.describe(self.ledger.state)
-        dataset_path = self._dataset(prepared.teacher)
-        sources.keep(self.folder)
-        self.tracked.describe(self.ledger.state)
-        self._calibrate(dataset_path)
-        self._search(prepared, dataset_path, sources)
+        with Cluster(self.options.ray_address, sources.py_modules()) as cluster:
+            self._start_early(prepared, cluster)
+            self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
+            prepared = self._share_labelled(prepared)
+            self._describe(prepared)
+            self.tracked.describe(self.ledger.state)
+            dataset_path = self._dataset(prepared.teacher)
+            sources.keep(self.folder)
+            self.tracked.describe(self.ledger.state)
+            self._calibrate(dataset_path)
+            self._search(prepared, dataset_path, sources, cluster)
         best = best_run(self.ledger.state)
         if best is None:
             self._end("FAILED")
             return None
         self._finish(best, self._assets(dataset_path))
         return best
+
+    def _start_early(self, prepared: Prepared, cluster: Cluster) -> None:
+        """Start Ray before all else where the search begins within seconds.
+
+        A cluster that cannot run the study is told before hours of synthesis.
+        """
+        is_soon = "dataset" in self.ledger.state.stages
+        if self._is_searched(self._feeder(prepared)) or not (is_soon or self.options.ray_address):
+            return
+        if is_soon:
+            import_ahead("mlflow")
+        plan_resources(self.spec.study, cluster.machines())
+        if not is_soon:
+            cluster.stop()
 
     def _share_labelled(self, prepared: Prepared) -> Prepared:
         """Put the labelled images into the store, and out of this process's own memory.
@@ -176,6 +191,9 @@ class StudyDriver:
     def _draw(self, teacher: LoadedTeacher, images: torch.Tensor) -> None:
         path = self.folder / "synthetic_images.png"
         if not path.exists():
+            # Here, since Matplotlib takes a second that a resumed study need not wait.
+            from synq_tune.analysis.image_grid import save_image_grid
+
             d0 = self.spec.finetune.d0
             input_ = teacher.preprocessing
             save_image_grid(
@@ -194,24 +212,24 @@ class StudyDriver:
             assets = partial(self._assets, dataset_path)
             run_calibration(self.ledger, assets, self.folder, self._on_transition)
 
-    def _search(self, prepared: Prepared, dataset_path: Path, sources: Sources) -> None:
+    def _search(
+        self, prepared: Prepared, dataset_path: Path, sources: Sources, cluster: Cluster
+    ) -> None:
         metric, feeder = prepared.metric, self._feeder(prepared)
         if self._is_searched(feeder):
             return
-        with ray_cluster(self.options.ray_address, sources.py_modules()) as machines:
-            store = self.options.store
-            cargo = None  # on this machine alone every worker reads the driver's files
-            if self.options.ray_address:
-                cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
-            context = worker_context(
-                self.spec, dataset_path, store, self.folder, metric, sources,
-                self._labelled, cargo,
-            )  # fmt: skip
-            stop = StopRequest(self.interrupts.requested, self._is_enough)
-            plan = partial(self._plan, machines)
-            work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
-            with self.interrupts.deferred():
-                run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
+        store = self.options.store
+        cargo = None  # on this machine alone every worker reads the driver's files
+        if self.options.ray_address:
+            cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
+        context = worker_context(
+            self.spec, dataset_path, store, self.folder, metric, sources, self._labelled, cargo
+        )
+        stop = StopRequest(self.interrupts.requested, self._is_enough)
+        plan = partial(self._plan, cluster.machines())
+        work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
+        with self.interrupts.deferred():
+            run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
         width = self.spec.study.deterministic
         if width is not None and (line := waiting_line(self.ledger.state, width)):
             print(line, flush=True)
@@ -224,12 +242,6 @@ class StudyDriver:
 
     def _is_searched(self, feeder: Feeder) -> bool:
         return self._is_enough() or feeder.is_done(self.ledger.state)
-
-    def _check_cluster(self, prepared: Prepared) -> None:
-        """A cluster that cannot run the study is told before hours of synthesis."""
-        if self.options.ray_address and not self._is_searched(self._feeder(prepared)):
-            with ray_cluster(self.options.ray_address) as machines:
-                plan_resources(self.spec.study, machines)
 
     def _plan(self, machines: list[Machine]) -> Plan:
         """How the cluster is divided now; printed when it changes."""
@@ -325,19 +337,3 @@ def _with_resources(spec: StudySpec, options: Options) -> StudySpec:
     own = ("max_concurrent", "gpus_per_trial", "max_hours")
     given = {key: getattr(options, key) for key in own if getattr(options, key) is not None}
     return spec.model_copy(update={"study": spec.study.model_copy(update=given)})
-
-
-def closing_lines(driver: StudyDriver) -> list[str]:
-    """What a finished study prints: ladder, best files, how to browse."""
-    state = driver.ledger.state
-    best = state.stages["best"]
-    notes = [line for line in (target_line(state), hardly_needed_line(state)) if line]
-    return [
-        "",
-        *ladder_lines(state.stages["ladder"]["rungs"]),
-        "",
-        f"best      {best['key']}: " + ", ".join(f"{k}={v}" for k, v in best["params"].items()),
-        *(f"note      {line}" for line in notes),
-        f"exported  {best['export_dir']}/model.onnx",
-        *driver.tracked.closing_lines(),
-    ]

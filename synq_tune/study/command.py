@@ -179,8 +179,9 @@ def _session(ledger: Ledger, action: str) -> None:
 
 def _run(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
     # torch, Ray, Optuna and MLflow take seconds to import: the header is on disk by now.
+    from synq_tune.search.console import study_lines
     from synq_tune.search.interrupts import Interrupts
-    from synq_tune.search.run import Options, StudyDriver, closing_lines
+    from synq_tune.search.run import Options, StudyDriver
 
     options: Any = Options(
         folder=folder,
@@ -202,7 +203,7 @@ def _run(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
         if best is None:
             print("no trial completed; see the states above", file=sys.stderr)
             return NO_TRIAL_FINISHED
-        print("\n".join(closing_lines(driver)))
+        print("\n".join([*study_lines(ledger.state), *driver.tracked.closing_lines()]))
         missing = driver.tracked.missing
     return _not_uploaded(missing, folder) if missing else 0
 

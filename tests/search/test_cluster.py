@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from synq_tune.errors import InputError
-from synq_tune.search.cluster import ray_cluster
+from synq_tune.search import cluster as cluster_module
+from synq_tune.search.cluster import Cluster, ray_cluster
+from synq_tune.search.import_ahead import import_ahead
+
+
+def test_ray_starts_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that only exports never starts it; one that stopped it may need it again."""
+    events = []
+
+    @contextlib.contextmanager
+    def start(*arguments: object) -> Iterator[list[tuple[float, float]]]:
+        events.append(arguments)
+        yield [(2.0, 0.0)]
+        events.append("stopped")
+
+    monkeypatch.setattr(cluster_module, "ray_cluster", start)
+    with Cluster("head:6379", ["mine"]) as cluster:
+        assert events == []
+        assert cluster.machines() == cluster.machines() == [(2.0, 0.0)]
+        cluster.stop()
+        cluster.machines()
+    begun = ("head:6379", ["mine"])
+    assert events == [begun, "stopped", begun, "stopped"]
+
+
+def test_a_module_is_there_once_its_thread_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And whoever imports it meanwhile gets the whole of it."""
+    (tmp_path / "slowly_made.py").write_text("import time\ntime.sleep(0.2)\nvalue = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    thread = import_ahead("slowly_made")
+    import slowly_made
+
+    assert slowly_made.value == 3
+    thread.join()
 
 
 def test_a_driver_outside_the_cluster_is_refused() -> None:
