@@ -31,6 +31,7 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
     try:
         tracker = Tracker.find(uri, folder, state)
         children = tracker.children() if tracker else []
+        lost = _lost_model(tracker, ledger) if tracker else []
     except TrackingError as error:
         return [Finding(f"{error} Nothing of it is checked.")]
     if tracker is None:
@@ -44,7 +45,24 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
     told = [*_wrong_runs(children, tracker, state), *_wrong_parent(tracker, state)]
     wrong = sorted({run_id for _, ids in told for run_id in ids})
     # One mend for all: the whole projection is made again where it differs.
-    return missing + [Finding(text, lambda: _mend(uri, ledger, wrong)) for text, _ in told]
+    return missing + lost + [Finding(text, lambda: _mend(uri, ledger, wrong)) for text, _ in told]
+
+
+def _lost_model(tracker: Tracker, ledger: Ledger) -> list[Finding]:
+    """The best student's model, if somebody deleted it."""
+    uploads = ledger.state.stages.get("uploads", {})
+    if not uploads.get("model") or tracker.has_model(uploads["model"], uploads.get("version")):
+        return []
+    name = uploads.get("version") or uploads["model"]
+    return [Finding(f"MLflow no longer has the model {name}", lambda: _ask_again(ledger, uploads))]
+
+
+def _ask_again(ledger: Ledger, uploads: dict[str, Any]) -> None:
+    """Leave the study with one thing to do, the upload; a driver does it."""
+    refused = {**uploads["refused"], "best model": "it was deleted"}
+    gone = {"model": None, "version": None, "refused": refused}
+    ledger.append("stage", name="uploads", data=gone)
+    ledger.append("session", action="interrupted")
 
 
 def _not_uploaded(ledger: Ledger) -> Iterator[str]:

@@ -50,6 +50,7 @@ from synq_tune.study.summary import best_run, damaged_export
 from synq_tune.study.summary_writer import SummaryWriter
 from synq_tune.study.target import target_met
 from synq_tune.synthesis.run import synthesize
+from synq_tune.tracking.guard import prepare_mlflow
 from synq_tune.trial import Assets, all_images, choose_device, golden_images, load_assets
 
 GRID_IMAGES = 32
@@ -122,6 +123,7 @@ class StudyDriver:
         if self._is_searched(self._feeder(prepared)) or not (is_soon or self.options.ray_address):
             return
         if is_soon:
+            prepare_mlflow()  # its telemetry is decided by the environment it is imported in
             import_ahead("mlflow")
         plan_resources(self.spec.study, cluster.machines())
         if not is_soon:

@@ -50,6 +50,21 @@ def register(client: MlflowClient, name: str, model: Any, tags: dict[str, str]) 
         raise
 
 
+def is_there(client: MlflowClient, model_uri: str, version: str | None) -> bool:
+    """Whether nobody has deleted a logged model, `models:/ID`, nor its version, `NAME/VERSION`."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_logged_model(model_uri.removeprefix("models:/"))
+        if version is not None:
+            client.get_model_version(*version.rsplit("/", 1))
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
+
+
 def _register(client: MlflowClient, name: str, model: Any, tags: dict[str, str]) -> str:
     from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 

@@ -29,7 +29,7 @@ from synq_tune.tracking.experiment import EXPERIMENT, find_or_create, runs_of
 from synq_tune.tracking.guard import tracking_errors
 from synq_tune.tracking.model import save_model, upload_model
 from synq_tune.tracking.records import STATUSES, Child, is_waiting
-from synq_tune.tracking.registry import register, registered_name
+from synq_tune.tracking.registry import is_there, register, registered_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -243,6 +243,16 @@ class Tracker:
             own = {key: model.tags[key] for key in ("synq.study", "synq.sha256")}
             version = register(self._client, name, model, {**own, **tags})
         return None if version is None else f"{name}/{version}"
+
+    def has_model(self, model_uri: str, version: str | None) -> bool:
+        """Whether a model that was logged, and its version if it got one, are still there.
+
+        Args:
+            model_uri: what `log_best_model` returned.
+            version: what `register_best` returned.
+        """
+        with tracking_errors(self.uri):
+            return is_there(self._client, model_uri, version)
 
     def finish(self, status: str = "FINISHED") -> None:
         """End the parent run with MLflow's status FINISHED, FAILED or KILLED."""

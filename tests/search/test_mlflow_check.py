@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
@@ -12,6 +13,7 @@ from synq_tune.recipes.merge import load_space
 from synq_tune.search.mlflow_check import mlflow_findings
 from synq_tune.study.ledger import Ledger
 from synq_tune.tracking import Tracker, default_tracking_uri
+from tests.helpers import tiny_onnx
 
 FINAL, OPEN = "trial-0000", "trial-0001"
 
@@ -113,6 +115,34 @@ def test_a_disagreement_is_told_and_mended(ledger: Ledger, name: str) -> None:
     children = {c["key"]: c for c in _tracker(ledger).children()}
     assert set(children) == {FINAL, OPEN}
     assert children[FINAL]["metrics"]["top1"] == 90.0
+
+
+def _registered(ledger: Ledger) -> dict[str, str]:
+    """Log a model of the study as its best, as a driver does; {model, version}."""
+    image = np.zeros((1, 1, 8, 8), np.float32)
+    tracker = Tracker.open(default_tracking_uri(ledger.folder), ledger.folder, ledger.state)
+    model = tracker.log_best_model(tiny_onnx(), image)
+    version = tracker.register_best(model, f"of-{ledger.folder.name}", {})
+    ledger.append("stage", name="uploads", data={"model": model, "version": version, "refused": {}})
+    return {"model": model, "version": version}
+
+
+@pytest.mark.parametrize("what", ["model", "version"])
+def test_a_deleted_model_is_told_and_uploaded_again(ledger: Ledger, what: str) -> None:
+    """Mended, the study has one thing left to do, for which the line to type is given."""
+    names = _registered(ledger)
+    assert mlflow_findings(ledger) == []
+    if what == "model":
+        _client(ledger).delete_logged_model(names["model"].removeprefix("models:/"))
+    else:
+        _client(ledger).delete_model_version(*names["version"].rsplit("/", 1))
+    (finding,) = mlflow_findings(ledger)
+    assert finding.text == f"MLflow no longer has the model {names['version']}"
+    finding.mend()
+    (left,) = mlflow_findings(ledger)
+    assert left.mend is None and f"--resume {ledger.folder}" in left.text
+    _registered(ledger)
+    assert mlflow_findings(ledger) == []
 
 
 def test_looking_creates_nothing(tmp_path: Path) -> None:
