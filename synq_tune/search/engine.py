@@ -20,6 +20,7 @@ from synq_tune.models.shared_teacher import identity, share_teacher
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search.cargo import Cargo, pack
 from synq_tune.search.feeders import Feeder
+from synq_tune.search.nodes import looker
 from synq_tune.search.ordered_halving import OrderedHalving
 from synq_tune.search.resources import Plan
 from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
@@ -189,6 +190,7 @@ def worker_context(
         "sources": sources.for_workers(),
         "labelled": labelled,
         "cargo": cargo,
+        "facts": None if cargo is None else looker()(),
     }
 
 

@@ -123,6 +123,15 @@ def check_nodes(patience: float = PATIENCE) -> None:
     compare(look(), {address: _answer(address, ref, patience) for address, ref in asked.items()})
 
 
+def check_this_machine(driver: Facts) -> None:
+    """Compare this process with the driver's: a machine may have joined the cluster since it looked.
+
+    Raises:
+        InputError: see `compare`.
+    """
+    compare(driver, {ray.util.get_node_ip_address(): looker()()})
+
+
 def _answer(address: str, ref: ray.ObjectRef, patience: float) -> Facts:
     try:
         return ray.get(ref, timeout=patience)

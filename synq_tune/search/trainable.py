@@ -19,6 +19,7 @@ from synq_tune.models.shared_teacher import check_identity, with_shared
 from synq_tune.recipes.merge import with_recipe
 from synq_tune.search import gpu_sharing
 from synq_tune.search.cargo import Cargo, unload
+from synq_tune.search.nodes import check_this_machine
 from synq_tune.search.parcel import Parcel
 from synq_tune.search.sources import receive
 from synq_tune.study.objective import objective
@@ -46,6 +47,7 @@ def _load(context: dict[str, Any]) -> Assets:
     cargo: Cargo | None = context["cargo"]
     if cargo is None:
         return load_assets(spec, dataset, store, *rest)
+    check_this_machine(context["facts"])
     here = unload(cargo)
     if cargo.teacher is not None and not cargo.is_from_here:
         shared = with_shared(spec.teacher, here / cargo.teacher)
@@ -64,7 +66,8 @@ class TrialWorker(tune.Trainable):
         Args:
             config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to the
                 bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, threads, sources, labelled, cargo}, plain values.
+            context: {spec, dataset, store, folder, metric, threads, sources, labelled, cargo, facts},
+                plain values.
         """
         torch.set_num_threads(context["threads"])
         receive(context["sources"])

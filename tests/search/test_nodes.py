@@ -11,7 +11,7 @@ import pytest
 
 import synq_tune
 from synq_tune.errors import InputError
-from synq_tune.search.nodes import compare, differences, looker
+from synq_tune.search.nodes import check_this_machine, compare, differences, looker
 from tests.crash.cluster import cluster
 from tests.crash.study import REFUSED, TinyStudy
 
@@ -50,6 +50,14 @@ def test_every_machine_that_differs_is_named() -> None:
     line = str(caught.value)
     assert "10.0.0.2: ray 2.59.0 (here 2.60.0); 10.0.1.0: torch 2.14.0" in line
     assert "and 2 more" in line and "10.0.0.1" not in line and "requirements.lock" in line
+
+
+def test_a_machine_that_joins_later_is_compared_too() -> None:
+    """By its first worker, with what the driver said it runs."""
+    here = looker()()
+    check_this_machine(here)
+    with pytest.raises(InputError, match=r"torch \S+ \(here 1\.0\)"):
+        check_this_machine({**here, "torch": "1.0"})
 
 
 def test_one_source_is_one_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
