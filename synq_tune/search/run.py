@@ -220,7 +220,7 @@ class StudyDriver:
         metric, feeder = prepared.metric, self._feeder(prepared)
         if self._is_searched(feeder):
             return
-        store = self.options.store
+        machines, store = cluster.machines(), self.options.store
         cargo = None  # on this machine alone every worker reads the driver's files
         if self.options.ray_address:
             cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
@@ -228,7 +228,7 @@ class StudyDriver:
             self.spec, dataset_path, store, self.folder, metric, sources, self._labelled, cargo
         )
         stop = StopRequest(self.interrupts.requested, self._is_enough)
-        plan = partial(self._plan, cluster.machines())
+        plan = partial(self._plan, machines)
         work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
         with self.interrupts.deferred():
             run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
