@@ -57,6 +57,8 @@ class Sampler:
         domains = {key: domain for key, domain in sorted(spec.search.items()) if _size(domain) > 1}
         self._distributions = {key: _distribution(domain) for key, domain in domains.items()}
         self._study = optuna.create_study(direction="maximize", sampler=_random_sampler(0))
+        self._draft = self._study.ask()
+        """What all proposals are drawn for; it never ends."""
         self._open: dict[str, optuna.Trial] = {}
         self._seen: set[str] = set()
         self._num_read = 0
@@ -139,20 +141,16 @@ class Sampler:
         # Divergence teaches where not to go, not where to go: TPE needs runs with a value.
         is_startup = self._num_informative < self.startup
         sampler = _random_sampler(seed) if is_startup else self._tpe(seed)
-        trial = self._study.ask()
-        drawn = [self._draw_once(sampler, trial)]
+        drawn = [self._draw_once(sampler)]
         most = min(_MAX_DRAWS, _MAX_TRIALS_READ // max(1, self._num_read))
         while not self._is_new(drawn[-1]) and len(drawn) < most:
-            drawn.append(self._draw_once(sampler, trial))
-        # No sampler looks at failed trials: a proposal that is not recorded leaves no trace.
-        self._study.tell(trial, state=TrialState.FAIL)
+            drawn.append(self._draw_once(sampler))
         return drawn
 
-    def _draw_once(
-        self, sampler: optuna.samplers.BaseSampler, trial: optuna.Trial
-    ) -> dict[str, Any]:
+    def _draw_once(self, sampler: optuna.samplers.BaseSampler) -> dict[str, Any]:
         study, distributions = self._study, self._distributions
-        frozen = study.get_trials(deepcopy=False)[trial.number]
+        # Samplers leave out the trial they draw for: a proposal that is not recorded leaves no trace.
+        frozen = study.get_trials(deepcopy=False)[self._draft.number]
         drawn = sampler.sample_relative(study, frozen, distributions)
         for key in [key for key in distributions if key not in drawn]:
             drawn[key] = sampler.sample_independent(study, frozen, key, distributions[key])
