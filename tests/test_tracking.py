@@ -55,6 +55,7 @@ def trial(number, top1s, state="completed"):
         epochs_run=3 * len(history),
         metrics=metrics,
         history=history,
+        moments={e["epoch"]: (1000.0 + e["epoch"], e) for e in history},
     )
 
 
@@ -167,6 +168,32 @@ def test_reopened_study_is_continued(study_dir, uri, client):
     new = {p for p in points(client, second) if p not in before}
     assert {(name, step) for name, _, step, _ in new} == {("trial-0001", 6)}
     assert len(points(client, second)) == len(before) + len(new)
+
+
+@pytest.mark.parametrize("state", ["running", "completed", "stopped"])
+def test_killed_between_values_and_what_says_so_doubles_no_point(
+    study_dir, uri, client, monkeypatch, state
+):
+    """A store takes metrics, params and tags of one request in transactions of their own."""
+    begun = state_of(study_dir, trial(0, [50.0], "running"))
+    tracker = Tracker.open(uri, study_dir, begun)
+    tracker.sync(begun)
+    log_batch = MlflowClient.log_batch
+
+    def killed(self, run_id, metrics=(), params=(), tags=(), **options):
+        log_batch(self, run_id, metrics, params, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlflowClient, "log_batch", killed)
+    now = state_of(study_dir, trial(0, [50.0, 60.0], state))
+    with pytest.raises(KeyboardInterrupt):
+        tracker.sync(now)
+    monkeypatch.undo()
+    before = points(client, tracker)
+    again = Tracker.open(uri, study_dir, now)
+    again.sync(now)
+    assert points(client, again) == before
+    assert len(before) == len(set(before))
 
 
 def test_a_study_larger_than_a_page_is_read_back(study_dir, uri, client, monkeypatch):

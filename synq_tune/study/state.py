@@ -62,6 +62,11 @@ class Run:
     """Accuracies in percent; see design: top1, agreement, holdout_kl, …_best_epoch, epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """{epoch, metrics, losses, partial} of each evaluated epoch that led to where the run is."""
+    moments: dict[int, tuple[float, dict[str, Any]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Epoch → its time in seconds since the epoch, and its entry of the history: one that is run again
+    after a crash with the same numbers keeps the time it had."""
     error: str | None = None
     kept_epoch: int = 0
     """Epoch after which an unfinished run goes on."""
@@ -195,7 +200,10 @@ def _evaluated(state: StudyState, event: Mapping[str, Any]) -> None:
     run = state.runs[event["key"]]
     entry = {key: event.get(key) or {} for key in ("metrics", "losses")}
     partial = {"partial": True} if event.get("partial") else {}
-    run.history.append({"epoch": event["epoch"], **entry, **partial})
+    entry = {"epoch": event["epoch"], **entry, **partial}
+    run.history.append(entry)
+    at, before = run.moments.get(event["epoch"], (event["at"], entry))
+    run.moments[event["epoch"]] = (at if before == entry else event["at"], entry)
     run.metrics = _measured(run.history, {})
     _kept(state, event)
 

@@ -59,18 +59,24 @@ def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[i : i + size] for i in range(0, len(items), size)]
 
 
-def points(metrics: Mapping[str, float], step: int, model_id: str | None = None) -> list[Metric]:
-    """Values as of now; of a logged model, too, if it is named."""
+def points(
+    metrics: Mapping[str, float], step: int, at: float | None = None, model_id: str | None = None
+) -> list[Metric]:
+    """Values as of a time in seconds, or now; of a logged model, too, if it is named.
+
+    A store keeps one of two points that agree in time and value, too: what the ledger knows the time of
+    can be logged again where a killed driver may have logged it.
+    """
     from mlflow.entities import Metric
 
-    now = milliseconds(None)
-    return [Metric(k, float(v), now, step, model_id=model_id) for k, v in metrics.items()]
+    then = milliseconds(at)
+    return [Metric(k, float(v), then, step, model_id=model_id) for k, v in metrics.items()]
 
 
-def epoch_points(entry: Mapping[str, Any]) -> list[Metric]:
-    """Metrics and losses of one entry of a run's history."""
+def epoch_points(entry: Mapping[str, Any], at: float) -> list[Metric]:
+    """Metrics and losses of one entry of a run's history, and when it was evaluated."""
     losses = {f"loss/{name}": value for name, value in (entry.get("losses") or {}).items()}
-    return points({**entry["metrics"], **losses}, entry["epoch"])
+    return points({**entry["metrics"], **losses}, entry["epoch"], at)
 
 
 def final_points(run: Run, last_step: int) -> list[Metric]:
@@ -83,7 +89,7 @@ def final_points(run: Run, last_step: int) -> list[Metric]:
     last = run.history[-1] if run.history else {"epoch": None, "metrics": {}}
     shown = last["metrics"] if last["epoch"] == last_step else {}
     step = max(last_step, run.epochs_run if last_step < 0 else 0)
-    return points(changed(run.metrics, shown), step)
+    return points(changed(run.metrics, shown), step, run.finished_at)
 
 
 def run_params(run: Run) -> dict[str, str]:

@@ -335,7 +335,8 @@ class Tracker:
 
     def _log_run(self, run: Run, child: Child) -> None:
         logged = child.logged.after(run.history)
-        metrics = [m for e in child.logged.missing(run.history) for m in epoch_points(e)]
+        missing = child.logged.missing(run.history)
+        metrics = [m for e in missing for m in epoch_points(e, run.moments[e["epoch"]][0])]
         metrics += final_points(run, logged.last_step)
         params = {} if child.has_params else run_params(run)
         tags = {"synq.state": run.state, "synq.logged": str(logged)}

@@ -81,6 +81,21 @@ def test_sessions_interrupt_what_runs(state: StudyState, action: str) -> None:
     assert state.sessions[-1]["action"] == action
 
 
+@pytest.mark.parametrize(("agreement", "time"), [(60.0, 2.0), (61.0, 5.0)])
+def test_an_epoch_run_again_keeps_its_time_with_its_numbers(
+    state: StudyState, agreement: float, time: float
+) -> None:
+    """What was logged with that time is then known again; other numbers are later ones."""
+    begin(state)
+    for at, value in ((2.0, 60.0), (5.0, agreement)):
+        fields = {"metrics": {"agreement": value}, "losses": {"total": 1.0}}
+        feed(state, "evaluated", at, key="trial-0000", epoch=1, **fields)
+        if at == 2.0:
+            begin(state, at=4.0)
+    run = state.runs["trial-0000"]
+    assert run.moments == {1: (time, run.history[0])}
+
+
 def test_plain_metrics_are_of_the_last_evaluated_epoch(state: StudyState) -> None:
     """Whatever came before is only in the history."""
     begin(state)
