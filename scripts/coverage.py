@@ -1,6 +1,7 @@
-"""Take every timm and torchvision CNN with BatchNorm through inspect, synthesis, fine-tuning, export, parity.
+"""Take other people's networks through inspect, synthesis, fine-tuning, export, parity.
 
 python scripts/coverage.py --output coverage.jsonl          # goes on where it was; hours on two cores
+python scripts/coverage.py --output vit.jsonl --family transformer
 python scripts/coverage.py --output coverage.jsonl --report # the table of what is there
 """
 
@@ -19,7 +20,11 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
-    parser.add_argument("--quantizer", default="minmax")
+    parser.add_argument(
+        "--family", choices=("cnn", "transformer"), default="cnn",
+        help="CNNs with BatchNorm of timm and torchvision, or timm's ViT, DeiT and Swin",
+    )  # fmt: skip
+    parser.add_argument("--quantizer", help="default: minmax, or vit_lsq for transformers")
     parser.add_argument(
         "--part", default="1/1", metavar="I/N", help="every N-th network from the I-th"
     )

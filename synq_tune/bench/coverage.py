@@ -7,7 +7,7 @@ exported, not how accurate the result is.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,35 @@ class Passage:
         return self.passed == list(STAGES)
 
 
-INPUT_SIZES = (64, 128, 224, 256, 299)
-"""Tried in turn: some networks shrink 64 pixels to nothing, or want a multiple of 64."""
+@dataclass(frozen=True)
+class Family:
+    """How networks of one kind are walked."""
+
+    quantizer: str
+    synthesis: str
+    input_sizes: tuple[int, ...]
+    """Tried in turn: some networks shrink 64 pixels to nothing, or want a multiple of 32 or of 14."""
+    kwargs: Callable[[str, int], dict[str, Any]]
+    """Of the constructor, from the model's name and the input size."""
 
 
-def walk_any_size(model: str, folder: Path, quantizer: str = "minmax") -> Passage:
+def _transformer_kwargs(model: str, input_size: int) -> dict[str, Any]:
+    """The input size, which a transformer is built for; a ViT's blocks are alike: two are enough."""
+    return {"img_size": input_size} | ({} if "swin" in model else {"depth": 2})
+
+
+FAMILIES = {
+    "cnn": Family("minmax", "synq", (64, 128, 224, 256, 299), lambda model, size: {}),
+    "transformer": Family("vit_lsq", "psaq", (64, 112, 224), _transformer_kwargs),
+}
+
+
+def walk_any_size(
+    model: str, folder: Path, family: str = "cnn", quantizer: str | None = None
+) -> Passage:
     """`walk` at the smallest input size the network takes."""
-    for size in INPUT_SIZES:
-        passage = walk(model, size, folder / str(size), quantizer)
+    for size in FAMILIES[family].input_sizes:
+        passage = walk(model, size, folder / str(size), family, quantizer)
         too_small = not passage.passed and not (passage.error or "").startswith(
             "InputError: `activ"
         )
@@ -66,19 +87,27 @@ def walk_any_size(model: str, folder: Path, quantizer: str = "minmax") -> Passag
     return passage
 
 
-def walk(model: str, input_size: int, folder: Path, quantizer: str = "minmax") -> Passage:
+def walk(
+    model: str,
+    input_size: int,
+    folder: Path,
+    family: str = "cnn",
+    quantizer: str | None = None,
+) -> Passage:
     """Run inspect → synthesize → fine-tune → export → parity with a few images and steps.
 
     Args:
         model: as in teacher.model.
         input_size: pixels.
         folder: for weights, dataset and exported files.
-        quantizer: key of `QUANTIZERS`.
+        family: key of `FAMILIES`.
+        quantizer: key of `QUANTIZERS`; None is the family's.
     """
     passage, started = Passage(model, input_size), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        for stage in _stages(_spec(model, input_size, folder, quantizer), folder):
+        spec = _spec(model, input_size, folder, FAMILIES[family], quantizer)
+        for stage in _stages(spec, folder):
             passage.passed.append(stage)
     except Exception as error:  # a table of failures needs every kind
         passage.refused = isinstance(error, InputError)
@@ -87,20 +116,23 @@ def walk(model: str, input_size: int, folder: Path, quantizer: str = "minmax") -
     return passage
 
 
-def _spec(model: str, input_size: int, folder: Path, quantizer: str) -> StudySpec:
+def _spec(
+    model: str, input_size: int, folder: Path, family: Family, quantizer: str | None
+) -> StudySpec:
     tree = read_recipe("synq")
     return build_spec({
         **tree,
         "name": "coverage",
-        "quantizer": quantizer,
+        "quantizer": quantizer or family.quantizer,
         "teacher": {
             "model": model, "num_classes": NUM_CLASSES, "input_size": input_size,
+            "kwargs": family.kwargs(model, input_size),
             "weights": {"file": str(folder / "weights.safetensors")},
         },
         "bits": {"weights": 4, "activations": 8},
         "synthesis": {
-            "num_images": 8, "num_holdout": 4, "batch_size": 8, "iterations": 2,
-            "center_iterations": 2,
+            "method": family.synthesis, "num_images": 8, "num_holdout": 4, "batch_size": 8,
+            "iterations": 2, "center_iterations": 2,
         },
         "finetune": {**tree["finetune"], "epochs": 1, "batch_size": 4, "num_views": 1,
                      "calibration_batches": 2},

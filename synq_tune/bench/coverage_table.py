@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.bench.coverage import STAGES, walk_any_size
-from synq_tune.bench.strangers import Stranger, strangers
+from synq_tune.bench.strangers import Stranger, strangers, transformers
 from synq_tune.errors import InputError
 
 
@@ -49,7 +49,8 @@ def _chosen(arguments: Namespace) -> list[Stranger]:
     """Small ones first, and one of each family before the second of any."""
     if arguments.models:
         return [Stranger(model, 0, frozenset()) for model in arguments.models]
-    everybody = sorted(strangers(), key=lambda s: s.parameters)
+    all_of = {"cnn": strangers, "transformer": transformers}[arguments.family]
+    everybody = sorted(all_of(), key=lambda s: s.parameters)
     first = {s.kinds: s for s in reversed(everybody)}.values()
     ordered = sorted(everybody, key=lambda s: (s not in first, s.parameters))
     return ordered
@@ -61,7 +62,7 @@ def _row(stranger: Stranger, arguments: Namespace) -> dict[str, Any]:
         return {**about, "passed": [], "refused": False, "seconds": 0.0, "skipped": True,
                 "error": f"not run: more than {arguments.max_parameters:.0f} parameters"}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        passage = walk_any_size(stranger.model, Path(folder), arguments.quantizer)
+        passage = walk_any_size(stranger.model, Path(folder), arguments.family, arguments.quantizer)
     return {**about, **asdict(passage), "skipped": False}
 
 

@@ -1,4 +1,4 @@
-"""Other people's networks: every timm and torchvision classifier that is a CNN with BatchNorm."""
+"""Other people's networks: timm's and torchvision's CNNs with BatchNorm, timm's ViT, DeiT and Swin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ class Stranger:
     """As in teacher.model."""
     parameters: int
     kinds: frozenset[str]
-    """Class names of its modules: networks of one family share them."""
+    """Class names of its modules, and how it pools: networks of one family share them."""
+
+
+def transformers() -> Iterator[Stranger]:
+    """timm's ViT, DeiT and Swin classifiers, in its own order; nothing is allocated."""
+    import timm
+
+    for module in ("vision_transformer", "deit", "swin_transformer"):
+        for name in timm.list_models(module=module):
+            yield _stranger(f"timm:{name}", list(_skeleton(f"timm:{name}").modules()))
 
 
 def strangers() -> Iterator[Stranger]:
@@ -46,11 +55,15 @@ def model_names() -> list[str]:
 def look_at(model: str) -> Stranger | None:
     """The network if it is a CNN with BatchNorm, else None."""
     modules = list(_skeleton(model).modules())
-    if not is_cnn_with_batchnorm(modules):
-        return None
+    return _stranger(model, modules) if is_cnn_with_batchnorm(modules) else None
+
+
+def _stranger(model: str, modules: list[nn.Module]) -> Stranger:
     root = modules[0]
-    kinds = frozenset(type(module).__name__ for module in modules)
-    return Stranger(model, sum(p.numel() for p in root.parameters()), kinds)
+    kinds = {type(module).__name__ for module in modules}
+    for name in ("global_pool", "num_prefix_tokens", "no_embed_class"):  # of a transformer's tokens
+        kinds.add(f"{name}={getattr(root, name, None)}")
+    return Stranger(model, sum(p.numel() for p in root.parameters()), frozenset(kinds))
 
 
 def is_cnn_with_batchnorm(modules: list[nn.Module]) -> bool:

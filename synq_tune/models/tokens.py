@@ -84,7 +84,7 @@ def layout_of(
         grid: `patch_grid(graph)`.
     """
     shape = node.meta.get("shape")
-    if grid is None or shape is None or shape[0] != BATCH:
+    if grid is None or not shape or shape[0] != BATCH:
         return None
     if len(shape) == 3:
         return token_grid(shape[1], grid)

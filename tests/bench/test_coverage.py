@@ -23,7 +23,7 @@ from synq_tune.bench.strangers import look_at, model_names
 )
 def test_a_network_passes_the_whole_chain(model: str, quantizer: str, tmp_path: Path) -> None:
     """BatchNorm with activation inside, gates, average pooling in shortcuts."""
-    passage = walk(model, 64, tmp_path, quantizer)
+    passage = walk(model, 64, tmp_path, quantizer=quantizer)
     assert (passage.passed, passage.error) == (list(STAGES), None)
 
 
@@ -86,7 +86,7 @@ def test_the_walk_goes_on_where_it_was(tmp_path: Path) -> None:
     output.write_text(json.dumps(done) + "\n")
     arguments = Namespace(
         output=output, models=["timm:a", "timm:no_such_model"], part="1/1", report=False,
-        max_parameters=1e9, quantizer="minmax",
+        max_parameters=1e9, quantizer="minmax", family="cnn",
     )  # fmt: skip
     lines = list(coverage_command(arguments))
     assert [row["model"] for row in read_rows(output)] == ["timm:a", "timm:no_such_model"]
