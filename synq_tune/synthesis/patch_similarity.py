@@ -62,12 +62,13 @@ def attentions(teacher: LoadedTeacher) -> list[Attention]:
 
 
 def _reader(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """The Linear that alone reads a node, moves passed over."""
+    """The Linear that alone reads a node, moves and a norm of all heads (BEiT-3's) passed over."""
     while len(node.users) == 1:
         node = next(iter(node.users))
-        if isinstance(module_of(graph, node), nn.Linear):
+        module = module_of(graph, node)
+        if isinstance(module, nn.Linear):
             return node
-        if not moves(graph, node):
+        if not moves(graph, node) and not isinstance(module, nn.LayerNorm):
             return None
     return None
 

@@ -69,6 +69,15 @@ def test_the_class_token_is_dropped_and_nothing_else(
     assert [tuple(m.shape) for m in means.values()] == [(8, 16, 8)] * 2 + [(2, 16, 8)] * 2
 
 
+def test_a_norm_in_front_of_the_projection_is_passed_over() -> None:
+    """BEiT-3 normalises all heads together."""
+    beit = timm.create_model(
+        "beit3_base_patch16_224", num_classes=5, img_size=16, patch_size=4, embed_dim=24, depth=1,
+        num_heads=3,
+    )  # fmt: skip
+    assert attentions(teacher_of(beit, (3, 16, 16))) == [Attention("blocks.0.attn.proj", 3, 1)]
+
+
 def test_the_projections_input_is_the_heads_mean(deit: LoadedTeacher) -> None:
     """What is read in front of the projection is attention · value, averaged over heads; no hook stays."""
     images = torch.randn(2, 3, 16, 16)
