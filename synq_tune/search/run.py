@@ -30,7 +30,6 @@ from synq_tune.search.engine import (
     worker_context,
 )
 from synq_tune.search.feeders import Feeder
-from synq_tune.search.import_ahead import import_ahead
 from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
@@ -50,7 +49,6 @@ from synq_tune.study.summary import best_run, damaged_export
 from synq_tune.study.summary_writer import SummaryWriter
 from synq_tune.study.target import target_met
 from synq_tune.synthesis.run import synthesize
-from synq_tune.tracking.guard import prepare_mlflow
 from synq_tune.trial import Assets, all_images, choose_device, golden_images, load_assets
 
 GRID_IMAGES = 32
@@ -97,7 +95,7 @@ class StudyDriver:
         sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device)
         with Cluster(self.options.ray_address, sources.py_modules()) as cluster:
-            self._start_early(prepared, cluster)
+            self._check_cluster(prepared, cluster)
             self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
             prepared = self._share_labelled(prepared)
             self._describe(prepared)
@@ -114,19 +112,10 @@ class StudyDriver:
         self._finish(best, self._assets(dataset_path))
         return best
 
-    def _start_early(self, prepared: Prepared, cluster: Cluster) -> None:
-        """Start Ray before all else where the search begins within seconds.
-
-        A cluster that cannot run the study is told before hours of synthesis.
-        """
-        is_soon = "dataset" in self.ledger.state.stages
-        if self._is_searched(self._feeder(prepared)) or not (is_soon or self.options.ray_address):
-            return
-        if is_soon:
-            prepare_mlflow()  # its telemetry is decided by the environment it is imported in
-            import_ahead("mlflow")
-        plan_resources(self.spec.study, cluster.machines())
-        if not is_soon:
+    def _check_cluster(self, prepared: Prepared, cluster: Cluster) -> None:
+        """A cluster that cannot run the study is told before hours of synthesis."""
+        if self.options.ray_address and not self._is_searched(self._feeder(prepared)):
+            plan_resources(self.spec.study, cluster.machines())
             cluster.stop()
 
     def _share_labelled(self, prepared: Prepared) -> Prepared:

@@ -6,14 +6,12 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from synq_tune.errors import InputError
 from synq_tune.search import cluster as cluster_module
 from synq_tune.search.cluster import Cluster, ray_cluster
-from synq_tune.search.import_ahead import import_ahead
 
 
 def test_ray_starts_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,19 +32,6 @@ def test_ray_starts_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> 
         cluster.machines()
     begun = ("head:6379", ["mine"])
     assert events == [begun, "stopped", begun, "stopped"]
-
-
-def test_a_module_is_there_once_its_thread_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And whoever imports it meanwhile gets the whole of it."""
-    (tmp_path / "slowly_made.py").write_text("import time\ntime.sleep(0.2)\nvalue = 3\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    thread = import_ahead("slowly_made")
-    import slowly_made
-
-    assert slowly_made.value == 3
-    thread.join()
 
 
 def test_a_driver_outside_the_cluster_is_refused() -> None:
