@@ -23,7 +23,8 @@ class Stranger:
     """As in teacher.model."""
     parameters: int
     kinds: frozenset[str]
-    """Class names of its modules, and how it pools: networks of one family share them."""
+    """Class names of its modules, of a transformer what it does with its tokens, too: networks of one
+    family share them."""
 
 
 def transformers() -> Iterator[Stranger]:
@@ -32,7 +33,14 @@ def transformers() -> Iterator[Stranger]:
 
     for module in ("vision_transformer", "deit", "swin_transformer"):
         for name in timm.list_models(module=module):
-            yield _stranger(f"timm:{name}", list(_skeleton(f"timm:{name}").modules()))
+            modules = list(_skeleton(f"timm:{name}").modules())
+            yield _stranger(f"timm:{name}", modules, _of_tokens(modules[0]))
+
+
+def _of_tokens(root: nn.Module) -> frozenset[str]:
+    """How a transformer pools, and which of its tokens are no patches."""
+    names = ("global_pool", "num_prefix_tokens", "no_embed_class")
+    return frozenset(f"{name}={getattr(root, name, None)}" for name in names)
 
 
 def strangers() -> Iterator[Stranger]:
@@ -58,12 +66,9 @@ def look_at(model: str) -> Stranger | None:
     return _stranger(model, modules) if is_cnn_with_batchnorm(modules) else None
 
 
-def _stranger(model: str, modules: list[nn.Module]) -> Stranger:
-    root = modules[0]
-    kinds = {type(module).__name__ for module in modules}
-    for name in ("global_pool", "num_prefix_tokens", "no_embed_class"):  # of a transformer's tokens
-        kinds.add(f"{name}={getattr(root, name, None)}")
-    return Stranger(model, sum(p.numel() for p in root.parameters()), frozenset(kinds))
+def _stranger(model: str, modules: list[nn.Module], more: frozenset[str] = frozenset()) -> Stranger:
+    kinds = frozenset(type(module).__name__ for module in modules)
+    return Stranger(model, sum(p.numel() for p in modules[0].parameters()), kinds | more)
 
 
 def is_cnn_with_batchnorm(modules: list[nn.Module]) -> bool:

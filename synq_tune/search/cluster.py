@@ -28,37 +28,6 @@ _PATIENCE = 10.0
 _TOKEN = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token."
 
 
-class Cluster:
-    """Ray as one driver needs it: from the first time it is asked for until the search is over."""
-
-    def __init__(self, address: str | None, py_modules: Sequence[str]) -> None:
-        """Nothing is started yet; arguments as of `ray_cluster`."""
-        self._arguments = address, py_modules
-        self._open = contextlib.ExitStack()
-        self._machines: list[Machine] | None = None
-
-    def machines(self) -> list[Machine]:
-        """The machines, once Ray runs.
-
-        Raises:
-            InputError: see `ray_cluster`.
-        """
-        if self._machines is None:
-            self._machines = self._open.enter_context(ray_cluster(*self._arguments))
-        return self._machines
-
-    def stop(self) -> None:
-        """Stop or leave Ray, if it runs."""
-        self._machines = None
-        self._open.close()
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
-
 @contextlib.contextmanager
 def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator[list[Machine]]:
     """Start Ray on this machine, or join the cluster at `address`; yields its machines.

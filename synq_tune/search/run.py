@@ -20,7 +20,7 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
-from synq_tune.search.cluster import Cluster
+from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.console import run_line
 from synq_tune.search.engine import (
     Work,
@@ -94,29 +94,22 @@ class StudyDriver:
         self._tidy()
         sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device)
-        with Cluster(self.options.ray_address, sources.py_modules()) as cluster:
-            self._check_cluster(prepared, cluster)
-            self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
-            prepared = self._share_labelled(prepared)
-            self._describe(prepared)
-            self.tracked.describe(self.ledger.state)
-            dataset_path = self._dataset(prepared.teacher)
-            sources.keep(self.folder)
-            self.tracked.describe(self.ledger.state)
-            self._calibrate(dataset_path)
-            self._search(prepared, dataset_path, sources, cluster)
+        self._check_cluster(prepared)
+        self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
+        prepared = self._share_labelled(prepared)
+        self._describe(prepared)
+        self.tracked.describe(self.ledger.state)
+        dataset_path = self._dataset(prepared.teacher)
+        sources.keep(self.folder)
+        self.tracked.describe(self.ledger.state)
+        self._calibrate(dataset_path)
+        self._search(prepared, dataset_path, sources)
         best = best_run(self.ledger.state)
         if best is None:
             self._end("FAILED")
             return None
         self._finish(best, self._assets(dataset_path))
         return best
-
-    def _check_cluster(self, prepared: Prepared, cluster: Cluster) -> None:
-        """A cluster that cannot run the study is told before hours of synthesis."""
-        if self.options.ray_address and not self._is_searched(self._feeder(prepared)):
-            plan_resources(self.spec.study, cluster.machines())
-            cluster.stop()
 
     def _share_labelled(self, prepared: Prepared) -> Prepared:
         """Put the labelled images into the store, and out of this process's own memory.
@@ -203,24 +196,24 @@ class StudyDriver:
             assets = partial(self._assets, dataset_path)
             run_calibration(self.ledger, assets, self.folder, self._on_transition)
 
-    def _search(
-        self, prepared: Prepared, dataset_path: Path, sources: Sources, cluster: Cluster
-    ) -> None:
+    def _search(self, prepared: Prepared, dataset_path: Path, sources: Sources) -> None:
         metric, feeder = prepared.metric, self._feeder(prepared)
         if self._is_searched(feeder):
             return
-        machines, store = cluster.machines(), self.options.store
-        cargo = None  # on this machine alone every worker reads the driver's files
-        if self.options.ray_address:
-            cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
-        context = worker_context(
-            self.spec, dataset_path, store, self.folder, metric, sources, self._labelled, cargo
-        )
-        stop = StopRequest(self.interrupts.requested, self._is_enough)
-        plan = partial(self._plan, machines)
-        work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
-        with self.interrupts.deferred():
-            run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
+        with ray_cluster(self.options.ray_address, sources.py_modules()) as machines:
+            store = self.options.store
+            cargo = None  # on this machine alone every worker reads the driver's files
+            if self.options.ray_address:
+                cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
+            context = worker_context(
+                self.spec, dataset_path, store, self.folder, metric, sources,
+                self._labelled, cargo,
+            )  # fmt: skip
+            stop = StopRequest(self.interrupts.requested, self._is_enough)
+            plan = partial(self._plan, machines)
+            work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
+            with self.interrupts.deferred():
+                run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
         width = self.spec.study.deterministic
         if width is not None and (line := waiting_line(self.ledger.state, width)):
             print(line, flush=True)
@@ -233,6 +226,12 @@ class StudyDriver:
 
     def _is_searched(self, feeder: Feeder) -> bool:
         return self._is_enough() or feeder.is_done(self.ledger.state)
+
+    def _check_cluster(self, prepared: Prepared) -> None:
+        """A cluster that cannot run the study is told before hours of synthesis."""
+        if self.options.ray_address and not self._is_searched(self._feeder(prepared)):
+            with ray_cluster(self.options.ray_address) as machines:
+                plan_resources(self.spec.study, machines)
 
     def _plan(self, machines: list[Machine]) -> Plan:
         """How the cluster is divided now; printed when it changes."""

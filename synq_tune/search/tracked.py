@@ -83,7 +83,10 @@ class TrackedStudy:
             key: of the run that changed; None stands for all of them.
         """
         runs = state.runs.values() if key is None else [state.runs[key]]
-        copies = {run.key: replace(run, history=list(run.history)) for run in runs}
+        copies = {
+            run.key: replace(run, history=list(run.history), moments=dict(run.moments))
+            for run in runs
+        }
         with self._lock:
             self._waiting |= copies
             if self._is_asked:

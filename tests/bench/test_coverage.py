@@ -38,6 +38,19 @@ def test_more_networks_pass_the_whole_chain(model: str, tmp_path: Path) -> None:
     assert walk(model, 64, tmp_path).error is None
 
 
+def test_a_transformer_passes_the_whole_chain(tmp_path: Path) -> None:
+    """Its images come from psaq, its grids are vit_lsq's."""
+    passage = walk("timm:test_vit", 64, tmp_path, "transformer")
+    assert (passage.passed, passage.error) == (list(STAGES), None)
+
+
+def test_differential_attention_is_refused_by_name(tmp_path: Path) -> None:
+    """It computes a factor from scalars, which are no maps, with `exp`."""
+    passage = walk("timm:vit_dwee_patch16_reg1_gap_256", 64, tmp_path, "transformer")
+    assert passage.refused and passage.passed == []
+    assert "exp at exp" in passage.error
+
+
 def test_a_network_that_mixes_weights_is_refused_by_name(tmp_path: Path) -> None:
     """CondConv computes its weights per image: one line says where."""
     passage = walk_any_size("timm:tf_efficientnet_cc_b0_4e", tmp_path)

@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
 from synq_tune.errors import InputError
-from synq_tune.search import cluster as cluster_module
-from synq_tune.search.cluster import Cluster, ray_cluster
-
-
-def test_ray_starts_when_asked_for_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that only exports never starts it; one that stopped it may need it again."""
-    events = []
-
-    @contextlib.contextmanager
-    def start(*arguments: object) -> Iterator[list[tuple[float, float]]]:
-        events.append(arguments)
-        yield [(2.0, 0.0)]
-        events.append("stopped")
-
-    monkeypatch.setattr(cluster_module, "ray_cluster", start)
-    with Cluster("head:6379", ["mine"]) as cluster:
-        assert events == []
-        assert cluster.machines() == cluster.machines() == [(2.0, 0.0)]
-        cluster.stop()
-        cluster.machines()
-    begun = ("head:6379", ["mine"])
-    assert events == [begun, "stopped", begun, "stopped"]
+from synq_tune.search.cluster import ray_cluster
 
 
 def test_a_driver_outside_the_cluster_is_refused() -> None:

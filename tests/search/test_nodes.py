@@ -11,7 +11,9 @@ import pytest
 
 import synq_tune
 from synq_tune.errors import InputError
+from synq_tune.recipes.merge import load_space
 from synq_tune.search.nodes import check_this_machine, compare, differences, looker
+from synq_tune.search.trainable import _load
 from tests.crash.cluster import cluster
 from tests.crash.study import REFUSED, TinyStudy
 
@@ -52,12 +54,16 @@ def test_every_machine_that_differs_is_named() -> None:
     assert "and 2 more" in line and "10.0.0.1" not in line and "requirements.lock" in line
 
 
-def test_a_machine_that_joins_later_is_compared_too() -> None:
-    """By its first worker, with what the driver said it runs."""
+def test_a_machine_that_joins_later_is_compared_by_its_worker() -> None:
+    """With what the driver said it runs, before any file is brought there."""
     here = looker()()
     check_this_machine(here)
+    context = {
+        "spec": load_space("digits_w3a3").model_dump(mode="json", by_alias=True), "dataset": "d",
+        "store": "s", "labelled": None, "cargo": object(), "facts": {**here, "torch": "1.0"},
+    }  # fmt: skip
     with pytest.raises(InputError, match=r"torch \S+ \(here 1\.0\)"):
-        check_this_machine({**here, "torch": "1.0"})
+        _load(context)
 
 
 def test_one_source_is_one_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
