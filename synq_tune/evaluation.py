@@ -85,14 +85,27 @@ class Probes:
     def compare(
         self, student: Callable[[Tensor], Tensor], device: torch.device | str = "cpu"
     ) -> dict[str, float]:
-        """`agreement`: percentage of equal arg-max; `holdout_kl`: mean KL(teacher ‖ student)."""
+        """What student and teacher have in common on the probes.
+
+        Returns:
+            `agreement`: percentage of equal arg-max; `holdout_kl`: mean KL(teacher ‖ student);
+            `holdout_mse`: mean squared difference of the logits, each image's taken less their mean
+            over the classes, since adding a number to all of them changes no probability.
+        """
         logits = predict(student, self.images, device)
         same = (logits.argmax(1) == self.teacher_logits.argmax(1)).double().mean()
         kl = F.kl_div(
             logits.log_softmax(1), self.teacher_logits.log_softmax(1),
             reduction="batchmean", log_target=True,
         )  # fmt: skip
-        return {"agreement": 100.0 * float(same), "holdout_kl": float(kl)}
+        mse = F.mse_loss(_centred(logits), _centred(self.teacher_logits))
+        return {
+            "agreement": 100.0 * float(same), "holdout_kl": float(kl), "holdout_mse": float(mse),
+        }  # fmt: skip
+
+
+def _centred(logits: Tensor) -> Tensor:
+    return logits - logits.mean(1, keepdim=True)
 
 
 def load_probes(teacher: LoadedTeacher, dataset: SyntheticDataset, store: Path) -> Probes:

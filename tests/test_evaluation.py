@@ -10,7 +10,7 @@ import torch
 from synq_tune.config import Teacher
 from synq_tune.data.labelled import load_labelled
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.evaluation import confidence_interval, load_probes, make_probes, top1
+from synq_tune.evaluation import Probes, confidence_interval, load_probes, make_probes, top1
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 
 
@@ -79,3 +79,13 @@ def test_the_teacher_agrees_with_itself(teacher: LoadedTeacher) -> None:
     other = probes.compare(lambda x: -teacher(x))
     assert other["agreement"] < 50
     assert other["holdout_kl"] > 0.1
+
+
+def test_the_distance_of_logits_is_that_of_what_decides() -> None:
+    """A number added to all logits of an image changes nothing; scaling them does."""
+    logits = torch.tensor([[1.0, -1.0, 0.0], [4.0, 2.0, 0.0]])
+    probes = Probes(torch.zeros(2, 1, 1, 1).half(), logits)
+    moved = torch.tensor([[5.0], [-3.0]])
+    assert probes.compare(lambda x: logits + moved)["holdout_mse"] == pytest.approx(0.0, abs=1e-9)
+    # Twice as far from the mean: off by 1, 1, 0 and 2, 0, 2.
+    assert probes.compare(lambda x: 2 * logits)["holdout_mse"] == pytest.approx(10 / 6)

@@ -23,7 +23,7 @@ from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run
 
 REFERENCE = "top1"
-_FIRST = ("agreement", "holdout_kl")
+_FIRST = ("agreement", "holdout_kl", "holdout_mse")
 """What is tabled first; `agreement` is the rule of a study without labels."""
 _NOT_METRICS = (
     "seed",
@@ -35,7 +35,7 @@ _NOT_METRICS = (
     "images_seen",
     "seconds",
 )
-_LOWER_IS_BETTER = ("_kl", "_loss", "_error", "_distance")
+_LOWER_IS_BETTER = ("_kl", "_mse", "_loss", "_error", "_distance")
 _NOTHING = "–"
 
 

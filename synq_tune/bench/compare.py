@@ -6,7 +6,7 @@ variant. Rows are appended to a file of JSON lines seed by seed, all variants wi
 interrupted comparison leaves is paired, and runs that stand there are not made again. A row holds
 
     variant, seed, settings, settings_sha, teacher, labelled, dataset, top1 (all labelled images),
-    top1_report, top1_choose (each half), agreement, holdout_kl, updates, images_seen, epochs,
+    top1_report, top1_choose (each half), agreement, holdout_kl, holdout_mse, updates, images_seen, epochs,
     seconds, state (completed | diverged), error, machine, versions, time
 
 Accuracies are percentages after the last epoch; no epoch is chosen. A row that diverged has null for

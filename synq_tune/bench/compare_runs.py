@@ -32,7 +32,7 @@ from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
 from synq_tune.trial import Assets, Trial, choose_device, load_halves
 
 _MEASURED = (
-    "top1", "top1_report", "top1_choose", "agreement", "holdout_kl", "updates", "images_seen",
+    "top1", "top1_report", "top1_choose", "agreement", "holdout_kl", "holdout_mse", "updates", "images_seen",
 )  # fmt: skip
 """What a run that diverged lacks."""
 
@@ -194,7 +194,8 @@ def _measure(assets: Assets, seed: int) -> dict[str, Any]:
     return {
         "top1": total / (len(choose) + len(report)), "top1_report": reported,
         "top1_choose": metrics["top1"], "agreement": metrics["agreement"],
-        "holdout_kl": metrics["holdout_kl"], "updates": updates, "images_seen": images_seen,
+        "holdout_kl": metrics["holdout_kl"], "holdout_mse": metrics["holdout_mse"],
+        "updates": updates, "images_seen": images_seen,
     }  # fmt: skip
 
 

@@ -19,9 +19,10 @@ class Confirm(Settings):
 class Study(Settings):
     """How a search runs, stops and chooses."""
 
-    metric: Literal["auto", "top1", "agreement", "holdout_kl"] = "auto"
-    """What chooses: `top1` needs labelled images; `agreement` and `holdout_kl` (the lower the better)
-    compare with the teacher on held-out synthetic ones; `auto` = top1 with labels, else agreement."""
+    metric: Literal["auto", "top1", "agreement", "holdout_kl", "holdout_mse"] = "auto"
+    """What chooses: `top1` needs labelled images; `agreement`, and `holdout_kl` and `holdout_mse` (the
+    lower the better), compare with the teacher on held-out synthetic ones; `auto` = top1 with labels,
+    else agreement."""
     val_data: str | None = None
     num_trials: int = Field(64, ge=1)
     max_concurrent: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"

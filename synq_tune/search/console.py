@@ -7,7 +7,7 @@ from typing import Any
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.target import hardly_needed_line, target_line
 
-_METRICS = ("top1", "agreement", "holdout_kl")
+_METRICS = ("top1", "agreement", "holdout_kl", "holdout_mse")
 
 
 def _params(params: dict[str, Any]) -> str:

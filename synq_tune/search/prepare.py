@@ -27,7 +27,7 @@ class Prepared:
 
     teacher: LoadedTeacher
     metric: str
-    """`top1`, `agreement` or `holdout_kl`: what the study chooses by."""
+    """`top1`, `agreement`, `holdout_kl` or `holdout_mse`: what the study chooses by."""
     top1: float | None
     """Percent on all labelled images."""
     reference: float | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-LOWER_IS_BETTER = ("holdout_kl",)
+LOWER_IS_BETTER = ("holdout_kl", "holdout_mse")
 """Metrics that are distances."""
 
 

@@ -36,7 +36,8 @@ FINAL_STATES = ("completed", "stopped", "diverged", "failed")
 METRICS = (
     "top1", "agreement", "holdout_kl", "top1_best_epoch", "agreement_best_epoch", "epoch",
 )  # fmt: skip
-"""What a run's `metrics` may hold; anything else an event measured stays in its history."""
+"""What a run's `metrics` may hold, besides the metric that its study asks for by name; anything else
+an event measured stays in its history."""
 
 
 @dataclass
@@ -190,7 +191,7 @@ def _started(state: StudyState, event: Mapping[str, Any]) -> None:
     run = state.runs[event["key"]]
     run.state, run.epochs_run = "running", event.get("epoch", 0)
     run.history = [entry for entry in run.history if entry["epoch"] <= run.epochs_run]
-    run.metrics = _measured(run.history, {}) if run.history else {}
+    run.metrics = _measured(state, run.history, {}) if run.history else {}
     run.started_at = event["at"] if run.started_at is None else run.started_at
     if not run.epochs_run:
         run.kept_epoch, run.kept_sha256 = 0, None
@@ -204,7 +205,7 @@ def _evaluated(state: StudyState, event: Mapping[str, Any]) -> None:
     run.history.append(entry)
     at, before = run.moments.get(event["epoch"], (event["at"], entry))
     run.moments[event["epoch"]] = (at if before == entry else event["at"], entry)
-    run.metrics = _measured(run.history, {})
+    run.metrics = _measured(state, run.history, {})
     _kept(state, event)
 
 
@@ -222,10 +223,12 @@ def _finished(state: StudyState, event: Mapping[str, Any]) -> None:
     run.checkpoint_sha256 = event.get("checkpoint_sha256")
     run.report_top1 = event.get("report_top1")
     run.epochs_run = event.get("epochs_run", run.epochs_run)
-    run.metrics = _measured(run.history, event.get("metrics") or {})
+    run.metrics = _measured(state, run.history, event.get("metrics") or {})
 
 
-def _measured(history: list[dict[str, Any]], final: Mapping[str, float]) -> dict[str, float]:
+def _measured(
+    state: StudyState, history: list[dict[str, Any]], final: Mapping[str, float]
+) -> dict[str, float]:
     """The metrics of an attempt: those of its last evaluated epoch, and the best evaluated ones."""
     last = history[-1] if history else {"metrics": {}}
     epoch = {"epoch": last["epoch"]} if "epoch" in last else {}
@@ -234,7 +237,8 @@ def _measured(history: list[dict[str, Any]], final: Mapping[str, float]) -> dict
         if name in metrics:
             best = max([metrics[name], *_comparable(history, name)])
             metrics.setdefault(f"{name}_best_epoch", best)
-    return {name: metrics[name] for name in METRICS if name in metrics}
+    names = dict.fromkeys((*METRICS, state.spec.study.metric))
+    return {name: metrics[name] for name in names if name in metrics}
 
 
 def _comparable(history: list[dict[str, Any]], name: str) -> list[float]:

@@ -17,6 +17,7 @@ _METRIC_COLUMNS = (
     ("top1", "top1 %", ".2f"),
     ("agreement", "agree %", ".2f"),
     ("holdout_kl", "kl", ".4f"),
+    ("holdout_mse", "mse", ".4f"),
 )
 
 

@@ -20,7 +20,7 @@ SUMMARY_NAME = "summary.json"
 
 
 def resolve_metric(state: StudyState) -> str:
-    """`top1`, `agreement` or `holdout_kl`: what the driver recorded, else what the spec asks for."""
+    """The name of what chooses: what the driver recorded, else what the spec asks for."""
     if "metric" in state.stages:
         return state.stages["metric"]["metric"]
     study = state.spec.study

@@ -40,7 +40,7 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
 
     Args:
         spec: of the study.
-        metric: the resolved one, `top1`, `agreement` or `holdout_kl`.
+        metric: the resolved one, `top1`, `agreement`, `holdout_kl` or `holdout_mse`.
         dataset: SHA-256 of the synthetic dataset.
     """
     tags = {

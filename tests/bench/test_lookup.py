@@ -166,9 +166,9 @@ def test_a_recording_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(list(record_grid(_spec(*sets), path, store))) == 4
     assert list(record_grid(_spec(*sets), path, store)) == []
     grid = read_grid(path)
-    assert {"top1", "agreement", "holdout_kl"} == grid.row("paper", 0)["history"][-1][
-        "metrics"
-    ].keys()
+    assert {"top1", "agreement", "holdout_kl", "holdout_mse"} == grid.row("paper", 0)["history"][
+        -1
+    ]["metrics"].keys()
     assert grid.row("calibrated", 0)["history"][-1]["epoch"] == 0
     with pytest.raises(InputError, match="same space"):
         list(record_grid(_spec(*sets, "finetune.temperature=1"), path, store))

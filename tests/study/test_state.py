@@ -151,6 +151,15 @@ def test_metrics_keep_to_the_contract(state: StudyState) -> None:
     assert state.runs["trial-0000"].history[0]["metrics"]["entropy"] == 2.0
 
 
+def test_metrics_hold_the_one_a_study_asks_for() -> None:
+    """Every evaluation measures `holdout_mse`; a run has it where it is what chooses."""
+    for metric, has_it in (("auto", False), ("holdout_mse", True)):
+        state = StudyState(load_space("digits_w3a3", [f"study.metric={metric}"]), {})
+        begin(state)
+        evaluate(state, 3, agreement=70.0, holdout_mse=0.5)
+        assert ("holdout_mse" in finish(state)) is has_it
+
+
 def test_diverged_runs_keep_their_last_metrics(state: StudyState) -> None:
     """Where a run was before it diverged is worth knowing."""
     begin(state)

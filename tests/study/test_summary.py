@@ -154,16 +154,17 @@ def test_summary_keeps_the_contract(state: StudyState, tmp_path: Path) -> None:
     assert summary["counts"]["completed"] == 1 and summary["counts"]["running"] == 0
 
 
-def test_a_distance_chooses_its_smallest(tmp_path: Path) -> None:
-    """With metric holdout_kl the best run is the nearest to the teacher, whatever else it has."""
-    state = StudyState(load_space("digits_w3a3", ["study.metric=holdout_kl"]), {})
-    add(state, 0, top1=93.0, agreement=92.0, holdout_kl=0.5)
-    add(state, 1, top1=91.0, agreement=90.0, holdout_kl=0.2)
+@pytest.mark.parametrize("metric", ["holdout_kl", "holdout_mse"])
+def test_a_distance_chooses_its_smallest(tmp_path: Path, metric: str) -> None:
+    """With a distance the best run is the nearest to the teacher, whatever else it has."""
+    state = StudyState(load_space("digits_w3a3", [f"study.metric={metric}"]), {})
+    add(state, 0, top1=93.0, agreement=92.0, **{metric: 0.5})
+    add(state, 1, top1=91.0, agreement=90.0, **{metric: 0.2})
     add(state, 2, top1=99.0, agreement=99.0)
     assert best_number(state) == 1
     assert [run.number for run in finalists(state, 3)] == [1, 0]
     summary = summarize(state, tmp_path)
-    assert (summary["metric"], summary["mode"]) == ("holdout_kl", "min")
+    assert (summary["metric"], summary["mode"]) == (metric, "min")
 
 
 def test_a_run_that_ends_ends_in_the_summary(state: StudyState, tmp_path: Path) -> None:
