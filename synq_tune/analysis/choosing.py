@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -37,6 +37,8 @@ _NOT_METRICS = (
 )
 _LOWER_IS_BETTER = ("_kl", "_mse", "_loss", "_error", "_distance")
 _NOTHING = "–"
+DRAWN = 16
+"""Trials of a small study."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,15 @@ def chosen(trials: Sequence[Measured], metric: str) -> Measured | None:
 
     None where no completed trial has it.
     """
-    candidates = [t for t in trials if t.is_completed and metric in t.metrics]
-    return max(
-        candidates,
-        key=lambda t: (t.signed(metric), -t.metrics.get("holdout_kl", math.inf)),
-        default=None,
-    )
+    return max(_candidates(trials, metric), key=_rule(metric), default=None)
+
+
+def _candidates(trials: Sequence[Measured], metric: str) -> list[Measured]:
+    return [trial for trial in trials if trial.is_completed and metric in trial.metrics]
+
+
+def _rule(metric: str) -> Callable[[Measured], tuple[float, float]]:
+    return lambda trial: (trial.signed(metric), -trial.metrics.get("holdout_kl", math.inf))
 
 
 def lost(trials: Sequence[Measured], metric: str) -> float | None:
@@ -110,6 +115,30 @@ def lost(trials: Sequence[Measured], metric: str) -> float | None:
         return None
     best = max(trial.metrics[REFERENCE] for trial in trials if trial.is_completed)
     return best - choice.metrics[REFERENCE]
+
+
+def mean_lost(trials: Sequence[Measured], metric: str, drawn: int = DRAWN) -> float | None:
+    """Points of top1 that choosing by a metric costs in a study of `drawn` of the completed trials.
+
+    The mean over all ways to draw them, exactly: the one best trial of all is luck. None where fewer
+    completed trials have the metric.
+    """
+    candidates = _candidates(trials, metric)
+    if len(candidates) < drawn:
+        return None
+    return _mean_top1(candidates, REFERENCE, drawn) - _mean_top1(candidates, metric, drawn)
+
+
+def _mean_top1(trials: Sequence[Measured], metric: str, drawn: int) -> float:
+    """Mean top1 of the drawn trial that is best by a metric.
+
+    The trial of rank k, from 0, is it in C(n - 1 - k, drawn - 1) of the C(n, drawn) draws.
+    """
+    ranked = sorted(trials, key=_rule(metric), reverse=True)
+    ways = (math.comb(len(ranked) - 1 - rank, drawn - 1) for rank in range(len(ranked)))
+    pairs = zip(ways, ranked, strict=True)
+    total = sum(count * trial.metrics[REFERENCE] for count, trial in pairs)
+    return total / math.comb(len(ranked), drawn)
 
 
 def correlation(trials: Sequence[Measured], metric: str) -> tuple[float | None, int]:
@@ -218,6 +247,8 @@ _LEGEND = (
     "trials). The top quarter is taken by top-1.",
     "lost: top-1 of the best completed trial minus that of the chosen one, in points. A study without "
     "labels chooses by agreement, ties by the lower holdout_kl.",
+    f"lost of {DRAWN}: the same in a study of {DRAWN} of the completed trials, mean over all ways to draw "
+    "them.",
     "stopped trials have the values of their last evaluated epoch, top-1 perhaps of fewer images.",
 )
 
@@ -230,7 +261,7 @@ def _section(path: Path, trials: list[Measured]) -> Iterator[str]:
     yield ", ".join(f"{counts[state]} {state}" for state in (*shown, *others))
     yield ""
     yield from _table(("metric", "rho, completed", "rho, top quarter", "rho, all not diverged",
-                       "chosen", "its top-1 (%)", "lost"), _rows(trials))  # fmt: skip
+                       "chosen", "its top-1 (%)", "lost", f"lost of {DRAWN}"), _rows(trials))  # fmt: skip
 
 
 def _rows(trials: list[Measured]) -> Iterator[list[str]]:
@@ -241,12 +272,15 @@ def _rows(trials: list[Measured]) -> Iterator[list[str]]:
         choice = chosen(trials, metric)
         top1 = choice.metrics[REFERENCE]
         name = f"-{metric}" if is_lower_better(metric) else metric
-        yield [name, *rhos, choice.name, f"{top1:.2f}", f"{lost(trials, metric):.2f}"]
+        losses = (lost(trials, metric), mean_lost(trials, metric))
+        yield [name, *rhos, choice.name, f"{top1:.2f}", *map(_points, losses)]
     best = chosen(trials, REFERENCE)
     top1 = best.metrics[REFERENCE]
     mean = fmean(trial.metrics[REFERENCE] for trial in done)
-    yield [f"{REFERENCE} (labels)", *[_NOTHING] * 3, best.name, f"{top1:.2f}", "0.00"]
-    yield ["at random (mean)", *[_NOTHING] * 4, f"{mean:.2f}", f"{top1 - mean:.2f}"]
+    yield [f"{REFERENCE} (labels)", *[_NOTHING] * 3, best.name, f"{top1:.2f}", "0.00", "0.00"]
+    of_drawn = _mean_top1(done, REFERENCE, DRAWN) - mean if len(done) >= DRAWN else None
+    losses = map(_points, (top1 - mean, of_drawn))
+    yield ["at random (mean)", *[_NOTHING] * 4, f"{mean:.2f}", *losses]
 
 
 def _together(studies: list[list[Measured]]) -> Iterator[str]:
@@ -265,6 +299,10 @@ def _over(studies: list[list[Measured]], metric: str) -> list[str]:
     name = f"-{metric}" if is_lower_better(metric) else metric
     rho = f"{median(known):.2f}" if known else _NOTHING
     return [name, str(len(having)), rho, f"{fmean(losses):.2f}", f"{max(losses):.2f}"]
+
+
+def _points(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.2f}"
 
 
 def _rho(value: float | None, count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import random
 from pathlib import Path
@@ -15,6 +16,7 @@ from synq_tune.analysis.choosing import (
     chosen,
     correlation,
     lost,
+    mean_lost,
     read_trials,
     report,
     save_scatter,
@@ -96,6 +98,19 @@ def test_ties_go_to_the_lower_kl_and_stopped_trials_are_not_chosen() -> None:
     assert lost(_measured()[4:], "agreement") is None
 
 
+@pytest.mark.parametrize("metric", ["agreement", "holdout_kl", "top1"])
+@pytest.mark.parametrize("drawn", [1, 2, 3, 4])
+def test_the_mean_loss_is_that_of_all_draws(metric: str, drawn: int) -> None:
+    """The formula against drawing in every way; a stopped trial is never drawn."""
+    losses = [lost(draw, metric) for draw in itertools.combinations(_measured()[:4], drawn)]
+    assert mean_lost(_measured(), metric, drawn) == pytest.approx(sum(losses) / len(losses))
+
+
+def test_no_mean_loss_of_more_trials_than_there_are() -> None:
+    """Four completed: five cannot be drawn."""
+    assert mean_lost(_measured(), "agreement", 5) is None
+
+
 def test_a_distance_counts_from_below() -> None:
     """The smaller KL is the better: rho is that of its negative."""
     rho, count = correlation(_measured()[:4], "holdout_kl")
@@ -118,7 +133,7 @@ def test_a_study_is_read_at_its_last_epochs(tmp_path: Path) -> None:
     assert "4 completed, 1 stopped, 0 diverged" in lines
     assert any(line.startswith("| margin | ") for line in lines)
     row = next(line for line in lines if line.startswith("| agreement"))
-    assert row == "| agreement | -0.63 (4) | – (1) | -0.82 (5) | trial-0002 | 96.00 | 3.00 |"
+    assert row == "| agreement | -0.63 (4) | – (1) | -0.82 (5) | trial-0002 | 96.00 | 3.00 | – |"
 
 
 def test_the_rule_is_the_studys(tmp_path: Path) -> None:
