@@ -161,6 +161,11 @@ class LedgerCallback(NotSaved, Callback):
         if result.get("done"):
             self._finish(key, result)
 
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Let go of Tune's own statistics of the run: 2 kB a number, until the round ends."""
+        trial.run_metadata.metric_analysis = {}
+        trial.run_metadata.metric_n_steps = {}
+
     def _keep(self, key: str, result: dict[str, Any]) -> dict[str, str]:
         """Write the training state that came with a result; it got further: it may fail anew."""
         data = result["parcel"].take()

@@ -12,6 +12,7 @@ import pytest
 import torch
 from ray import cloudpickle
 from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial
 
 from synq_tune.finetune.training_state import tensor_bytes
 from synq_tune.recipes.merge import load_space
@@ -90,6 +91,19 @@ def test_a_result_that_tune_keeps_weighs_nothing(ledger: Ledger, callback: Ledge
     result = _report(callback, 1, **_evaluation(50.0))
     assert result["parcel"].take() is None
     assert len(repr(Parcel(bytes(10**6)))) < 40
+
+
+def test_tunes_statistics_of_a_finished_run_are_let_go(callback: LedgerCallback) -> None:
+    """Tune keeps every trial of a round; of a finished one its last result is enough."""
+    trial = Trial("worker", config={"run": {"key": KEY}}, stub=True)
+    before = len(trial.run_metadata.get_json_state())
+    numbers = {f"loss {i}": float(i) for i in range(10)}
+    trial.update_last_result({"losses": numbers, "done": True})
+    assert len(trial.metric_analysis) >= 10
+    callback.on_trial_complete(0, [trial], trial)
+    assert trial.metric_analysis == trial.metric_n_steps == {}
+    assert trial.last_result["losses"] == numbers
+    assert len(trial.run_metadata.get_json_state()) < before + 1000
 
 
 def test_killed_between_file_and_ledger_the_state_before_counts(
