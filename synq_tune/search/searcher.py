@@ -161,11 +161,6 @@ class LedgerCallback(NotSaved, Callback):
         if result.get("done"):
             self._finish(key, result)
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """Let go of Tune's own statistics of the run: 2 kB a number, until the round ends."""
-        trial.run_metadata.metric_analysis = {}
-        trial.run_metadata.metric_n_steps = {}
-
     def _keep(self, key: str, result: dict[str, Any]) -> dict[str, str]:
         """Write the training state that came with a result; it got further: it may fail anew."""
         data = result["parcel"].take()
@@ -195,6 +190,11 @@ class LedgerCallback(NotSaved, Callback):
     def _epochs_run(self, key: str) -> int:
         history = self.ledger.state.runs[key].history
         return history[-1]["epoch"] if history else 0
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """Let go of Tune's own statistics of the run: 2 kB a number, until the round ends."""
+        trial.run_metadata.metric_analysis = {}
+        trial.run_metadata.metric_n_steps = {}
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The run raised, or its worker died; a dead worker's run is suggested again."""
