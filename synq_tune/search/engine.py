@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from synq_tune.config import StudySpec
 from synq_tune.data.shared_halves import halves_path
@@ -20,6 +21,7 @@ from synq_tune.models.shared_teacher import identity, share_teacher
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.search.cargo import Cargo, pack
 from synq_tune.search.feeders import Feeder
+from synq_tune.search.first_come import FirstCome
 from synq_tune.search.nodes import looker
 from synq_tune.search.ordered_halving import OrderedHalving
 from synq_tune.search.resources import Plan
@@ -51,7 +53,7 @@ class Work:
     """What runs a trial; None is `TrialWorker`."""
 
 
-class SearchAsha(AsyncHyperBandScheduler):
+class SearchAsha(FirstCome, AsyncHyperBandScheduler):
     """ASHA over the search trials; repeats and rungs of the ladder always run to their end."""
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -84,7 +86,7 @@ def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialSche
     """ASHA as it stood when the ledger was last written, or in logical time, or no early stopping."""
     epochs = spec.finetune.epochs
     if spec.study.scheduler == "none" or epochs < REDUCTION_FACTOR:
-        return FIFOScheduler()
+        return FirstCome()
     if spec.study.deterministic is not None:
         return OrderedHalving(spec, state, metric)
     scheduler = SearchAsha(
@@ -151,6 +153,7 @@ def _run_round(work: Work, scheduler: TrialScheduler) -> bool:
         ).fit()
     finally:
         shutil.rmtree(storage, ignore_errors=True)
+        gc.collect()  # Tune's trials are cycles, and Python seldom looks among so many objects
     return searcher.is_full
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from synq_tune.config import StudySpec
+from synq_tune.search.first_come import FirstCome
 from synq_tune.search.logical_time import known_runs
 from synq_tune.search.unsaved import NotSaved
 from synq_tune.study.objective import objective
@@ -15,7 +16,7 @@ from synq_tune.study.state import Run, StudyState
 from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
 
 
-class OrderedHalving(NotSaved, FIFOScheduler):
+class OrderedHalving(NotSaved, FirstCome):
     """ASHA's rule at ASHA's rungs, against the trials that a trial knows of."""
 
     def __init__(self, spec: StudySpec, state: StudyState, metric: str) -> None:

@@ -12,7 +12,7 @@ Machine = tuple[float, float]
 """(CPUs, GPUs) of one machine; a trial runs on one."""
 
 ROUND_TRIALS = 250
-"""Trials in one run of Tune, which keeps about 60 kB of each and looks through all of them at each step:
+"""Trials in one run of Tune, which keeps about 50 kB of each and looks through all of them at each step:
 with thousands, the driver starts Tune anew every so often."""
 
 
