@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch.autograd.function import once_differentiable
 
 BatchStatistics = dict[nn.Module, tuple[Tensor, Tensor]]
 """BatchNorm layer → (mean, biased variance) of its input, each (C,)."""
+
+_CACHED_BYTES = 2**20
+"""A CPU's core passes several times over as much as this without asking its memory twice."""
 
 
 def batchnorm_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -26,43 +30,71 @@ def batchnorm_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
 def batch_statistics(model: nn.Module) -> Iterator[BatchStatistics]:
     """Collect (mean, biased variance) over N, H, W of every BatchNorm's input.
 
-    Each forward inside the block replaces the values; gradients flow through them, once.
+    Inside the block the layers normalise as in evaluation, and each forward replaces the values.
+    Gradients flow through them and through the network to its input, once; none to the BatchNorms.
     """
     statistics: BatchStatistics = {}
-
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        statistics[module] = _Moments.apply(inputs[0])
-
     with contextlib.ExitStack() as stack:
         for layer in batchnorm_layers(model):
-            stack.callback(layer.register_forward_pre_hook(hook).remove)
+            layer.forward = partial(_observe, layer, statistics)
+            stack.callback(delattr, layer, "forward")
         yield statistics
 
 
-class _Moments(torch.autograd.Function):
-    """Mean and biased variance per channel of (N, C, …).
+def _observe(layer: nn.BatchNorm2d, statistics: BatchStatistics, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        scale = (layer.running_var + layer.eps).rsqrt()
+        scale = scale if layer.weight is None else scale * layer.weight
+        shift = -layer.running_mean * scale
+        shift = shift if layer.bias is None else shift + layer.bias
+    y, *statistics[layer] = _Observed.apply(x, scale, shift)
+    return y
 
-    One pass over the values backward and none kept but the input: written out as separate operations
-    the statistics cost a synthesis as much again as a third of the network.
+
+class _Observed(torch.autograd.Function):
+    """x · scale + shift of (N, C, …), with the mean and the biased variance of x per channel.
+
+    One visit to the values forward, one backward: as separate operations statistics cost a synthesis
+    as much again as a third of the network.
     """
 
     @staticmethod
-    def forward(ctx: object, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: object, x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
         dims = [d for d in range(x.dim()) if d != 1]
-        mean = x.mean(dims)
-        # E[x²] - E[x]² loses precision where the mean is large; two passes do not.
-        norm = torch.linalg.vector_norm(x - _like(mean, x), dim=dims)
-        ctx.save_for_backward(x, mean)
-        return mean, norm.square_().div_(x.numel() // x.shape[1])
+        y = torch.empty_like(x)
+        means, norms = [], []
+        for part, out in zip(_parts(x), _parts(y), strict=True):
+            torch.addcmul(_like(shift, x), part, _like(scale, x), out=out)
+            means.append(part.mean(dims))
+            # E[x²] - E[x]² loses precision where the mean is large; two passes do not.
+            norms.append(torch.linalg.vector_norm(part - _like(means[-1], x), dim=dims))
+        shares = x.new_tensor([len(part) / len(x) for part in _parts(x)])
+        mean = shares @ torch.stack(means)
+        within = torch.stack(norms).square().sum(0) / (x.numel() // x.shape[1])
+        ctx.save_for_backward(x, mean, scale)
+        return y, mean, within + shares @ (torch.stack(means) - mean).square()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: object, grad_mean: Tensor, grad_variance: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
+    def backward(
+        ctx: object, grad_y: Tensor, grad_mean: Tensor, grad_variance: Tensor
+    ) -> tuple[Tensor, None, None]:
+        x, mean, scale = ctx.saved_tensors
         count = x.numel() // x.shape[1]
         # Σ (x - mean) is 0: the variance does not depend on the mean to first order.
         slope = 2 * grad_variance / count
-        return torch.addcmul(_like(grad_mean / count - slope * mean, x), x, _like(slope, x))
+        level, slope = _like(grad_mean / count - slope * mean, x), _like(slope, x)
+        grad = torch.empty_like(x)
+        for part, grad_out, out in zip(_parts(x), _parts(grad_y), _parts(grad), strict=True):
+            torch.addcmul(level, part, slope, out=out).addcmul_(grad_out, _like(scale, x))
+        return grad, None, None
+
+
+def _parts(x: Tensor) -> tuple[Tensor, ...]:
+    """Slices of a batch that stay in a core's cache; the whole elsewhere, where launches cost more."""
+    if x.device.type != "cpu":
+        return (x,)
+    return x.split(max(1, _CACHED_BYTES * len(x) // (x.numel() * x.element_size())))
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

@@ -36,3 +36,42 @@ def test_a_large_mean_costs_no_precision() -> None:
         layer(noise + 1e3)
     expected = noise.var([0, 2, 3], unbiased=False)
     torch.testing.assert_close(statistics[layer][1], expected, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_large_batch_is_looked_at_in_parts(affine: bool) -> None:
+    """Output, statistics and gradient of 70 images, in parts of 16, are those of the layer itself."""
+    layer = nn.BatchNorm2d(16, affine=affine)
+    images = torch.randn(70, 16, 32, 32, generator=torch.Generator().manual_seed(0)) * 3 + 2
+    layer(images)  # it remembers something
+    layer.eval().requires_grad_(False)
+    if affine:
+        layer.weight.uniform_(0.5, 2, generator=torch.Generator().manual_seed(1))
+        layer.bias.normal_(generator=torch.Generator().manual_seed(2))
+    images.requires_grad_()
+    with batch_statistics(layer) as statistics:
+        observed = layer(images)
+    mean, variance = statistics[layer]
+    plain, exact = layer(images), images.double()
+    torch.testing.assert_close(observed, plain)
+    torch.testing.assert_close(mean, exact.mean([0, 2, 3]).float())
+    torch.testing.assert_close(variance, exact.var([0, 2, 3], unbiased=False).float())
+
+    def loss(output: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        return output.square().sum() + 1e3 * variance.square().sum()
+
+    (gradient,) = torch.autograd.grad(loss(observed, variance), images)
+    reference = loss(plain, images.var([0, 2, 3], unbiased=False))
+    torch.testing.assert_close(gradient, torch.autograd.grad(reference, images)[0])
+
+
+def test_layers_are_their_own_again_afterwards() -> None:
+    """Also after an error: nothing is collected, and training mode works as before."""
+    layer = nn.BatchNorm2d(3)
+    with pytest.raises(RuntimeError, match="on purpose"), batch_statistics(layer) as statistics:
+        raise RuntimeError("on purpose")
+    before = layer.running_mean.clone()
+    layer(torch.ones(2, 3, 4, 4))
+    assert not statistics
+    assert "forward" not in vars(layer)
+    assert not torch.equal(before, layer.running_mean)
