@@ -35,21 +35,33 @@ trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 read -r address _ < <(hostname -I) # this script runs on the first node
 port=$((20000 + SLURM_JOB_ID % 10000))
-node=(--overlap --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK")
+node=(--overlap --cpus-per-task="$SLURM_CPUS_PER_TASK")
 start=("$BIN/ray" start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK")
 
-srun "${node[@]}" --nodes=1 --nodelist="${hosts[0]}" \
+# --ntasks: otherwise srun takes that of the whole job, which its environment has.
+srun "${node[@]}" --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" \
   "${start[@]}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
-if [ "${#hosts[@]}" -gt 1 ]; then
-  srun "${node[@]}" --nodes=$((${#hosts[@]} - 1)) --exclude="${hosts[0]}" \
+steps=($!)
+others=$((${#hosts[@]} - 1))
+if [ "$others" -gt 0 ]; then
+  srun "${node[@]}" --nodes="$others" --ntasks="$others" --exclude="${hosts[0]}" \
     "${start[@]}" --address="$address:$port" &
+  steps+=($!)
 fi
 
-"$BIN/python" - "$address:$port" "${#hosts[@]}" <<'PYTHON' &
-import socket, sys, time
+"$BIN/python" - "$address:$port" "${#hosts[@]}" "${steps[@]}" <<'PYTHON' &
+import os, socket, sys, time
 
 deadline = time.time() + 300
 host, port = sys.argv[1].split(":")
+
+
+def pause():  # what does not run cannot join: srun said why
+    if not all(os.path.exists(f"/proc/{step}") for step in sys.argv[3:]):
+        sys.exit("error: `srun starts Ray on every node` must hold, but a step ended. See above.")
+    time.sleep(1)
+
+
 while True:
     try:
         socket.create_connection((host, int(port)), 5).close()
@@ -57,7 +69,7 @@ while True:
     except OSError as error:
         if time.time() > deadline:
             sys.exit(f"error: no Ray head at {sys.argv[1]} after 300 s: {error}")
-        time.sleep(1)
+        pause()
 
 import ray
 
@@ -65,7 +77,7 @@ ray.init(sys.argv[1], log_to_driver=False, logging_level="ERROR")
 while (alive := sum(node["Alive"] for node in ray.nodes())) < int(sys.argv[2]):
     if time.time() > deadline:
         sys.exit(f"error: {alive} of {sys.argv[2]} nodes joined within 300 s")
-    time.sleep(1)
+    pause()
 PYTHON
 driver=$!
 wait_for_driver() { # until the driver is gone: a trapped signal ends `wait` too

@@ -27,7 +27,15 @@ case $1 in
 esac
 """,
     "srun": """
-while [[ $1 == --* ]]; do shift; done
+tasks=$SLURM_NTASKS nodes=
+while [[ $1 == --* ]]; do
+  case $1 in --ntasks=*) tasks=${1#*=} ;; --nodes=*) nodes=${1#*=} ;; esac
+  shift
+done
+if [[ $tasks != "$nodes" || -e $SHIMS/full ]]; then
+  echo "srun: error: Unable to create step for job: More processors requested than permitted" >&2
+  exit 1
+fi
 printf '%s' "$RAY_AUTH_TOKEN" > "$SHIMS/token"
 exec "$@"
 """,
@@ -51,7 +59,7 @@ def submit(tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
             "SHIMS": str(shims), "PATH": f"{shims}:{os.environ['PATH']}", "HOME": str(tmp_path),
             "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": str(os.getpid()),
             "SLURM_JOB_NODELIST": nodes, "SLURM_CPUS_PER_TASK": "1", "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
+            "SLURM_NTASKS": str(len(nodes.split(","))), "PYTHONPATH": str(ROOT),
         }  # fmt: skip
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")}
         with open(tmp_path / "log", "a") as log:
@@ -74,16 +82,20 @@ def test_a_job_that_could_not_go_on_is_refused(submit: Callable, tmp_path: Path)
     assert "--output-dir or --resume is given" in (tmp_path / "log").read_text()
 
 
+def test_a_step_that_does_not_start_ends_the_job(submit: Callable, tmp_path: Path) -> None:
+    """What srun refuses is not waited for until the patience with slow nodes is over."""
+    (tmp_path / "shims/full").touch()
+    assert submit("one,two", *_arguments(tmp_path)).wait(60) == 1
+    assert "a step ended" in (tmp_path / "log").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(1800)
 def test_a_job_out_of_time_goes_on_when_it_runs_again(submit: Callable, tmp_path: Path) -> None:
     """USR1 before the end of its time: the study is interrupted and the job queued again."""
     folder, log = tmp_path / "studies" / "tiny", tmp_path / "log"
-    values = [*SETS, "study.num_trials=2", "finetune.steps_per_epoch=60"]
-    sets = [part for value in values for part in ("--set", value)]
-    arguments = ["--space", "digits_w3a3", "--output-dir", str(folder), *sets]
-    arguments += ["--store", str(tmp_path / "store")]
+    arguments = _arguments(tmp_path)
     job = submit("one,two", *arguments)
     _until(lambda: any('"evaluated"' in x for x in ledger_lines(folder)), job, log)
     _check_a_stranger(tmp_path)
@@ -99,6 +111,14 @@ def test_a_job_out_of_time_goes_on_when_it_runs_again(submit: Callable, tmp_path
     assert check_finished(folder, finals, trials=2) == Verdict(0, 0)
     assert (tmp_path / "shims/token").read_text() != token
     _check_secret(token, tmp_path)
+
+
+def _arguments(folder: Path) -> list[str]:
+    """A study of two trials, long enough to be stopped."""
+    values = [*SETS, "study.num_trials=2", "finetune.steps_per_epoch=60"]
+    sets = [part for value in values for part in ("--set", value)]
+    arguments = ["--space", "digits_w3a3", "--output-dir", str(folder / "studies" / "tiny"), *sets]
+    return [*arguments, "--store", str(folder / "store")]
 
 
 def _until(is_so: Callable[[], bool], job: subprocess.Popen[bytes], log: Path) -> None:
