@@ -26,17 +26,37 @@ esac
 
 driver=
 reason=
-# The end of the time (USR1) asks for another turn; scancel and preemption (TERM) only stop it.
-stop() { reason=$1; [ -z "$driver" ] || kill -TERM "$driver" 2>/dev/null || true; }
+# The end of the time (USR1) asks for another turn; scancel and preemption (TERM) only stop the study.
+stop() { reason=$1; [ -z "$driver" ] || kill -INT "$driver" 2>/dev/null || true; }
+insist() { sleep 15; kill -INT "$driver" 2>/dev/null || true; } # Slurm kills 30 s after its TERM
+# Slurm sends TERM to every process of the job. The driver would wait for a Ray that is gone, deaf to
+# a second signal: so only this script hears it, and tells the driver by INT, which `&` has ignored.
+deaf=("$BIN/python" -c 'import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])')
+run() { # until it is gone: a trapped signal ends `wait` too
+  code=0
+  "${deaf[@]}" "$@" <&0 &
+  driver=$!
+  sleep 1 # until it heeds INT
+  [ -z "$reason" ] || stop "$reason" # told meanwhile, or before
+  wait "$driver" || code=$?
+  while kill -0 "$driver" 2>/dev/null; do code=0; wait "$driver" || code=$?; done
+}
+out_of_time() { # a driver that needs longer than USR1 leaves it gets a TERM of Slurm's
+  [ "$reason" = time ] ||
+    [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%r 2>/dev/null)" = TimeLimit ]
+}
 trap 'stop time' USR1
-trap 'stop told' TERM
+trap 'stop told; insist &' TERM
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 
 mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 read -r address _ < <(hostname -I) # this script runs on the first node
 port=$((20000 + SLURM_JOB_ID % 10000))
 node=(--overlap --cpus-per-task="$SLURM_CPUS_PER_TASK")
-start=("$BIN/ray" start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK")
+start=("${deaf[@]}" "$BIN/ray" start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_PER_TASK")
 
 # --ntasks: otherwise srun takes that of the whole job, which its environment has.
 srun "${node[@]}" --nodes=1 --ntasks=1 --nodelist="${hosts[0]}" \
@@ -49,7 +69,7 @@ if [ "$others" -gt 0 ]; then
   steps+=($!)
 fi
 
-"$BIN/python" - "$address:$port" "${#hosts[@]}" "${steps[@]}" <<'PYTHON' &
+run "$BIN/python" - "$address:$port" "${#hosts[@]}" "${steps[@]}" <<'PYTHON'
 import os, socket, sys, time
 
 deadline = time.time() + 300
@@ -79,19 +99,10 @@ while (alive := sum(node["Alive"] for node in ray.nodes())) < int(sys.argv[2]):
         sys.exit(f"error: {alive} of {sys.argv[2]} nodes joined within 300 s")
     pause()
 PYTHON
-driver=$!
-wait_for_driver() { # until the driver is gone: a trapped signal ends `wait` too
-  code=0
-  wait "$driver" || code=$?
-  while kill -0 "$driver" 2>/dev/null; do code=0; wait "$driver" || code=$?; done
-}
-wait_for_driver
-if [ "$code" -eq 0 ] && [ -z "$reason" ]; then
-  "$BIN/python" scripts/search.py "$@" --ray-address "$address:$port" &
-  driver=$!
-  wait_for_driver
+if [ "$code" -eq 0 ]; then
+  run "$BIN/python" scripts/search.py "$@" --ray-address "$address:$port"
 fi
-if [ "$reason" = time ] && [ "$code" -ne 0 ]; then
+if [ "$code" -ne 0 ] && out_of_time; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.checker import Verdict, check_finished, ledger_lines
-from tests.crash.study import SETS
+from tests.crash.study import SETS, processes_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/cluster/slurm.sh"
@@ -37,8 +38,17 @@ if [[ $tasks != "$nodes" || -e $SHIMS/full ]]; then
   exit 1
 fi
 printf '%s' "$RAY_AUTH_TOKEN" > "$SHIMS/token"
-exec "$@"
+tree() { echo $1; for child in $(cat /proc/$1/task/*/children 2>/dev/null); do tree $child; done; }
+end() { # Slurm kills a step of a job that it is stopping only 30 s after its TERM to all
+  told=$((told + 1))
+  [[ -n $! ]] || exit 1
+  [[ -e $SHIMS/stopping && $told == 1 ]] || kill -KILL $(tree $!)
+}
+trap end TERM
+"$@" &
+while kill -0 $! 2>/dev/null; do wait $!; done
 """,
+    "squeue": 'cat "$SHIMS/stopping" 2>/dev/null || echo None\n',
     "hostname": "echo 127.0.0.1 fe80::1\n",
 }
 
@@ -87,6 +97,40 @@ def test_a_step_that_does_not_start_ends_the_job(submit: Callable, tmp_path: Pat
     (tmp_path / "shims/full").touch()
     assert submit("one,two", *_arguments(tmp_path)).wait(60) == 1
     assert "a step ended" in (tmp_path / "log").read_text()
+
+
+def test_a_signal_before_the_driver_is_heeded(submit: Callable, tmp_path: Path) -> None:
+    """The end of the time may come while the script still asks who its nodes are."""
+    scontrol = tmp_path / "shims/scontrol"
+    scontrol.write_text(
+        scontrol.read_text() + '[[ $1 != show ]] || { touch "$SHIMS/asked"; sleep 1; }'
+    )
+    job = submit("one,two", *_arguments(tmp_path))
+    _until((tmp_path / "shims/asked").exists, job, tmp_path / "log")
+    os.kill(job.pid, signal.SIGUSR1)
+    assert job.wait(60) == 130, (tmp_path / "log").read_text()
+    assert (tmp_path / "shims/requeued").exists()
+    assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("why", "is_requeued"), [("None", False), ("TimeLimit", True)])
+def test_a_job_that_slurm_stops_ends_in_order(
+    submit: Callable, tmp_path: Path, why: str, is_requeued: bool
+) -> None:
+    """TERM to all its processes, Ray's too: scancel does not queue it again, the end of its time does."""
+    job, log = submit("one,two", *_arguments(tmp_path)), tmp_path / "log"
+    folder = tmp_path / "studies" / "tiny"
+    _until(lambda: any('"evaluated"' in x for x in ledger_lines(folder)), job, log)
+    (tmp_path / "shims/stopping").write_text(why)
+    for pid in [*processes_of(job.pid), job.pid]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    assert job.wait(60) == 130, log.read_text()[-3000:]
+    assert json.loads(ledger_lines(folder)[-1])["action"] == "interrupted"
+    assert (tmp_path / "shims/requeued").exists() == is_requeued
 
 
 @pytest.mark.slow
