@@ -19,7 +19,7 @@ test-crash: env        ## faults for real, 100 SIGKILLs of the driver; writes st
 
 test-team: env         ## MLflow as teams run it: PostgreSQL, S3, two drivers (needs Debian's PostgreSQL)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --target .venv/team --group team
-	PYTHONPATH=.venv/team $(BIN)/python -m pytest tests/crash/test_team_mlflow.py $(ARGS)
+	PYTHONPATH=$(CURDIR)/.venv/team $(BIN)/python -m pytest tests/crash/test_team_mlflow.py $(ARGS)
 
 check: env             ## linter and formatter
 	$(BIN)/ruff check .
