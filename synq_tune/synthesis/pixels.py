@@ -73,7 +73,7 @@ def optimize_pixels(
         NonFiniteLossError: the loss became NaN or infinite.
     """
     pixels = pixels.clone().requires_grad_(True)
-    optimizer = torch.optim.Adam([pixels], lr=descent.lr)
+    optimizer = torch.optim.Adam([pixels], lr=descent.lr, fused=True)
     schedule = _plateau(optimizer, descent)
     with batch_statistics(teacher.graph) as statistics:
         for iteration in range(descent.iterations):
