@@ -11,9 +11,9 @@ class FirstCome(FIFOScheduler):
     """Trials in the order they were suggested, each with the worker that was asked for or found for it.
 
     Tune's own FIFO gives a free worker to the oldest trial that waits, even to one whose own worker is
-    about to start. That one is then taken down and the next trial asks for another: once it happens, each
-    trial starts a worker in vain, and Tune keeps 10 kB of each. It also looks through all trials at each
-    step, for paused ones too, of which there are none here.
+    about to start. That worker is then given up and the next trial asks for another: once it happens, it
+    happens with every trial, and Tune keeps each request to the end of the round. It also looks through
+    all trials at each step, for paused ones too, of which there are none here.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
