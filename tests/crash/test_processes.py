@@ -47,10 +47,12 @@ def _gone_on(study: TinyStudy) -> list[str]:
     return [e["key"] for e in events if e["event"] == "started" and "epoch" in e]
 
 
-def _evaluated(study: TinyStudy) -> set[str]:
-    """Keys of runs that have a checkpoint to go on from."""
-    events = map(json.loads, study.lines)
-    return {e["key"] for e in events if e["event"] == "evaluated"}
+def _with_checkpoint(study: TinyStudy) -> set[str]:
+    """Keys of unfinished runs that have a checkpoint to go on from."""
+    events = [(e["event"], e.get("key")) for e in map(json.loads, study.lines)]
+    return {key for event, key in events if event == "evaluated"} - {
+        key for event, key in events if event == "finished"
+    }
 
 
 def test_a_node_disappears(study: TinyStudy, table: FaultTable) -> None:
@@ -59,7 +61,7 @@ def test_a_node_disappears(study: TinyStudy, table: FaultTable) -> None:
     with cluster(1, 1) as (address, nodes):
         study.arguments = ("--ray-address", address)
         driver = study.start("--max-concurrent", "2")
-        driver.until(lambda: len(_evaluated(study)) == 2)  # a run on each node
+        driver.until(lambda: len(_with_checkpoint(study)) == 2)  # a run on each node
         kill(nodes[1])
         assert driver.wait() == 0, driver.errors()
     assert _gone_on(study), "no run was on the node that disappeared"
