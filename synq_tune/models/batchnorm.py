@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -47,7 +47,8 @@ def _observe(layer: nn.BatchNorm2d, statistics: BatchStatistics, x: Tensor) -> T
         scale = scale if layer.weight is None else scale * layer.weight
         shift = -layer.running_mean * scale
         shift = shift if layer.bias is None else shift + layer.bias
-    y, *statistics[layer] = _Observed.apply(x, scale, shift)
+    y, mean, variance = _Observed.apply(x, scale, shift)
+    statistics[layer] = mean, variance
     return y
 
 
@@ -62,18 +63,13 @@ class _Observed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
         y = torch.empty_like(x)
-        means, squares = [], []
+        moments = []
         for part, out in zip(_parts(x), _parts(y), strict=True):
             torch.mul(part, _like(scale, x), out=out).add_(_like(shift, x))
-            means.append(_pixels(part).mean(2).mean(0))
-            # E[x²] - E[x]² loses precision where the mean is large; two passes do not.
-            norms = torch.linalg.vector_norm(_pixels(part - _like(means[-1], x)), dim=2)
-            squares.append(norms.square().sum(0))
-        shares = x.new_tensor([len(part) / len(x) for part in _parts(x)])
-        mean = shares @ torch.stack(means)
-        within = torch.stack(squares).sum(0) / (x.numel() // x.shape[1])
+            moments.append(_moments(part))
+        mean, variance = pool([len(part) for part in _parts(x)], moments)
         ctx.save_for_backward(x, mean, scale)
-        return y, mean, within + shares @ (torch.stack(means) - mean).square()
+        return y, mean, variance
 
     @staticmethod
     @once_differentiable
@@ -91,15 +87,37 @@ class _Observed(torch.autograd.Function):
         return grad, None, None
 
 
+def pool(counts: Sequence[int], moments: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of several batches together, as if they were one.
+
+    The variance is that within the batches plus that of their means, each weighted by the batch's
+    number of images.
+
+    Args:
+        counts: images of each batch.
+        moments: (mean, biased variance) of each, (C,).
+    """
+    if len(moments) == 1:
+        return moments[0]
+    means, variances = map(torch.stack, zip(*moments, strict=True))
+    weights = means.new_tensor(counts) / sum(counts)
+    mean = weights @ means
+    return mean, weights @ (variances + (means - mean).square())
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    pixels = x.reshape(*x.shape[:2], -1)
+    mean = pixels.mean(2).mean(0)
+    # E[x²] - E[x]² loses precision where the mean is large; two passes do not.
+    norms = torch.linalg.vector_norm(pixels - mean[:, None], dim=2)
+    return mean, norms.square().sum(0) / (x.numel() // x.shape[1])
+
+
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
     """Slices of a batch that stay in a core's cache; the whole elsewhere, where launches cost more."""
     if x.device.type != "cpu":
         return (x,)
     return x.split(max(1, _CACHED_BYTES * len(x) // (x.numel() * x.element_size())))
-
-
-def _pixels(x: Tensor) -> Tensor:
-    return x.reshape(*x.shape[:2], -1)
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.errors import InputError
-from synq_tune.models.batchnorm import BatchStatistics, batchnorm_layers
+from synq_tune.models.batchnorm import BatchStatistics, batchnorm_layers, pool
 
 Moments = tuple[Tensor, Tensor]
 
@@ -79,17 +79,8 @@ def layered_loss(batch: Sequence[Moments], centers: Sequence[Moments]) -> Tensor
 def pool_moments(parts: Sequence[tuple[int, Sequence[Moments]]]) -> list[Moments]:
     """Statistics of several batches together, as if they were one.
 
-    The variance is that within the batches plus that of their means, each weighted by the batch's
-    number of images.
-
     Args:
         parts: (number of images, statistics) of each batch.
     """
-    weights = [count / sum(count for count, _ in parts) for count, _ in parts]
-    return [_pool(weights, layer) for layer in zip(*(m for _, m in parts), strict=True)]
-
-
-def _pool(weights: Sequence[float], batches: Sequence[Moments]) -> Moments:
-    mean = sum(w * m for w, (m, _) in zip(weights, batches, strict=True))
-    spread = [v + (m - mean).square() for m, v in batches]
-    return mean, sum(w * s for w, s in zip(weights, spread, strict=True))
+    counts = [count for count, _ in parts]
+    return [pool(counts, layer) for layer in zip(*(m for _, m in parts), strict=True)]
