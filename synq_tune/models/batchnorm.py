@@ -36,17 +36,23 @@ def batch_statistics(model: nn.Module) -> Iterator[BatchStatistics]:
     statistics: BatchStatistics = {}
     with contextlib.ExitStack() as stack:
         for layer in batchnorm_layers(model):
-            layer.forward = partial(_observe, layer, statistics)
+            layer.forward = partial(_observe, layer, statistics, *_scale_and_shift(layer))
             stack.callback(delattr, layer, "forward")
         yield statistics
 
 
-def _observe(layer: nn.BatchNorm2d, statistics: BatchStatistics, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        scale = (layer.running_var + layer.eps).rsqrt()
-        scale = scale if layer.weight is None else scale * layer.weight
-        shift = -layer.running_mean * scale
-        shift = shift if layer.bias is None else shift + layer.bias
+@torch.no_grad()
+def _scale_and_shift(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What the layer does to its input in evaluation, each (C,)."""
+    scale = (layer.running_var + layer.eps).rsqrt()
+    scale = scale if layer.weight is None else scale * layer.weight
+    shift = -layer.running_mean * scale
+    return scale, shift if layer.bias is None else shift + layer.bias
+
+
+def _observe(
+    layer: nn.BatchNorm2d, statistics: BatchStatistics, scale: Tensor, shift: Tensor, x: Tensor
+) -> Tensor:
     y, mean, variance = _Observed.apply(x, scale, shift)
     statistics[layer] = mean, variance
     return y

@@ -45,8 +45,10 @@ def progress_bar(total: int, stage: str, show: bool) -> tqdm:
     Drawn twice a minute where nobody watches: a job's log keeps every one of them.
     """
     least, most = (0.1, 10.0) if sys.stderr.isatty() else (30.0, 60.0)
-    bar = {"total": total, "desc": stage, "unit": "it", "disable": not show}
-    return tqdm(**bar, file=sys.stderr, mininterval=least, maxinterval=most)
+    return tqdm(
+        total=total, desc=stage, unit="it", file=sys.stderr, disable=not show,
+        mininterval=least, maxinterval=most,
+    )  # fmt: skip
 
 
 def advance(bar: tqdm, loss: float) -> None:
