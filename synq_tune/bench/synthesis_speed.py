@@ -8,12 +8,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
 
 from synq_tune.bench.material import SEED, Report, bench_teacher, common, heading
 from synq_tune.bench.timing import Timings, interleave
-from synq_tune.config import StudySpec
+from synq_tune.config import StudySpec, Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.synthesis import psaq
+from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.synthesis.pixels import Descent, gaussian_pixels, optimize_pixels, seeded
 from synq_tune.synthesis.statistics import remembered, split_index
 from synq_tune.synthesis.synq import _look, synq_objective
@@ -23,7 +26,7 @@ _ITERATIONS = 4
 
 
 def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Report:
-    """Time `floor`, logits and the gradient of a class loss to the pixels, against `synq`.
+    """Time `floor`, logits and the gradient of a class loss to the pixels, against the method's own.
 
     Args:
         spec: its `synthesis` is what is timed.
@@ -31,12 +34,13 @@ def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Repor
         device: where they run.
 
     Raises:
-        InputError: the space's synthesis is not `synq`, or does not fit its network.
+        InputError: the space's synthesis is not one of `_METHODS`, or does not fit its network.
     """
     config = spec.synthesis
-    if config.method != "synq":
+    if config.method not in _METHODS:
         raise InputError(
-            f"`synthesis.method == 'synq'` must hold for this benchmark, but got {config.method!r}."
+            f"`synthesis.method is one of {', '.join(_METHODS)}` must hold for this benchmark, but got "
+            f"{config.method!r}."
         )
     teacher = bench_teacher(spec, device)
     generator = seeded(SEED, "bench", 0)
@@ -44,7 +48,7 @@ def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Repor
     labels = torch.randint(teacher.num_classes, (len(pixels),), generator=generator).to(device)
     functions = {
         "floor": partial(_floor, teacher, pixels, labels),
-        "synq": _synq(spec, teacher, pixels, labels),
+        config.method: _METHODS[config.method](config, teacher, pixels, labels),
     }
     return _report(spec, interleave(functions, rounds, device), device)
 
@@ -56,9 +60,8 @@ def _floor(teacher: LoadedTeacher, pixels: Tensor, labels: Tensor) -> None:
 
 
 def _synq(
-    spec: StudySpec, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor
+    config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor
 ) -> Callable[[], None]:
-    config = spec.synthesis
     target = remembered(teacher.graph)
     # The centres' statistics have the shapes of the remembered ones.
     centers = [(mean + 0.1, variance) for mean, variance in target[split_index(len(target)) :]]
@@ -72,15 +75,33 @@ def _synq(
     return iterate
 
 
+def _psaq(
+    config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor
+) -> Callable[[], None]:
+    places = attentions(teacher)
+    config = config.model_copy(update={"iterations": _ITERATIONS})
+
+    def iterate() -> None:
+        generator = seeded(SEED, "bench", 1)
+        start = pixels.clone()
+        psaq.optimize(teacher, config, places, start, labels, generator, tqdm(disable=True))
+
+    return iterate
+
+
+_METHODS = {"synq": _synq, "psaq": _psaq}
+
+
 def _report(spec: StudySpec, timings: Timings, device: torch.device) -> Report:
     batch_size = spec.synthesis.batch_size
+    method = spec.synthesis.method
     seconds = {name: timings.median(name) / _ITERATIONS for name in timings.rounds}
     numbers = common(spec, batch_size, device) | {
-        "rounds": len(timings.rounds["synq"]),
+        "rounds": len(timings.rounds[method]),
         **{f"{name}_seconds": value for name, value in seconds.items()},
-        "ratio_to_floor": timings.ratio("synq", "floor"),
+        "ratio_to_floor": timings.ratio(method, "floor"),
     }
     lines = [*heading("One iteration of synthesis", spec, batch_size, device), ""]
     lines += [f"{name:10} {1e3 * value:9.1f} ms" for name, value in seconds.items()]
-    lines += ["", f"synq is {numbers['ratio_to_floor']:.2f} times the floor"]
+    lines += ["", f"{method} is {numbers['ratio_to_floor']:.2f} times the floor"]
     return Report(lines, numbers)

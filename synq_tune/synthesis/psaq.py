@@ -92,11 +92,11 @@ def _make_batch(
     generator = seeded(config.seed, "images", number)
     labels = torch.randint(teacher.num_classes, (size,), generator=generator)
     pixels = gaussian_pixels(teacher, size, generator)
-    pixels, loss = _optimize(teacher, config, places, pixels, labels, generator, bar)
+    pixels, loss = optimize(teacher, config, places, pixels, labels, generator, bar)
     return Shard({"images": to_half(pixels), "labels": labels}, loss)
 
 
-def _optimize(
+def optimize(
     teacher: LoadedTeacher,
     config: Synthesis,
     places: list[Attention],
@@ -105,7 +105,23 @@ def _optimize(
     generator: torch.Generator,
     bar: tqdm,
 ) -> tuple[Tensor, float]:
-    """Optimised pixels (N, C, H, W), and the last loss."""
+    """Lower the loss of `synthesize` for one batch.
+
+    Args:
+        teacher: frozen.
+        config: iterations, learning rate and weights.
+        places: of the teacher's attention.
+        pixels: (N, C, H, W) to start from; they are changed.
+        labels: (N,).
+        generator: draws the total variation aimed at, shifts and flips.
+        bar: advanced in each iteration.
+
+    Returns:
+        Optimised pixels (N, C, H, W), and the last loss.
+
+    Raises:
+        NonFiniteLossError: the loss became NaN or infinite.
+    """
     labels = labels.to(device_of(teacher))
     scale = Scale(tuple(pixels.shape))
     target = scale.tv_target(float(torch.rand(1, generator=generator)))

@@ -22,6 +22,7 @@ from synq_tune.synthesis import psaq
 from synq_tune.synthesis.patch_similarity import (
     Attention,
     _Density,
+    _kernel,
     attentions,
     head_means,
     similarity_entropy,
@@ -94,10 +95,11 @@ def test_the_projections_input_is_the_heads_mean(deit: LoadedTeacher) -> None:
     assert all(not m._forward_pre_hooks for m in deit.graph.modules())
 
 
-def test_density_is_a_sum_of_gaussians_with_its_gradient() -> None:
+@pytest.mark.parametrize("spread", [0.1, 2.0])
+def test_density_is_a_sum_of_gaussians_with_its_gradient(spread: float) -> None:
     """Value and gradient of the frugal density are those of the formula written out."""
-    values = torch.rand(3, 40, dtype=torch.float64).mul(0.1).requires_grad_(True)
-    points = torch.linspace(0, 0.1, 10, dtype=torch.float64)
+    values = torch.rand(3, 40, dtype=torch.float64).mul(spread).requires_grad_(True)
+    points = torch.linspace(0, spread, 10, dtype=torch.float64)
     z = (points[None, :, None] - values[:, None, :]) / 0.01
     written = (torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi * 0.01**2)).mean(2)
     frugal = _Density.apply(values, points)
@@ -106,6 +108,13 @@ def test_density_is_a_sum_of_gaussians_with_its_gradient() -> None:
     (wanted,) = torch.autograd.grad((written * direction).sum(), values)
     (found,) = torch.autograd.grad((frugal * direction).sum(), values)
     torch.testing.assert_close(found, wanted)
+
+
+def test_no_kernel_is_a_denormal_number() -> None:
+    """With them a CPU takes ten times as long, and most similarities are far from a point."""
+    kernels = _kernel(torch.linspace(-1, 1, 1001), torch.tensor(0.0))
+    assert kernels.min() >= torch.finfo(torch.float32).tiny
+    assert kernels.max() == pytest.approx(1 / (0.01 * math.sqrt(2 * math.pi)))
 
 
 def test_entropy_by_loops() -> None:
