@@ -66,7 +66,7 @@ def _synq(
     # The centres' statistics have the shapes of the remembered ones.
     centers = [(mean + 0.1, variance) for mean, variance in target[split_index(len(target)) :]]
     objective = synq_objective(config, target, centers, labels)
-    descent = Descent(_ITERATIONS, config.lr, config.lr_patience, config.min_lr)
+    descent = Descent(_ITERATIONS, config.lr, config.lr_patience, config.min_lr, config.precision)
 
     def iterate() -> None:
         look = partial(_look, generator=seeded(SEED, "bench", 1), config=config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from synq_tune import own_code
@@ -47,6 +49,9 @@ class Synthesis(Settings):
     """Mirror images at random while cropping or shifting them; wrong for digits and text."""
     perturbation: float = Field(0.01, ge=0)
     """ε of the difficulty perturbation against the rounded student, in normalised pixels; 0 = off."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is faster where
+    the hardware has it: a GPU, a CPU with AMX; losses, statistics and pixels stay float32."""
     source: str | None = None
     """Folder of PNG files, or an `.npy` file, for `method: images`."""
 
@@ -64,5 +69,14 @@ class Synthesis(Settings):
             raise ValueError(
                 "`source is given exactly for method 'images'` must hold, but got "
                 f"method={self.method!r}, source={self.source!r}."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _precision_fits_method(self) -> Synthesis:
+        if self.precision != "float32" and self.method in ("psaq", "images"):
+            raise ValueError(
+                f"`precision is float32` must hold with method {self.method!r}, but got "
+                f"precision={self.precision!r}."
             )
         return self

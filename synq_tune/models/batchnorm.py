@@ -71,7 +71,8 @@ class _Observed(torch.autograd.Function):
         y = torch.empty_like(x)
         moments = []
         for part, out in zip(_parts(x), _parts(y), strict=True):
-            torch.mul(part, _like(scale, x), out=out).add_(_like(shift, x))
+            part = _in_full(part)
+            out.copy_((part * _like(scale, x)).add_(_like(shift, x)))
             moments.append(_moments(part))
         mean, variance = pool([len(part) for part in _parts(x)], moments)
         ctx.save_for_backward(x, mean, scale)
@@ -89,7 +90,8 @@ class _Observed(torch.autograd.Function):
         level, slope = _like(grad_mean / count - slope * mean, x), _like(slope, x)
         grad = torch.empty_like(x)
         for part, grad_out, out in zip(_parts(x), _parts(grad_y), _parts(grad), strict=True):
-            torch.mul(part, slope, out=out).add_(level).add_(grad_out * _like(scale, x))
+            sloped = (_in_full(part) * slope).add_(level)
+            out.copy_(sloped.add_(_in_full(grad_out) * _like(scale, x)))
         return grad, None, None
 
 
@@ -124,6 +126,11 @@ def _parts(x: Tensor) -> tuple[Tensor, ...]:
     if x.device.type != "cpu":
         return (x,)
     return x.split(max(1, _CACHED_BYTES * len(x) // (x.numel() * x.element_size())))
+
+
+def _in_full(x: Tensor) -> Tensor:
+    """Half precision as float32, where sums keep their digits and a CPU has faster code; others as is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _like(values: Tensor, x: Tensor) -> Tensor:

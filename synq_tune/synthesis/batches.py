@@ -116,7 +116,7 @@ def _make_batch(
         teacher,
         gaussian_pixels(teacher, size, generator),
         objective_of(labels.to(device_of(teacher))),
-        Descent(config.iterations, config.lr, config.lr_patience, config.min_lr),
+        Descent(config.iterations, config.lr, config.lr_patience, config.min_lr, config.precision),
         partial(look, generator=generator),
         partial(advance, bar),
     )

@@ -62,7 +62,7 @@ def _make_batch(
         teacher,
         gaussian_pixels(teacher, len(labels), seeded(config.seed, "centers", number)),
         _objective(teacher, labels.to(device_of(teacher)), config.alpha_center_ce),
-        Descent(config.center_iterations, config.center_lr),
+        Descent(config.center_iterations, config.center_lr, precision=config.precision),
         on_step=partial(advance, bar),
     )
     return Shard({"images": pixels.cpu(), "labels": labels}, loss)

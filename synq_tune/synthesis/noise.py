@@ -17,7 +17,7 @@ from synq_tune.synthesis.statistics import Moments, layer_gaps, remembered, with
 
 _FIELDS = (
     "num_images", "num_holdout", "batch_size", "iterations", "seed", "lr", "lr_patience", "min_lr",
-    "alpha_bns", "focal_beta",
+    "alpha_bns", "focal_beta", "precision",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Descent:
     lr_patience: int | None = None
     """Iterations without a lower loss before the rate falls tenfold; None keeps it."""
     min_lr: float = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the teacher computes in; pixels, statistics and losses are float32."""
 
 
 def seeded(seed: int, stage: str, number: int) -> torch.Generator:
@@ -75,10 +78,13 @@ def optimize_pixels(
     pixels = pixels.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([pixels], lr=descent.lr, fused=True)
     schedule = _plateau(optimizer, descent)
+    is_reduced = descent.precision == "bfloat16"
     with batch_statistics(teacher.graph) as statistics:
         for iteration in range(descent.iterations):
-            logits = teacher(look(pixels))
-            loss = objective(logits, in_order(teacher.graph, statistics))
+            shown = look(pixels)
+            with torch.autocast(shown.device.type, torch.bfloat16, enabled=is_reduced):
+                logits = teacher(shown)
+            loss = objective(logits.float(), in_order(teacher.graph, statistics))
             (pixels.grad,) = torch.autograd.grad(loss, pixels)
             optimizer.step()
             value = loss.item()  # the one synchronisation of an iteration

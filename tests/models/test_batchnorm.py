@@ -65,6 +65,25 @@ def test_a_large_batch_is_looked_at_in_parts(affine: bool) -> None:
     torch.testing.assert_close(gradient, torch.autograd.grad(reference, images)[0])
 
 
+def test_half_precision_keeps_the_statistics_exact() -> None:
+    """Of bfloat16 values: float32 moments of just these values, output and gradient rounded only."""
+    layer = nn.BatchNorm2d(4).eval().requires_grad_(False)
+    layer.running_mean.fill_(30.0)
+    noise = torch.randn(64, 4, 16, 16, generator=torch.Generator().manual_seed(0)) + 30
+    halves = noise.bfloat16().requires_grad_()
+    exact = halves.detach().double()
+    with batch_statistics(layer) as statistics:
+        observed = layer(halves)
+    mean, variance = statistics[layer]
+    assert observed.dtype == torch.bfloat16 and mean.dtype == variance.dtype == torch.float32
+    torch.testing.assert_close(mean, exact.mean([0, 2, 3]).float(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(variance, exact.var([0, 2, 3], correction=0).float())
+    torch.testing.assert_close(observed.float(), layer(exact.float()), rtol=1e-2, atol=1e-2)
+    (gradient,) = torch.autograd.grad(mean.sum(), halves)
+    expected = torch.full_like(gradient, 1 / (64 * 16 * 16))
+    torch.testing.assert_close(gradient, expected)
+
+
 def test_layers_are_their_own_again_afterwards() -> None:
     """Also after an error: nothing is collected, and training mode works as before."""
     layer = nn.BatchNorm2d(3)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 
 from synq_tune.config import Synthesis
 from synq_tune.models.batchnorm import batch_statistics
@@ -108,6 +109,31 @@ def test_statistics_come_nearer(
     dataset, _ = synthesize(teacher, spec, tmp_path, progress=False)
     start = gaussian_pixels(teacher, 16, seeded(0, "images", 0))
     assert _bns(teacher, dataset.images) < 0.5 * _bns(teacher, start)
+
+
+@pytest.mark.parametrize("method", ["synq", "noise"])
+def test_bfloat16_comes_as_near(
+    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
+) -> None:
+    """Another dataset with an address of its own, whose BNS loss, in float32, is as low."""
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        spec = make_spec(
+            method=method, iterations=100, lr=0.2, perturbation=0, batch_size=16,
+            precision=precision,
+        )  # fmt: skip
+        ends[precision], _ = synthesize(teacher, spec, tmp_path, progress=False)
+    full, half = ends["float32"], ends["bfloat16"]
+    assert half.address != full.address and not torch.equal(half.images, full.images)
+    assert _bns(teacher, half.images) < 1.2 * _bns(teacher, full.images)
+
+
+@pytest.mark.parametrize("method", ["psaq", "images"])
+def test_bfloat16_is_refused_where_nothing_would_read_it(method: str) -> None:
+    """Rather than be ignored."""
+    source = "." if method == "images" else None
+    with pytest.raises(ValidationError, match="`precision is float32` must hold.*bfloat16"):
+        Synthesis(method=method, source=source, precision="bfloat16")
 
 
 def test_plateau_lowers_the_rate(teacher: LoadedTeacher) -> None:
