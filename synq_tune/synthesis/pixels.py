@@ -75,7 +75,7 @@ def optimize_pixels(
     Raises:
         NonFiniteLossError: the loss became NaN or infinite.
     """
-    pixels = pixels.clone().requires_grad_(True)
+    pixels = pixels.clone(memory_format=torch.contiguous_format).requires_grad_(True)
     optimizer = torch.optim.Adam([pixels], lr=descent.lr, fused=True)
     schedule = _plateau(optimizer, descent)
     is_reduced = descent.precision == "bfloat16"
@@ -85,7 +85,9 @@ def optimize_pixels(
             with torch.autocast(shown.device.type, torch.bfloat16, enabled=is_reduced):
                 logits = teacher(shown)
             loss = objective(logits.float(), in_order(teacher.graph, statistics))
-            (pixels.grad,) = torch.autograd.grad(loss, pixels)
+            (gradient,) = torch.autograd.grad(loss, pixels)
+            # The fused step reads memory in order, whatever strides the network's first layer left.
+            pixels.grad = gradient.contiguous()
             optimizer.step()
             value = loss.item()  # the one synchronisation of an iteration
             check_finite(value, iteration, descent.lr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,26 @@ def test_bfloat16_is_refused_where_nothing_would_read_it(method: str) -> None:
     source = "." if method == "images" else None
     with pytest.raises(ValidationError, match="`precision is float32` must hold.*bfloat16"):
         Synthesis(method=method, source=source, precision="bfloat16")
+
+
+def test_pixels_descend_whatever_the_gradients_strides(teacher: LoadedTeacher) -> None:
+    """A network in channels_last, or one that starts with a permutation, leaves strided gradients."""
+    start = torch.randn(4, 1, 8, 6, generator=torch.Generator().manual_seed(0))
+    ends = []
+    for look in (lambda x: x, lambda x: x.transpose(2, 3).contiguous().transpose(2, 3)):
+        seen: list[torch.Tensor] = []
+
+        def objective(logits: torch.Tensor, moments: object, seen: list = seen) -> torch.Tensor:
+            return (seen.pop() - 1).square().sum() + 0 * logits.sum()
+
+        def kept(images: torch.Tensor, look: Callable = look, seen: list = seen) -> torch.Tensor:
+            shown = look(images)
+            seen.append(shown)
+            return F.pad(shown, (0, 2))
+
+        ends.append(optimize_pixels(teacher, start, objective, Descent(20, 0.1), kept)[0])
+    torch.testing.assert_close(ends[0], ends[1])
+    assert (ends[0] - 1).square().sum() < 0.2 * (start - 1).square().sum()
 
 
 def test_plateau_lowers_the_rate(teacher: LoadedTeacher) -> None:
