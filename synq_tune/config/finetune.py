@@ -83,6 +83,9 @@ class FineTune(Settings):
     mix_weight: Range01 | None = None
     """Range of an image's own weight where each view is blended with a view of another image;
     `null` = no blending."""
+    mix_keeps_variance: bool = False
+    """Divide blends by the root of their squared weights' sum: two images that have nothing to do with each
+    other are then blended into one of their own contrast (between-class learning, Tokozume et al., 2018)."""
     num_views: int = Field(8, ge=1)
     """Views (crop, flip, blend, teacher outputs) kept per image; epoch e uses view e mod
     num_views."""

@@ -48,6 +48,8 @@ class Looks:
             own = self.weights[view][index][:, None, None, None]
             other = self._cut(images, view, self.partners[view][index], config)
             pixels = own * pixels + (1 - own) * other
+            if config.mix_keeps_variance:
+                pixels = pixels / (own.square() + (1 - own).square()).sqrt()
         return pixels if config.filter_before_crop else low_pass(pixels, config.d0)
 
     def _cut(self, images: Tensor, view: int, index: Tensor, config: FineTune) -> Tensor:

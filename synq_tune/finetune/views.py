@@ -26,8 +26,8 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import content_address, once
 
 _FIELDS = (
-    "d0", "filter_before_crop", "crop_scale", "flip", "mix_weight", "num_views", "cam_class",
-    "cam_layer", "cam_floor",
+    "d0", "filter_before_crop", "crop_scale", "flip", "mix_weight", "mix_keeps_variance", "num_views",
+    "cam_class", "cam_layer", "cam_floor",
 )  # fmt: skip
 """Fields of FineTune that change a view or what the teacher says about it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_training_lowers_the_loss(
     teacher: LoadedTeacher, dataset: SyntheticDataset, recipe: str, quantizer: str
 ) -> None:
     """Every recipe with every quantizer learns from the teacher."""
-    rates = {"synq": 1e-3, "synq_paper": 1e-3, "synq_code": 1e-6}
+    rates = {"synq": 1e-3, "synq_lsq": 1e-3, "synq_paper": 1e-3, "synq_code": 1e-6}
     finetune_ = load_space("digits_w3a3", [f"recipe={recipe}"]).finetune
     update = {**SMALL, "epochs": 6, "steps_per_epoch": 4, "lr": rates[recipe]}
     config = finetune_.model_copy(update=update)
@@ -318,6 +319,19 @@ def test_a_relative_rate_moves_tensors_by_a_share_of_their_size(
         assert moved == pytest.approx(1e-3 * size, rel=0.02), name
 
 
+def test_blends_of_independent_images_keep_their_variance() -> None:
+    """Where asked: without it, halves of two images have 0.7 of their contrast."""
+    noise = torch.randn(256, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    deviations = []
+    for keeps in (False, True):
+        config = FineTune(
+            crop_scale=None, flip=False, d0=None, mix_weight=(0.5, 0.5), mix_keeps_variance=keeps
+        )
+        blends = draw_looks(256, config, seed=1).pixels(noise, 0, torch.arange(256), config)
+        deviations.append(float(blends.std()))
+    assert deviations == pytest.approx([math.sqrt(0.5), 1.0], abs=0.02)
+
+
 def test_a_blend_is_of_two_images_in_the_same_view(
     teacher: LoadedTeacher, dataset: SyntheticDataset
 ) -> None:
@@ -332,5 +346,9 @@ def test_a_blend_is_of_two_images_in_the_same_view(
     share = looks.weights[1][:, None, None, None]
     expected = share * alone + (1 - share) * alone[looks.partners[1]]
     torch.testing.assert_close(looks.pixels(images, 1, every, config), expected)
+    loud = config.model_copy(update={"mix_keeps_variance": True})
+    root = (share**2 + (1 - share) ** 2).sqrt()
+    # The filter is linear: what divides the blend divides what it lets through.
+    torch.testing.assert_close(looks.pixels(images, 1, every, loud), expected / root)
     unblended = draw_looks(64, plain, seed=3)
     assert torch.equal(unblended.boxes, looks.boxes) and bool((unblended.weights == 1).all())
