@@ -50,8 +50,8 @@ class Synthesis(Settings):
     perturbation: float = Field(0.01, ge=0)
     """ε of the difficulty perturbation against the rounded student, in normalised pixels; 0 = off."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is faster where
-    the hardware has it: a GPU, a CPU with AMX; losses, statistics and pixels stay float32."""
+    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is faster on
+    a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay float32."""
     source: str | None = None
     """Folder of PNG files, or an `.npy` file, for `method: images`."""
 
