@@ -20,6 +20,9 @@ class Synthesis(Settings):
     num_holdout: int = Field(512, ge=2)
     """Extra images that no trial trains on; student and teacher are compared on them."""
     batch_size: int = Field(256, ge=1)
+    start: Literal["noise", "shapes"] = "noise"
+    """What pixels are before they are optimised: Gaussian noise, or pictures of overlapping shapes, laid
+    out like natural images. Shapes want a smaller `lr`, as far moved pixels forget them."""
     iterations: int = Field(1000, ge=1)
     center_iterations: int = Field(1500, ge=1)
     seed: int = Field(0, ge=0)
@@ -69,6 +72,15 @@ class Synthesis(Settings):
             raise ValueError(
                 "`source is given exactly for method 'images'` must hold, but got "
                 f"method={self.method!r}, source={self.source!r}."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _start_fits_method(self) -> Synthesis:
+        if self.start != "noise" and self.method == "images":
+            raise ValueError(
+                "`start is noise` must hold with method 'images', which optimises none, but got "
+                f"start={self.start!r}."
             )
         return self
 

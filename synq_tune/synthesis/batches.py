@@ -19,11 +19,11 @@ from synq_tune.synthesis.pixels import (
     Descent,
     Objective,
     device_of,
-    gaussian_pixels,
     optimize_pixels,
     seeded,
 )
 from synq_tune.synthesis.shards import Shard, load_or_make
+from synq_tune.synthesis.start import first_pixels
 
 Look = Callable[[Tensor, torch.Generator], Tensor]
 """(images, the batch's generator) → what the teacher is shown in this iteration."""
@@ -65,7 +65,7 @@ def optimize_batches(
     look: Look = lambda images, generator: images,
     show: bool = True,
 ) -> Draft:
-    """All images and labels, from Gaussian noise and uniform random labels.
+    """All images and labels, from what `config.start` says and uniform random labels.
 
     Args:
         teacher: frozen.
@@ -114,7 +114,7 @@ def _make_batch(
     labels = torch.randint(teacher.num_classes, (size,), generator=generator)
     pixels, loss = optimize_pixels(
         teacher,
-        gaussian_pixels(teacher, size, generator),
+        first_pixels(teacher, config.start, size, generator),
         objective_of(labels.to(device_of(teacher))),
         Descent(config.iterations, config.lr, config.lr_patience, config.min_lr, config.precision),
         partial(look, generator=generator),

@@ -16,7 +16,7 @@ from synq_tune.synthesis.pixels import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, remembered, with_deviations
 
 _FIELDS = (
-    "num_images", "num_holdout", "batch_size", "iterations", "seed", "lr", "lr_patience", "min_lr",
+    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "lr_patience", "min_lr",
     "alpha_bns", "focal_beta", "precision",
 )  # fmt: skip
 

@@ -27,12 +27,13 @@ from synq_tune.synthesis.patch_similarity import (
     head_means,
     similarity_entropy,
 )
-from synq_tune.synthesis.pixels import check_finite, device_of, gaussian_pixels, seeded
+from synq_tune.synthesis.pixels import check_finite, device_of, seeded
 from synq_tune.synthesis.shards import Shard
+from synq_tune.synthesis.start import first_pixels
 
 _FIELDS = (
-    "num_images", "num_holdout", "batch_size", "iterations", "seed", "lr", "flip", "focal_beta",
-    "alpha_pse", "alpha_tv",
+    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "flip",
+    "focal_beta", "alpha_pse", "alpha_tv",
 )  # fmt: skip
 PHASES = (15, 30)
 """Largest jitter in pixels, of 224, in each half of the iterations."""
@@ -91,7 +92,7 @@ def _make_batch(
 ) -> Shard:
     generator = seeded(config.seed, "images", number)
     labels = torch.randint(teacher.num_classes, (size,), generator=generator)
-    pixels = gaussian_pixels(teacher, size, generator)
+    pixels = first_pixels(teacher, config.start, size, generator)
     pixels, loss = optimize(teacher, config, places, pixels, labels, generator, bar)
     return Shard({"images": to_half(pixels), "labels": labels}, loss)
 
