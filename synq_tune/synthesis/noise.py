@@ -16,8 +16,8 @@ from synq_tune.synthesis.pixels import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, remembered, with_deviations
 
 _FIELDS = (
-    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "lr_patience", "min_lr",
-    "alpha_bns", "focal_beta", "precision",
+    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "lr_patience",
+    "min_lr", "alpha_bns", "focal_beta", "precision",
 )  # fmt: skip
 
 
@@ -27,7 +27,7 @@ def settings(config: Synthesis) -> dict[str, Any]:
 
 
 def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool) -> Draft:
-    """Minimise focal_beta · CE + alpha_bns · BNS over pixels that start as Gaussian noise.
+    """Minimise focal_beta · CE + alpha_bns · BNS over pixels, which start as `config.start` says.
 
     BNS = 1/L Σ_l [mean_c (m - μ)² + mean_c (s - σ)²] with standard deviations s, σ as the paper's
     Eq. 1 has them; `synq` compares variances as its released code does.
