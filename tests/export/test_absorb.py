@@ -103,6 +103,7 @@ def test_the_lowest_code_takes_the_complement() -> None:
     """A channel with the code -2^(b-1) stays within its bits, and only it gets a zero point."""
     frozen = _frozen(nn.Sequential(*NETWORKS["bias"](), nn.Flatten(), nn.LazyLinear(5)), "lsq")
     weight = frozen_layers(frozen)["0"]
+    weight.zero_point.zero_()
     weight.codes[1, 0, 0, 0] = -8
     weight.codes[5].clamp_(min=-7)
     expected = -weight()

@@ -101,12 +101,14 @@ def test_learned_steps_have_the_gradients_of_lsq(
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_a_step_per_channel_has_a_gradient_per_channel(bits: int) -> None:
-    """Weights: symmetric, one step per row, without the lowest code."""
+@pytest.mark.parametrize("zero", [0.0, 1.0], ids=["symmetric", "shifted"])
+def test_a_step_per_channel_has_a_gradient_per_channel(bits: int, zero: float) -> None:
+    """Weights: one step per row, and a zero point per row; symmetric ones without the lowest code."""
     weight = torch.randn(6, 3, 3, 3, requires_grad=True)
     high = code_limits(bits)[1]
     step = torch.full((6, 1, 1, 1), 1.5 / high, requires_grad=True)
-    arguments = weight, step, torch.zeros(()), (-high, high)
+    zero_point = zero * torch.tensor([-1.0, 0.0, 1.0, 1.0, 0.0, -1.0]).view(6, 1, 1, 1)
+    arguments = weight, step, zero_point, (-high - int(zero), high)
     grad = torch.randn_like(weight)
     expected = torch.autograd.grad(_reference(*arguments), (weight, step), grad)
     found = torch.autograd.grad(learned_fake_quantize(*arguments, 1.0), (weight, step), grad)
