@@ -86,8 +86,11 @@ class FineTune(Settings):
     mix_keeps_variance: bool = False
     """Divide blends by the root of their squared weights' sum: two images that have nothing to do with each
     other are then blended into one of their own contrast (between-class learning, Tokozume et al., 2018)."""
+    paste_probability: float = Field(0.0, ge=0, le=1)
+    """Share of the views in which a patch of the other image is pasted instead of blended (CutMix, Yun et
+    al., 2019); it covers 1 minus `mix_weight` of the area."""
     num_views: int = Field(8, ge=1)
-    """Views (crop, flip, blend, teacher outputs) kept per image; epoch e uses view e mod
+    """Views (crop, flip, blend or patch, teacher outputs) kept per image; epoch e uses view e mod
     num_views."""
     calibration_batches: int = Field(16, ge=1)
     clip_weights: bool = False
@@ -100,6 +103,15 @@ class FineTune(Settings):
             own_code.parse(name)
             return name
         return lookup("CAM technique", name, CAM_NAMES)
+
+    @model_validator(mode="after")
+    def _patches_have_a_size(self) -> FineTune:
+        if self.paste_probability > 0 and self.mix_weight is None:
+            raise ValueError(
+                "`mix_weight is set` must hold with paste_probability, but got mix_weight=None. "
+                "Set finetune.mix_weight, such as [0.5, 1.0]."
+            )
+        return self
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> FineTune:

@@ -7,7 +7,7 @@ CAM technique.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -26,8 +26,8 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import content_address, once
 
 _FIELDS = (
-    "d0", "filter_before_crop", "crop_scale", "flip", "mix_weight", "mix_keeps_variance", "num_views",
-    "cam_class", "cam_layer", "cam_floor",
+    "d0", "filter_before_crop", "crop_scale", "flip", "mix_weight", "mix_keeps_variance",
+    "paste_probability", "num_views", "cam_class", "cam_layer", "cam_floor",
 )  # fmt: skip
 """Fields of FineTune that change a view or what the teacher says about it."""
 
@@ -60,7 +60,7 @@ def load_views(
         "sha256": dataset.sha256,
         "teacher": teacher.fingerprint,
         "settings": {key: getattr(config, key) for key in _FIELDS},
-        "format": 2,
+        "format": 3,
     }
     own = _own_technique(config)
     if own:
@@ -158,5 +158,5 @@ def _save(views: Views, path: Path) -> None:
 def _load(path: Path) -> Views:
     tensors = load_file(path)
     maps = {k.removeprefix("saliency."): v for k, v in tensors.items() if k.startswith("saliency.")}
-    looks = Looks(*(tensors[k] for k in ("boxes", "flips", "partners", "weights")))
+    looks = Looks(**{field.name: tensors[field.name] for field in fields(Looks)})
     return Views(looks, tensors["logits"], tensors["difficulty"], maps)
