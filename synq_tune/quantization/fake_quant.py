@@ -41,7 +41,7 @@ def learned_fake_quantize(
     Args:
         x: (N, …).
         step: positive; a scalar, or (N, 1, …) for one step per row.
-        zero_point: scalar.
+        zero_point: integers, a scalar or one per row.
         limits: smallest and largest code.
         factor: the step's gradient is scaled by it.
     """

@@ -50,8 +50,8 @@ class LsqWeight(nn.Module):
     """Learned step size (Esser et al., 2020), one per output channel, on a grid that need not be symmetric.
 
     Step and zero point start from the range in which rounding costs least; the zero point, an integer
-    within the code limits, then stays. A symmetric grid leaves half a channel's codes to weights that
-    are not there: after calibration alone a 3-bit ResNet-20 reads 35 % of the CIFAR images with it and
+    within the code limits, then stays. A symmetric grid can leave half a channel's codes to weights
+    that are not there: after calibration alone a 3-bit ResNet-20 reads 35 % of the CIFAR images with it and
     68 % with this one.
     """
 
@@ -82,7 +82,7 @@ class LsqWeight(nn.Module):
 
 
 class SymmetricLsqWeight(LsqWeight):
-    """Learned steps with zero point 0, which kernels that multiply two quantized operands want."""
+    """Learned steps with zero point 0, as integer kernels ask for it."""
 
     @staticmethod
     def starting_grid(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
