@@ -107,9 +107,8 @@ def _inside(patches: Tensor, height: int, width: int) -> Tensor:
         return (centres >= start[:, None]) & (centres < (start + extent)[:, None])
 
     top, left, tall, wide = patches.unbind(1)
-    return (covered(top, tall, height)[:, :, None] & covered(left, wide, width)[:, None, :])[
-        :, None
-    ]
+    rows, columns = covered(top, tall, height), covered(left, wide, width)
+    return rows[:, None, :, None] & columns[:, None, None, :]
 
 
 def base_images(images: Tensor, config: FineTune) -> Tensor:
