@@ -328,6 +328,12 @@ def test_parent_describes_the_study(study_dir, uri, client):
     assert [point.value for point in best] == [90.0, 91.0]
 
 
+def test_a_study_with_wide_skips_says_so():
+    """Nobody takes a stream of 8 bits for W3A3."""
+    spec = load_space("digits_w3a3", ["bits.skip=8"])
+    assert study_tags(spec, "top1")["bits"] == "W3A3 skip 8"
+
+
 def test_extended_study_keeps_its_params(study_dir, uri, client):
     """More trials on resume change a tag, because MLflow lets no param change."""
     for spec in (load_space("digits_w3a3"), load_space("digits_w3a3", ["study.num_trials=99"])):

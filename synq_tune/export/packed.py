@@ -42,6 +42,7 @@ from synq_tune.quantization.frozen import (
     replace_module,
 )
 from synq_tune.quantization.quantizers import QUANTIZERS
+from synq_tune.quantization.skips import restore_ports
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 from synq_tune.store import canonical_json, write_bytes
 
@@ -261,8 +262,9 @@ def _allowed(model: str, path: Path, python_model: str | None) -> str:
 def _insert_activations(
     graph: fx.GraphModule, metadata: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    nodes = {ACTIVATION_PREFIX + node.name: node for node in graph.graph.nodes}
     bits = metadata["activations"]
+    restore_ports(graph, {name.removeprefix(ACTIVATION_PREFIX) for name in bits})
+    nodes = {ACTIVATION_PREFIX + node.name: node for node in graph.graph.nodes}
     if not bits.keys() <= nodes.keys():
         raise ValueError(f"no tensor {', '.join(sorted(bits.keys() - nodes.keys())[:3])}")
     scales, zero_points = tensors["activation_scales"], tensors["activation_zero_points"]

@@ -22,8 +22,8 @@ from synq_tune.quantization.placement import (
     moves,
     only_user,
 )
+from synq_tune.quantization.ports import is_identity
 from synq_tune.quantization.student import activation_quantizers
-from synq_tune.quantization.transformers import Port
 
 _QUANTIZED = tuple(QUANTIZED_LAYERS.values())
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
@@ -223,8 +223,7 @@ def _grid_behind(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> int | No
         for user in pending.pop().users:
             if str(user.target) in grids:
                 return grids[str(user.target)].bits
-            module = module_of(graph, user)
-            if isinstance(module, nn.Identity) and type(module) is not Port:
+            if is_identity(graph, user):
                 pending.append(user)
     return None
 

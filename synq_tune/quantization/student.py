@@ -17,6 +17,7 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.activations import unknown_activation
 from synq_tune.quantization.layers import QUANTIZED_LAYERS, computed_weight, quantized_layer
 from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
+from synq_tune.quantization.skips import split_skips
 
 ACTIVATION_PREFIX = "quantize_"
 
@@ -31,7 +32,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
 
     Args:
         teacher: stays unchanged.
-        bits: widths, with `first`, `last` and `overrides`.
+        bits: widths, with `first`, `last`, `skip` and `overrides`.
         quantizer: key of `QUANTIZERS`.
 
     Returns:
@@ -39,7 +40,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
 
     Raises:
         InputError: an activation function is unknown, the family has no grid for a layer, or an
-            override matches nothing.
+            override or `skip` matches nothing.
     """
     family = QUANTIZERS[lookup("quantizer", quantizer, QUANTIZERS)]
     student = copy.deepcopy(teacher.graph)
@@ -47,12 +48,13 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     family.prepare(student)
     layers = _layer_nodes(student)
     activations = family.placement(student)
-    widths = _widths(bits, [str(n.target) for n in layers], [n.name for n in activations])
+    narrow, wide = split_skips(student, activations) if bits.skip else (activations, [])
+    names = [str(n.target) for n in layers], [n.name for n in narrow], [n.name for n in wide]
+    widths = _widths(bits, *names)
     for node in layers:
         _replace_layer(student, node, family, widths[str(node.target)])
-    for node in activations:
-        width = widths.get(node.name, bits.activations)
-        module = family.activation(width).to(_device(student))
+    for node in [n for n in student.graph.nodes if n in {*narrow, *wide}]:
+        module = family.activation(widths[node.name]).to(_device(student))
         insert_after(student, node, ACTIVATION_PREFIX + node.name, module)
     student.recompile()
     return student.requires_grad_(True).eval()
@@ -94,9 +96,13 @@ def _replace_layer(graph: fx.GraphModule, node: fx.Node, family: Quantizer, bits
     setattr(parent, name, quantized_layer(layer, family.weight(layer.weight, bits)))
 
 
-def _widths(bits: Bits, layers: list[str], activations: list[str]) -> dict[str, int]:
-    """Bit width by layer name, and of the activations that differ from the default."""
+def _widths(
+    bits: Bits, layers: list[str], activations: list[str], skips: list[str]
+) -> dict[str, int]:
+    """Bit width by name of the layer, or of the node a grid goes behind."""
     widths = {name: bits.weights for name in layers}
+    widths |= {name: bits.activations for name in activations}
+    widths |= {name: bits.skip for name in skips}
     if bits.first is not None:
         widths[layers[0]] = bits.first
         widths.update({name: bits.first for name in activations[:1]})
@@ -104,7 +110,7 @@ def _widths(bits: Bits, layers: list[str], activations: list[str]) -> dict[str, 
         widths[layers[-1]] = bits.last
         widths.update({name: bits.last for name in activations[-1:]})
     for pattern, width in bits.overrides.items():
-        matched = fnmatch.filter([*layers, *activations], pattern)
+        matched = fnmatch.filter(widths, pattern)
         if not matched:
             raise InputError(
                 f"bits.overrides: `a pattern matches a layer or an activation` must hold, but got "

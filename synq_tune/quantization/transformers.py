@@ -34,6 +34,7 @@ from synq_tune.models.attention import is_product, open_attention, operands
 from synq_tune.models.graph import module_of
 from synq_tune.quantization.activations import is_known_activation
 from synq_tune.quantization.placement import is_float_map, is_fused, is_sum, moves, only_user
+from synq_tune.quantization.ports import Port, give_port, past_identities, readers_of
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 _NORMS = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
@@ -42,10 +43,6 @@ _POOL_CALLS = (torch.mean, F.adaptive_avg_pool2d, F.avg_pool2d, "mean")
 _JOINS = (torch.cat, torch.concat)
 _SELECTS = (operator.getitem, torch.chunk, torch.split, torch.unbind, "chunk", "split", "unbind")
 """Moves whose results are parts of what they read: each part may have a grid of its own."""
-
-
-class Port(nn.Identity):
-    """Where layers read a tensor that others read in float; their grid goes behind it."""
 
 
 def prepare_transformer(graph: fx.GraphModule) -> None:
@@ -100,10 +97,10 @@ def multiplied_tensors(graph: fx.GraphModule) -> list[fx.Node]:
 
 def _source(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
     """The node whose values `node` only passes on, as long as nothing else reads them."""
-    node = _past(graph, node)
+    node = past_identities(graph, node)
     while _is_passed_on(graph, node):
-        before = _past(graph, node.args[0])
-        if len(_readers(graph, node)) != 1 or len(_readers(graph, before)) != 1:
+        before = past_identities(graph, node.args[0])
+        if len(readers_of(graph, node)) != 1 or len(readers_of(graph, before)) != 1:
             break
         node = before
     return node
@@ -115,45 +112,13 @@ def _is_passed_on(graph: fx.GraphModule, node: fx.Node) -> bool:
     return moves(graph, node) and isinstance(node.args[0], fx.Node)
 
 
-def _past(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
-    """The first node on the way back that is more than an identity."""
-    while _is_identity(graph, node):
-        node = node.args[0]
-    return node
-
-
-def _is_identity(graph: fx.GraphModule, node: fx.Node) -> bool:
-    module = module_of(graph, node)
-    return isinstance(module, nn.Identity) and type(module) is not Port
-
-
-def _readers(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """What reads a node, through identities; asking for its batch size is no reading."""
-    found: list[fx.Node] = []
-    for user in node.users:
-        if _is_identity(graph, user):
-            found += _readers(graph, user)
-        elif not (user.op == "call_method" and user.target == "size"):
-            found.append(user)
-    return found
-
-
 def _give_port(graph: fx.GraphModule, operand: fx.Node) -> None:
     source = _source(graph, operand)
-    readers = _readers(graph, source)
+    readers = readers_of(graph, source)
     layers = [r for r in readers if _multiplies(graph, r)]
     if not layers or len(layers) == len(readers) or source.op in ("placeholder", "get_attr"):
         return
-    read = next(a for a in _read_by(layers[0]) if _past(graph, a) is source)
-    name = f"{source.name}_port"
-    graph.add_submodule(name, Port())
-    with graph.graph.inserting_after(read):
-        port = graph.graph.create_node("call_module", name, (read,), {}, name=name)
-    port.meta["shape"] = source.meta.get("shape")
-    for layer in layers:
-        for a in list(layer.all_input_nodes):
-            if _past(graph, a) is source:
-                layer.replace_input_with(a, port)
+    give_port(graph, source, layers)
 
 
 def psaq_tensors(graph: fx.GraphModule) -> list[fx.Node]:

@@ -78,7 +78,8 @@ def _perturbed(
     base_settings = SYNTHESIZERS["synq"].settings(config)
     student = {
         "perturbation": config.perturbation,
-        "bits": spec.bits.model_dump(mode="json"),
+        # Left out where it is null, so that datasets from before there was such a width are found.
+        "bits": spec.bits.model_dump(mode="json", exclude=None if spec.bits.skip else {"skip"}),
         "quantizer": spec.quantizer,
     }
     about = _about(teacher, "synq", {**base_settings, **student})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune import __version__
-from synq_tune.config import StudySpec
+from synq_tune.config import Bits, StudySpec
 from synq_tune.redact import redact_uri
 from synq_tune.study.objective import mode_of
 from synq_tune.study.state import StudyState
@@ -45,7 +45,7 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
     """
     tags = {
         "teacher": spec.teacher.model,
-        "bits": f"W{spec.bits.weights}A{spec.bits.activations}",
+        "bits": _widths(spec.bits),
         "recipe": spec.recipe,
         "space": spec.name,
         "quantizer": spec.quantizer,
@@ -55,6 +55,11 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
         "synq_tune.version": __version__,
     }
     return {**tags, "dataset": dataset} if dataset else tags
+
+
+def _widths(bits: Bits) -> str:
+    skip = f" skip {bits.skip}" if bits.skip else ""
+    return f"W{bits.weights}A{bits.activations}{skip}"
 
 
 def trials_view(spec: StudySpec, parent_id: str) -> dict[str, Any]:

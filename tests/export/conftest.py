@@ -36,15 +36,17 @@ class Exported:
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Exported]:
-    """`export(network, quantizer, bits, size)`, made once per session."""
+    """`export(network, quantizer, bits, size, skip)`, made once per session."""
 
     @cache
-    def make(network: str, quantizer: str, bits: int, size: int = 8) -> Exported:
+    def make(
+        network: str, quantizer: str, bits: int, size: int = 8, skip: int | None = None
+    ) -> Exported:
         teacher = networks.teacher(network, (3, size, size))
-        student, images = networks.student(teacher, quantizer, bits)
+        widths = Bits(weights=bits, activations=bits, skip=skip)
+        student, images = networks.student(teacher, quantizer, bits, skip=skip)
         spec = StudySpec(
-            name="test", teacher=teacher.config, quantizer=quantizer,
-            bits=Bits(weights=bits, activations=bits),
+            name="test", teacher=teacher.config, quantizer=quantizer, bits=widths
         )  # fmt: skip
         folder = tmp_path_factory.mktemp("best")
         report = export_student(student, teacher, spec, folder, images, images)

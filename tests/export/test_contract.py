@@ -24,6 +24,8 @@ CASES = [
     ("plain_net", "lsq", 3, 8),
     ("one_sided_net", "minmax", 4, 8),
     ("tiny_deit", "vit_lsq", 4, 8),
+    ("residual_net", "lsq", 3, 8, 8),
+    ("resnet18", "minmax", 3, 32, 6),
 ]
 SLOW = [
     pytest.param(case, marks=pytest.mark.slow)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -110,6 +111,22 @@ def test_parity_and_golden_know_the_absorbed_codes(export: Export) -> None:
     codes = exported.report["golden"]["hardware"]["activation_codes"]
     assert codes["mismatches"] < 0.05 * codes["codes"]
     assert {"hardware BASIC", "hardware ALL"} <= exported.report["logits"].keys()
+
+
+def test_a_wide_stream_is_rounded_again_in_integers(export: Export) -> None:
+    """Layers read 3 bits of what sums read in 8; integer runtimes get both grids."""
+    exported = export("residual_net", "deploy", 3, 8, 8)
+    assert formats_of(freeze(exported.student)) == ("onnx", "packed", "hardware")
+    assert exported.report["weight_codes"]["hardware"]["mismatches"] == 0
+    # Biases lie on the accumulator's grid, a part of a 3-bit step but several steps of what is stored.
+    codes = exported.report["golden"]["hardware"]["activation_codes"]
+    flips = [
+        codes["where"].get(f"quantize_{n}", 0) for n in ("relu_port", "relu_1", "relu_2", "mean")
+    ]
+    assert sum(flips) < 0.05 * codes["codes"]
+    with np.load(exported.folder / "golden.npz") as golden:
+        stored, read = (golden[f"activation/quantize_relu{end}"] for end in ("", "_port"))
+    assert stored.max() > 7 >= read.max()
 
 
 def test_weights_are_int8_and_biases_int32(export: Export) -> None:

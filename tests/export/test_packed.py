@@ -22,11 +22,14 @@ from tests.export.conftest import Exported
 Export = Callable[..., Exported]
 
 
-def _write(path: Path, network: str, quantizer: str, bits: int) -> tuple[StandaloneModel, str]:
+def _write(
+    path: Path, network: str, quantizer: str, bits: int, skip: int | None = None
+) -> tuple[StandaloneModel, str]:
     teacher = networks.teacher(network)
-    student, _ = networks.student(teacher, quantizer, bits)
+    student, _ = networks.student(teacher, quantizer, bits, skip=skip)
     model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
-    write_packed(model, describe(teacher, Bits(weights=bits, activations=bits), quantizer), path)
+    widths = Bits(weights=bits, activations=bits, skip=skip)
+    write_packed(model, describe(teacher, widths, quantizer), path)
     return model, teacher.config.model
 
 
@@ -48,6 +51,17 @@ def test_transformers_come_back_exactly(tmp_path: Path, network: str, quantizer:
     """Attention is written out by the reader too, ports and grids on parameters included."""
     path = tmp_path / "m.safetensors"
     model, name = _write(path, network, quantizer, 4)
+    images = torch.rand(8, *model.preprocessing.shape)
+    with torch.no_grad():
+        assert torch.equal(load_packed(path, name)(images), model(images))
+
+
+@pytest.mark.parametrize("quantizer", ["minmax", "lsq", "deploy"])
+@pytest.mark.parametrize("network", ["digits_resnet26", "residual_net"])
+def test_wide_skips_come_back_exactly(tmp_path: Path, network: str, quantizer: str) -> None:
+    """The reader branches layers off the stream where the student did."""
+    path = tmp_path / "m.safetensors"
+    model, name = _write(path, network, quantizer, 3, skip=8)
     images = torch.rand(8, *model.preprocessing.shape)
     with torch.no_grad():
         assert torch.equal(load_packed(path, name)(images), model(images))

@@ -16,6 +16,7 @@ from synq_tune.inspection.student import inspect_student
 from synq_tune.models.attention import attention_outputs, open_attention
 from synq_tune.models.graph import trace
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.ports import Port
 from synq_tune.quantization.psaq import VitMinMaxActivation, VitMinMaxWeight
 from synq_tune.quantization.student import (
     ACTIVATION_PREFIX,
@@ -23,7 +24,6 @@ from synq_tune.quantization.student import (
     calibrate,
     quantize_student,
 )
-from synq_tune.quantization.transformers import Port
 from tests.helpers import teacher_of
 
 BITS = Bits(weights=4, activations=8)

@@ -47,6 +47,20 @@ def test_bit_widths_share_the_base(
     assert not torch.equal(w3.train_images, w4.train_images)
 
 
+def test_a_skips_width_is_part_of_the_address_once_it_is_given(
+    teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
+) -> None:
+    """Datasets from before there was such a width are still found."""
+    spec = make_spec()
+    plain, _ = synthesize(teacher, spec, tmp_path, progress=False)
+    bits = spec.bits.model_copy(update={"skip": 8})
+    wide, _ = synthesize(teacher, spec.model_copy(update={"bits": bits}), tmp_path, progress=False)
+    settings = [dataset.provenance["settings"]["bits"] for dataset in (plain, wide)]
+    assert [bits.get("skip", "absent") for bits in settings] == ["absent", 8]
+    assert plain.address != wide.address
+    assert plain.provenance["base"] == wide.provenance["base"]
+
+
 def test_without_perturbation_bits_do_not_matter(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
