@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,8 +57,13 @@ def test_transformers_come_back_exactly(tmp_path: Path, network: str, quantizer:
         assert torch.equal(load_packed(path, name)(images), model(images))
 
 
-@pytest.mark.parametrize("quantizer", ["minmax", "lsq", "deploy"])
-@pytest.mark.parametrize("network", ["digits_resnet26", "residual_net"])
+@pytest.mark.parametrize(
+    ("network", "quantizer"),
+    [
+        *itertools.product(("digits_resnet26", "residual_net"), ("minmax", "lsq", "deploy")),
+        *itertools.product(("tiny_deit", "tiny_swin"), ("vit_minmax", "deploy")),
+    ],
+)
 def test_wide_skips_come_back_exactly(tmp_path: Path, network: str, quantizer: str) -> None:
     """The reader branches layers off the stream where the student did."""
     path = tmp_path / "m.safetensors"
