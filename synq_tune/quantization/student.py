@@ -49,12 +49,13 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     layers = _layer_nodes(student)
     activations = family.placement(student)
     narrow, wide = split_skips(student, activations) if bits.skip else (activations, [])
-    names = [str(n.target) for n in layers], [n.name for n in narrow], [n.name for n in wide]
-    widths = _widths(bits, *names)
+    of_layers = _layer_widths(bits, [str(n.target) for n in layers])
+    of_values = _value_widths(bits, [n.name for n in narrow], [n.name for n in wide])
+    _override(bits, of_layers, of_values)
     for node in layers:
-        _replace_layer(student, node, family, widths[str(node.target)])
+        _replace_layer(student, node, family, of_layers[str(node.target)])
     for node in [n for n in student.graph.nodes if n in {*narrow, *wide}]:
-        module = family.activation(widths[node.name]).to(_device(student))
+        module = family.activation(of_values[node.name]).to(_device(student))
         insert_after(student, node, ACTIVATION_PREFIX + node.name, module)
     student.recompile()
     return student.requires_grad_(True).eval()
@@ -96,29 +97,38 @@ def _replace_layer(graph: fx.GraphModule, node: fx.Node, family: Quantizer, bits
     setattr(parent, name, quantized_layer(layer, family.weight(layer.weight, bits)))
 
 
-def _widths(
-    bits: Bits, layers: list[str], activations: list[str], skips: list[str]
-) -> dict[str, int]:
-    """Bit width by name of the layer, or of the node a grid goes behind."""
+def _layer_widths(bits: Bits, layers: list[str]) -> dict[str, int]:
+    """Bits of the weights by layer name."""
     widths = {name: bits.weights for name in layers}
-    widths |= {name: bits.activations for name in activations}
-    widths |= {name: bits.skip for name in skips}
     if bits.first is not None:
         widths[layers[0]] = bits.first
-        widths.update({name: bits.first for name in activations[:1]})
     if bits.last is not None:
         widths[layers[-1]] = bits.last
+    return widths
+
+
+def _value_widths(bits: Bits, activations: list[str], skips: list[str]) -> dict[str, int]:
+    """Bits of the values by name of the node a grid goes behind, which may be a layer's name too."""
+    widths = {name: bits.activations for name in activations}
+    if bits.first is not None:
+        widths.update({name: bits.first for name in activations[:1]})
+    if bits.last is not None:
         widths.update({name: bits.last for name in activations[-1:]})
+    return widths | {name: bits.skip for name in skips}
+
+
+def _override(bits: Bits, layers: dict[str, int], values: dict[str, int]) -> None:
+    """Give what `bits.overrides` matches its width, in place."""
     for pattern, width in bits.overrides.items():
-        matched = fnmatch.filter(widths, pattern)
-        if not matched:
+        matched = [fnmatch.filter(widths, pattern) for widths in (layers, values)]
+        if not any(matched):
             raise InputError(
                 f"bits.overrides: `a pattern matches a layer or an activation` must hold, but got "
-                f"{pattern!r}. Layers: {', '.join(layers[:3])}, …; "
-                f"activations: {', '.join(activations[:3])}, …"
+                f"{pattern!r}. Layers: {', '.join(list(layers)[:3])}, …; "
+                f"activations: {', '.join(list(values)[:3])}, …"
             )
-        widths.update({name: width for name in matched})
-    return widths
+        for widths, names in zip((layers, values), matched, strict=True):
+            widths.update(dict.fromkeys(names, width))
 
 
 def weight_layers(student: nn.Module) -> dict[str, nn.Module]:

@@ -98,6 +98,13 @@ def test_gates_products_and_concatenations_have_grids() -> None:
     assert names == {"x", "bn", "act", "mean", "gate", "sigmoid", "mul", "cat", "mean_1"}
 
 
+def test_a_layers_name_is_not_that_of_its_values() -> None:
+    """The grid behind a convolution without BatchNorm has the same name; W4A8 gives it 8 bits, not 4."""
+    student = quantize_student(teacher_of(_Gated(), (3, 16, 16)), BITS, "deploy")
+    assert student.quantize_gate.bits == 8
+    assert student.gate.weight_quantizer.bits == 4
+
+
 def test_the_papers_quantizer_leaves_them_float() -> None:
     """The same network: one grid, behind SiLU."""
     student = quantize_student(teacher_of(_Gated(), (3, 16, 16)), BITS, "minmax")

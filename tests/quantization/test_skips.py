@@ -101,6 +101,7 @@ def test_what_only_sums_read_is_stored_once() -> None:
         n.removeprefix("quantize_"): m.bits for n, m in activation_quantizers(student).items()
     }
     assert widths == {"x": 3, "relu": 8, "relu_port": 3, "conv": 8, "relu_1": 3, "mean": 3}
+    assert student.conv.weight_quantizer.bits == 3
 
 
 def test_ends_and_overrides_count_what_layers_read() -> None:
