@@ -24,7 +24,7 @@ from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.training_state import pack, restore
 from synq_tune.finetune.views import load_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.quantization.clipping import clip_weights
+from synq_tune.quantization.clipping import clip_weights, mask_gradients, narrow_ranges
 from synq_tune.quantization.student import calibrate, quantize_student
 
 REDUCTION_FACTOR = 3
@@ -246,6 +246,8 @@ class Trial:
             if self.config.clip_weights:
                 clip_weights(self.student)
             calibrate(self.student, self._calibration_batches(source))
+            narrow_ranges(self.student, self.config.range_share)
+        mask_gradients(self.student, self.config.range_share < 1)
         self._optimizer = optimizer_of(self.student, self.config)
         if start is not None:
             self._epoch = restore(start, self.student, self._optimizer)

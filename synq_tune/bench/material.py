@@ -15,7 +15,7 @@ from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import make_views
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.quantization.clipping import clip_weights
+from synq_tune.quantization.clipping import clip_weights, mask_gradients
 from synq_tune.quantization.student import calibrate, quantize_student
 
 SEED = 0
@@ -69,6 +69,7 @@ def bench_student(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -
     if spec.finetune.clip_weights:
         clip_weights(student)
     calibrate(student, [next(iter(source.batches(0))).images])
+    mask_gradients(student, spec.finetune.range_share < 1)
     return student
 
 

@@ -1,4 +1,4 @@
-"""Clip latent weights to the range in which rounding costs least, before anything is trained."""
+"""Clip weights, and values, to less than their range: the same quantizer then has finer steps."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.quantization.least_error import least_error_range
-from synq_tune.quantization.quantizers import MinMaxWeight
-from synq_tune.quantization.student import weight_layers
+from synq_tune.quantization.quantizers import LsqActivation, MinMaxActivation, MinMaxWeight
+from synq_tune.quantization.student import activation_quantizers, weight_layers
 
 
 @torch.no_grad()
@@ -29,3 +29,30 @@ def least_error_clip(rows: Tensor, bits: int) -> Tensor:
     """Rows (O, n) clipped to the share of their min-max range that has the least squared error."""
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
     return torch.clamp(rows, *least_error_range(rows, low, high, bits))
+
+
+@torch.no_grad()
+def narrow_ranges(student: nn.Module, share: float) -> None:
+    """Let the calibrated static ranges of values cover only a share of themselves, in place.
+
+    Learned steps stay: they start from the least error and find their own range.
+    """
+    for quantizer in _static_ranges(student):
+        quantizer.scale.mul_(share)
+
+
+def mask_gradients(student: nn.Module, is_masked: bool) -> None:
+    """Whether values beyond a static range pass no gradient.
+
+    With most values inside, passing it costs nothing; where many are clipped, weights follow gradients
+    that change nothing, and training diverges.
+    """
+    for quantizer in _static_ranges(student):
+        quantizer.masks_gradient = is_masked
+
+
+def _static_ranges(student: nn.Module) -> list[MinMaxActivation]:
+    grids = activation_quantizers(student).values()
+    return [
+        g for g in grids if isinstance(g, MinMaxActivation) and not isinstance(g, LsqActivation)
+    ]

@@ -17,16 +17,20 @@ _PART = 2**18
 """Values at a time on a CPU, so that they stay in its cache from the first operation to the last."""
 
 
-def fake_quantize(x: Tensor, scale: Tensor, zero_point: Tensor, limits: Limits) -> Tensor:
-    """Nearest values of a fixed grid; the gradient passes as if nothing had been rounded or clipped.
+def fake_quantize(
+    x: Tensor, scale: Tensor, zero_point: Tensor, limits: Limits, masks: bool = False
+) -> Tensor:
+    """Nearest values of a fixed grid; the gradient passes as if nothing had been rounded.
 
     Args:
         x: (N, …).
         scale: broadcasts over `x` from its first dimension or is a scalar; no gradient.
         zero_point: like `scale`.
         limits: smallest and largest code.
+        masks: values further than half a step beyond the grid's ends pass no gradient; else they pass it as
+            if they had not been clipped either.
     """
-    return _StraightThrough.apply(x, scale, zero_point, limits)
+    return (_Masked if masks else _StraightThrough).apply(x, scale, zero_point, limits)
 
 
 def learned_fake_quantize(
@@ -76,6 +80,27 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None, None, None]:
         return grad, None, None, None
+
+
+class _Masked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: object, x: Tensor, scale: Tensor, zero_point: Tensor, limits: Limits
+    ) -> Tensor:
+        ctx.save_for_backward(x, scale, zero_point)
+        ctx.limits = limits
+        return on_grid(x, scale, zero_point, limits)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: object, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        x, scale, zero_point = ctx.saved_tensors
+        ends = ctx.limits[0] - 0.5, ctx.limits[1] + 0.5
+        grad_x = torch.empty_like(x)
+        for part, step, zero, given, out in _parts(x, scale, zero_point, grad, grad_x):
+            v = torch.div(part, step).sub_(zero)
+            torch.ops.aten.hardtanh_backward(given, v, *ends, grad_input=out)
+        return grad_x, None, None, None
 
 
 class _Learned(torch.autograd.Function):

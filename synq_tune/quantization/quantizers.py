@@ -92,7 +92,10 @@ class SymmetricLsqWeight(LsqWeight):
 
 
 class MinMaxActivation(nn.Module):
-    """Asymmetric, per tensor, static range observed in calibration; identity gradient."""
+    """Asymmetric, per tensor, static range observed in calibration; identity gradient.
+
+    With `masks_gradient` what lies beyond the grid passes no gradient.
+    """
 
     batch_range = staticmethod(min_max)
 
@@ -100,6 +103,7 @@ class MinMaxActivation(nn.Module):
         super().__init__()
         self.bits = bits
         self.limits = code_limits(bits)
+        self.masks_gradient = False
         self.observer = RangeObserver()
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros(()))
@@ -119,7 +123,8 @@ class MinMaxActivation(nn.Module):
         return self.scale, self.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
-        return fake_quantize(x, self.scale, self.zero_point, self.limits)
+        grid = self.scale, self.zero_point, self.limits
+        return fake_quantize(x, *grid, masks=self.masks_gradient)
 
 
 class LsqActivation(MinMaxActivation):

@@ -67,8 +67,9 @@ def _tensors(trial: Trial) -> dict[str, Tensor]:
         ["finetune.optimizer=adam"],  # the default recipe's rates follow from the initial weights
         ["finetune.optimizer=sgd", "finetune.lr=1e-3", "finetune.lr_relative=false",
          "finetune.clip_weights=true", "finetune.schedule=multistep", "finetune.milestones=[2]"],
+        ["finetune.range_share=0.6"],
     ],
-    ids=["adam", "sgd"],
+    ids=["adam", "sgd", "narrow"],
 )  # fmt: skip
 def test_going_on_is_bit_identical(
     teacher: LoadedTeacher, store: Path, quantizer: str, optimizer: list[str]

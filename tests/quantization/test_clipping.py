@@ -1,4 +1,4 @@
-"""Weights clipped before training."""
+"""Weights and ranges of values clipped before training."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import torch
 from synq_tune.config import Bits, Teacher
 from synq_tune.models.teacher import load_teacher
 from synq_tune.quantization.affine import affine_parameters, dequantize, quantize
-from synq_tune.quantization.clipping import clip_weights, least_error_clip
-from synq_tune.quantization.student import quantize_student, weight_layers
+from synq_tune.quantization.clipping import (
+    clip_weights,
+    least_error_clip,
+    mask_gradients,
+    narrow_ranges,
+)
+from synq_tune.quantization.student import (
+    activation_quantizers,
+    calibrate,
+    quantize_student,
+    weight_layers,
+)
 
 
 def _rounding_error(rows: torch.Tensor, true: torch.Tensor, bits: int) -> torch.Tensor:
@@ -39,3 +49,34 @@ def test_learned_steps_keep_their_weights() -> None:
             own = teacher.graph.get_submodule(name).weight
             assert layer.weight.abs().max() <= own.abs().max()
             assert torch.equal(layer.weight, own) != is_changed or layer.weight.numel() < 50
+
+
+def test_a_narrow_range_covers_its_share_with_finer_steps() -> None:
+    """`minmax`: 0.6 of the largest value seen, zero still on the grid; learned steps stay."""
+    teacher = load_teacher(Teacher(model="digits_resnet26", channels=1))
+    images = torch.randn(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for quantizer, share in (("minmax", 0.6), ("lsq", 1.0)):
+        student = quantize_student(teacher, Bits(weights=3, activations=3), quantizer)
+        calibrate(student, [images])
+        grids = activation_quantizers(student).values()
+        before = [grid(torch.tensor([1e6])) for grid in grids]
+        narrow_ranges(student, 0.6)
+        for grid, largest in zip(grids, before, strict=True):
+            torch.testing.assert_close(grid(torch.tensor([1e6])), share * largest)
+            assert grid(torch.zeros(1)) == 0
+
+
+def test_clipped_values_pass_no_gradient_once_masked() -> None:
+    """Identity until asked; a network whose values are all clipped then learns nothing."""
+    teacher = load_teacher(Teacher(model="digits_resnet26", channels=1))
+    images = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    sizes = []
+    for is_masked in (False, True):
+        student = quantize_student(teacher, Bits(weights=3, activations=3), "minmax")
+        calibrate(student, [images])
+        narrow_ranges(student, 1e-4)
+        mask_gradients(student, is_masked)
+        student(images).square().sum().backward()
+        sizes.append(float(student.conv1.weight.grad.abs().sum()))
+    assert sizes[0] > 0
+    assert sizes[1] < 0.01 * sizes[0]

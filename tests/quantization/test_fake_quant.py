@@ -73,6 +73,29 @@ def test_the_gradient_of_a_fixed_grid_is_the_identity() -> None:
     assert x.grad.tolist() == [2.0, 2.0]
 
 
+@pytest.mark.parametrize("part", [TINY_PART, 2**18])
+@pytest.mark.parametrize("bits", BITS)
+def test_a_masked_gradient_stops_where_values_are_clipped(
+    bits: int, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same values; a value that an end of the grid is nearest to still passes its gradient."""
+    monkeypatch.setattr(fake_quant, "_PART", part)
+    x, *grid = _with_ties(bits)
+    grids = *grid, code_limits(bits)
+    low, high = ((code + grid[1]) * grid[0] for code in code_limits(bits))
+    x.requires_grad_(True)
+    out = fake_quantize(x, *grids, masks=True)
+    assert torch.equal(out, on_grid(x.detach(), *grids))
+    given = torch.randn_like(out)
+    out.backward(given)
+    half = grid[0] / 2
+    inside = (x > low - half) & (x < high + half)
+    beyond = (x < low - half) | (x > high + half)
+    assert inside.any() and beyond.any()
+    assert torch.equal(x.grad[inside], given[inside])
+    assert not x.grad[beyond].any()
+
+
 def _reference(x: Tensor, step: Tensor, zero_point: Tensor, limits: tuple[int, int]) -> Tensor:
     """LSQ by autograd: clamp has its own gradient, rounding the identity."""
     clipped = (x / step - zero_point).clamp(*limits)
