@@ -44,8 +44,8 @@ def narrow_ranges(student: nn.Module, share: float) -> None:
 def mask_gradients(student: nn.Module, is_masked: bool) -> None:
     """Whether values beyond a static range pass no gradient.
 
-    With most values inside, passing it costs nothing; where many are clipped, weights follow gradients
-    that change nothing, and training diverges.
+    Passing it costs nothing while nearly all values lie inside; where many are clipped, weights follow
+    gradients that change no output, and long training ends lower than short.
     """
     for quantizer in _static_ranges(student):
         quantizer.masks_gradient = is_masked
