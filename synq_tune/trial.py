@@ -242,12 +242,14 @@ class Trial:
 
     def _prepare(self, source: ViewSource, start: bytes | None) -> None:
         """Make student and optimizer ready for the first step, or for the one after `start`."""
+        width, share = self.assets.spec.bits.activations, self.config.range_share
         if start is None:
             if self.config.clip_weights:
                 clip_weights(self.student)
             calibrate(self.student, self._calibration_batches(source))
-            narrow_ranges(self.student, self.config.range_share)
-        mask_gradients(self.student, self.config.range_share < 1)
+            narrow_ranges(self.student, share, width)
+        if share < 1:
+            mask_gradients(self.student, width)
         self._optimizer = optimizer_of(self.student, self.config)
         if start is not None:
             self._epoch = restore(start, self.student, self._optimizer)

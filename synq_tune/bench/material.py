@@ -69,7 +69,8 @@ def bench_student(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -
     if spec.finetune.clip_weights:
         clip_weights(student)
     calibrate(student, [next(iter(source.batches(0))).images])
-    mask_gradients(student, spec.finetune.range_share < 1)
+    if spec.finetune.range_share < 1:
+        mask_gradients(student, spec.bits.activations)
     return student
 
 

@@ -96,8 +96,9 @@ class FineTune(Settings):
     clip_weights: bool = False
     """Clip each channel's weights to the range of least rounding error before training (`minmax`)."""
     range_share: float = Field(1.0, gt=0, le=1)
-    """Share of each observed range of values that its grid covers (`minmax`). Below 1 the rest is clipped,
-    for finer steps, and passes no gradient; at 1 the gradient is the identity, as in the paper."""
+    """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`). Below 1 the
+    rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the identity, as in the
+    paper."""
 
     @field_validator("cam")
     @classmethod

@@ -32,27 +32,33 @@ def least_error_clip(rows: Tensor, bits: int) -> Tensor:
 
 
 @torch.no_grad()
-def narrow_ranges(student: nn.Module, share: float) -> None:
+def narrow_ranges(student: nn.Module, share: float, bits: int) -> None:
     """Let the calibrated static ranges of values cover only a share of themselves, in place.
 
     Learned steps stay: they start from the least error and find their own range.
+
+    Args:
+        student: calibrated.
+        share: in (0, 1].
+        bits: of the grids to narrow; wider ones, such as of skips, have steps enough.
     """
-    for quantizer in _static_ranges(student):
+    for quantizer in _static_ranges(student, bits):
         quantizer.scale.mul_(share)
 
 
-def mask_gradients(student: nn.Module, is_masked: bool) -> None:
-    """Whether values beyond a static range pass no gradient.
+def mask_gradients(student: nn.Module, bits: int) -> None:
+    """Let values beyond the static ranges of `bits` pass no gradient.
 
     Passing it costs nothing while nearly all values lie inside; where many are clipped, weights follow
     gradients that change no output, and long training ends lower than short.
     """
-    for quantizer in _static_ranges(student):
-        quantizer.masks_gradient = is_masked
+    for quantizer in _static_ranges(student, bits):
+        quantizer.masks_gradient = True
 
 
-def _static_ranges(student: nn.Module) -> list[MinMaxActivation]:
-    grids = activation_quantizers(student).values()
+def _static_ranges(student: nn.Module, bits: int) -> list[MinMaxActivation]:
     return [
-        g for g in grids if isinstance(g, MinMaxActivation) and not isinstance(g, LsqActivation)
-    ]
+        grid for grid in activation_quantizers(student).values()
+        if isinstance(grid, MinMaxActivation) and not isinstance(grid, LsqActivation)
+        and grid.bits == bits
+    ]  # fmt: skip

@@ -60,7 +60,7 @@ def test_a_narrow_range_covers_its_share_with_finer_steps() -> None:
         calibrate(student, [images])
         grids = activation_quantizers(student).values()
         before = [grid(torch.tensor([1e6])) for grid in grids]
-        narrow_ranges(student, 0.6)
+        narrow_ranges(student, 0.6, bits=3)
         for grid, largest in zip(grids, before, strict=True):
             torch.testing.assert_close(grid(torch.tensor([1e6])), share * largest)
             assert grid(torch.zeros(1)) == 0
@@ -74,9 +74,28 @@ def test_clipped_values_pass_no_gradient_once_masked() -> None:
     for is_masked in (False, True):
         student = quantize_student(teacher, Bits(weights=3, activations=3), "minmax")
         calibrate(student, [images])
-        narrow_ranges(student, 1e-4)
-        mask_gradients(student, is_masked)
+        narrow_ranges(student, 1e-4, bits=3)
+        if is_masked:
+            mask_gradients(student, bits=3)
         student(images).square().sum().backward()
         sizes.append(float(student.conv1.weight.grad.abs().sum()))
     assert sizes[0] > 0
     assert sizes[1] < 0.01 * sizes[0]
+
+
+def test_wider_grids_keep_their_range_and_gradient() -> None:
+    """What sums read in 8 bits, and the first activation of 5, have steps enough."""
+    teacher = load_teacher(Teacher(model="digits_resnet26", channels=1))
+    bits = Bits(weights=3, activations=3, skip=8, first=5)
+    student = quantize_student(teacher, bits, "minmax")
+    calibrate(student, [torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))])
+    before = {n: float(m.scale) for n, m in activation_quantizers(student).items()}
+    narrow_ranges(student, 0.5, bits=3)
+    mask_gradients(student, bits=3)
+    widths = set()
+    for name, grid in activation_quantizers(student).items():
+        is_narrow = grid.bits == 3
+        widths.add(grid.bits)
+        assert grid.masks_gradient == is_narrow
+        assert float(grid.scale) == before[name] * (0.5 if is_narrow else 1.0)
+    assert widths == {3, 5, 8}
