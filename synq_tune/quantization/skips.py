@@ -32,7 +32,7 @@ def split_skips(graph: fx.GraphModule, nodes: list[fx.Node]) -> tuple[list[fx.No
     forks = {node: fork for node in nodes if (fork := _fork(graph, node))}
     if not forks:
         raise InputError(
-            "bits.skip: `a sum reads a tensor with a grid` must hold, but got none. Leave bits.skip "
+            "bits.skip: `a sum reads a tensor with a grid` must hold, but got sums=0. Leave bits.skip "
             "out: this network's sums are as they were."
         )
     narrow = [_branch_off(graph, forks[n]) if n in forks else n for n in nodes]
