@@ -54,7 +54,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     _override(bits, of_layers, of_values)
     for node in layers:
         _replace_layer(student, node, family, of_layers[str(node.target)])
-    for node in [n for n in student.graph.nodes if n in {*narrow, *wide}]:
+    for node in [n for n in student.graph.nodes if n.name in of_values]:
         module = family.activation(of_values[node.name]).to(_device(student))
         insert_after(student, node, ACTIVATION_PREFIX + node.name, module)
     student.recompile()
