@@ -28,7 +28,6 @@ from synq_tune.store import content_address
 from synq_tune.study.seeds import trial_seed
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.run import synthesize
-from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
 from synq_tune.trial import Assets, Trial, choose_device, load_halves
 
 _MEASURED = (
@@ -100,9 +99,7 @@ class Bench:
         """Raise InputError unless the variant can run on its teacher; trains nothing."""
         teacher = self.ground(spec).teacher
         inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
-        synthesizer(spec.synthesis.method)
-        if spec.synthesis.method in NEEDS_BATCHNORM:
-            remembered(teacher.graph)
+        synthesizer(spec.synthesis.method).check(teacher)
         if spec.finetune.lambda_cam > 0:
             cam_tap(teacher.graph, spec.finetune.cam)
             check_technique(spec.finetune.cam)

@@ -9,8 +9,7 @@ from synq_tune.memory import synthesis_bytes, trial_bytes
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
-from synq_tune.synthesis.patch_similarity import NEEDS_ATTENTION, attentions
-from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
+from synq_tune.synthesis import synthesizer
 
 
 def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
@@ -27,10 +26,7 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
     model = build_model(spec.teacher) if random_weights else None
     teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
     inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
-    if spec.synthesis.method in NEEDS_BATCHNORM:
-        remembered(teacher.graph)
-    if spec.synthesis.method in NEEDS_ATTENTION:
-        attentions(teacher)
+    synthesizer(spec.synthesis.method).check(teacher)
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
     return [
         f"{head}, quantizer {spec.quantizer}", "", *layer_lines(inspection), "",

@@ -17,7 +17,6 @@ from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
 from synq_tune.study.objective import mode_of
 from synq_tune.synthesis import synthesizer
-from synq_tune.synthesis.statistics import NEEDS_BATCHNORM, remembered
 from synq_tune.trial import load_halves
 
 
@@ -46,9 +45,7 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
     """
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
     inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
-    synthesizer(spec.synthesis.method)
-    if spec.synthesis.method in NEEDS_BATCHNORM:
-        remembered(teacher.graph)
+    synthesizer(spec.synthesis.method).check(teacher)
     _check_cams(spec, teacher)
     metric = resolve_metric(spec)
     halves = load_halves(spec, teacher)

@@ -2,14 +2,22 @@
 
 from synq_tune.errors import lookup
 from synq_tune.own_code import is_own_code
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis import import_images, noise, psaq, synq
 from synq_tune.synthesis.method import Synthesizer
 from synq_tune.synthesis.own import own_synthesizer
+from synq_tune.synthesis.patch_similarity import attentions
+from synq_tune.synthesis.statistics import remembered
+
+
+def _has_batchnorm(teacher: LoadedTeacher) -> None:
+    remembered(teacher.graph)
+
 
 SYNTHESIZERS: dict[str, Synthesizer] = {
-    "synq": Synthesizer(synq.synthesize, synq.settings),
-    "psaq": Synthesizer(psaq.synthesize, psaq.settings),
-    "noise": Synthesizer(noise.synthesize, noise.settings),
+    "synq": Synthesizer(synq.synthesize, synq.settings, _has_batchnorm),
+    "psaq": Synthesizer(psaq.synthesize, psaq.settings, attentions),
+    "noise": Synthesizer(noise.synthesize, noise.settings, _has_batchnorm),
     "images": Synthesizer(import_images.synthesize, import_images.settings),
 }
 

@@ -33,6 +33,8 @@ class Synthesizer:
     """(teacher, config, folder for work in progress, show progress) → draft."""
     settings: Callable[[Synthesis], dict[str, Any]]
     """The part of the settings that changes the result, for its content address."""
+    check: Callable[[LoadedTeacher], object] = lambda teacher: None
+    """Raises InputError where the teacher lacks what the method asks it about."""
 
 
 def pick(config: Synthesis, fields: Iterable[str]) -> dict[str, Any]:

@@ -23,9 +23,6 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.models.tokens import BATCH, patch_grid, token_grid
 from synq_tune.quantization.placement import moves
 
-NEEDS_ATTENTION = ("psaq",)
-"""Synthesis methods that ask the teacher's attention how varied the patches are."""
-
 BANDWIDTH, POINTS, FLOOR = 0.01, 10, 1e-4
 _NOTHING = -60.0
 """Exponent below which a kernel does not count: e^-60 is 1e-26."""

@@ -16,10 +16,6 @@ from synq_tune.models.batchnorm import BatchStatistics, batchnorm_layers, pool
 
 Moments = tuple[Tensor, Tensor]
 
-NEEDS_BATCHNORM = ("synq", "noise")
-"""Synthesis methods that ask the teacher's BatchNorm layers what its data looked like."""
-
-
 def remembered(model: nn.Module) -> list[Moments]:
     """Running mean and variance of every BatchNorm.
 

@@ -23,12 +23,16 @@ from synq_tune.synthesis.method import Draft, pick
 from synq_tune.synthesis.pixels import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, layered_loss, remembered
 
-_NOT_HERE = ("method", "perturbation", "source", "alpha_pse", "alpha_tv")
+_FIELDS = (
+    "num_images", "num_holdout", "batch_size", "start", "iterations", "center_iterations", "seed", "lr",
+    "lr_patience", "min_lr", "center_lr", "alpha_bns", "alpha_layered", "alpha_center_ce", "focal_beta",
+    "focal_gamma", "crop_scale", "crop_probability", "flip", "precision",
+)  # fmt: skip
 
 
 def settings(config: Synthesis) -> dict[str, Any]:
     """Settings that change the result."""
-    return pick(config, [f for f in type(config).model_fields if f not in _NOT_HERE])
+    return pick(config, _FIELDS)
 
 
 def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool) -> Draft:

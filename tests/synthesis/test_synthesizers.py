@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from synq_tune.config import Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.recipes.merge import load_space
+from synq_tune.search.prepare import prepare
 from synq_tune.synthesis import SYNTHESIZERS
-from synq_tune.synthesis.patch_similarity import NEEDS_ATTENTION
+from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.synthesis.run import synthesize
 from tests.helpers import teacher_of
 from tests.synthesis.conftest import MakeSpec
@@ -23,7 +26,7 @@ Teachers = Callable[[str], LoadedTeacher]
 @pytest.fixture
 def teacher_for(teacher: LoadedTeacher, vit: LoadedTeacher) -> Teachers:
     """A bundled teacher that has what a method asks."""
-    return lambda method: vit if method in NEEDS_ATTENTION else teacher
+    return lambda method: vit if SYNTHESIZERS[method].check is attentions else teacher
 
 
 def _hooks(model: nn.Module) -> int:
@@ -129,3 +132,35 @@ def test_an_unknown_method_is_an_error(
     wrong = spec.model_copy(update={"synthesis": spec.synthesis.model_copy(update={"method": "x"})})
     with pytest.raises(InputError, match="Unknown synthesis method 'x'. Available: images, noise"):
         synthesize(teacher, wrong, tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("space, sets, lacks", [
+    ("digits_w3a3", ["synthesis.method=psaq"], "attention"),
+    ("digits_vit_w4a8", ["synthesis.method=noise"], "BatchNorm"),
+])  # fmt: skip
+def test_a_study_asks_first_what_its_method_needs(space: str, sets: list[str], lacks: str) -> None:
+    """A teacher that a method cannot ask is refused before a store or a tracking run exists."""
+    spec = load_space(space, [*sets, "study.val_data=null"])
+    with pytest.raises(InputError, match=lacks):
+        prepare(spec, torch.device("cpu"))
+
+
+def test_every_setting_counts_for_some_method() -> None:
+    """A new field is in the address of the methods that name it, and must be named by one."""
+    elsewhere = {"method", "perturbation", "source"}  # names, students, imported images
+    named = {
+        field
+        for method in ("synq", "noise", "psaq")
+        for field in SYNTHESIZERS[method].settings(Synthesis())
+    }
+    assert named == set(Synthesis.model_fields) - elsewhere
+
+
+@pytest.mark.parametrize("method", ["synq", "noise", "psaq"])
+def test_a_new_setting_leaves_stored_datasets_where_they_are(method: str) -> None:
+    """Settings that a method does not name are no part of its datasets' address."""
+
+    class Newer(Synthesis):
+        another: int = 1
+
+    assert SYNTHESIZERS[method].settings(Newer()) == SYNTHESIZERS[method].settings(Synthesis())

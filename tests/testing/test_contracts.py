@@ -15,7 +15,7 @@ from synq_tune.models.build import MODELS, build_model
 from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.recipes.merge import recipe_names
 from synq_tune.synthesis import SYNTHESIZERS
-from synq_tune.synthesis.patch_similarity import NEEDS_ATTENTION
+from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.testing import check_cam, check_network, check_recipe, check_synthesizer
 from synq_tune.testing.synthesizers import SMALL
 
@@ -75,7 +75,7 @@ def test_our_synthesis_methods_pass(method: str, array: Path) -> None:
     """Counts, types, seed, an unchanged teacher."""
     settings = {**SMALL.model_dump(), "method": method}
     source = {"source": str(array)} if method == "images" else {}
-    network = "digits_vit" if method in NEEDS_ATTENTION else "digits_resnet26"
+    network = "digits_vit" if SYNTHESIZERS[method].check is attentions else "digits_resnet26"
     check_synthesizer(SYNTHESIZERS[method].synthesize, Synthesis(**{**settings, **source}), network)
 
 
