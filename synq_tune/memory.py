@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from synq_tune.config import StudySpec
+from synq_tune.finetune.views import bytes_per_view
 from synq_tune.models.attention import attention_outputs
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.models.tokens import BATCH
@@ -30,10 +31,9 @@ def dataset_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
 
 
 def views_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    """The stored views of one D0: logits, saliency maps, boxes."""
+    """The stored views of one D0."""
     rows = spec.synthesis.num_images * spec.finetune.num_views
-    maps = 3 * 49 * _BYTES["float32"]
-    return rows * (teacher.num_classes * _BYTES["float16"] + maps + 33)
+    return rows * bytes_per_view(teacher, spec.finetune)
 
 
 def model_bytes(teacher: LoadedTeacher) -> int:

@@ -24,8 +24,8 @@ from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.training_state import pack, restore
 from synq_tune.finetune.views import load_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.quantization.clipping import clip_weights, mask_gradients, narrow_ranges
-from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.quantization.ready import fit_ranges, let_through
+from synq_tune.quantization.student import quantize_student
 
 REDUCTION_FACTOR = 3
 """ASHA keeps the best third at each rung."""
@@ -242,14 +242,10 @@ class Trial:
 
     def _prepare(self, source: ViewSource, start: bytes | None) -> None:
         """Make student and optimizer ready for the first step, or for the one after `start`."""
-        width, share = self.assets.spec.bits.activations, self.config.range_share
+        width = self.assets.spec.bits.activations
         if start is None:
-            if self.config.clip_weights:
-                clip_weights(self.student)
-            calibrate(self.student, self._calibration_batches(source))
-            narrow_ranges(self.student, share, width)
-        if share < 1:
-            mask_gradients(self.student, width)
+            fit_ranges(self.student, self.config, width, self._calibration_batches(source))
+        let_through(self.student, self.config, width)
         self._optimizer = optimizer_of(self.student, self.config)
         if start is not None:
             self._epoch = restore(start, self.student, self._optimizer)

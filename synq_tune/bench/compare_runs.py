@@ -24,8 +24,8 @@ from synq_tune.finetune.views import load_views
 from synq_tune.inspection.student import inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
+from synq_tune.seeds import trial_seed
 from synq_tune.store import content_address
-from synq_tune.study.seeds import trial_seed
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.run import synthesize
 from synq_tune.trial import Assets, Trial, choose_device, load_halves

@@ -27,8 +27,8 @@ from synq_tune.config import FineTune, StudySpec
 from synq_tune.errors import InputError, NonFiniteLossError
 from synq_tune.recipes.merge import with_recipe
 from synq_tune.search.sampler import configuration_key
+from synq_tune.seeds import trial_seed
 from synq_tune.study.ledger import package_versions
-from synq_tune.study.seeds import trial_seed
 
 FORMAT = 1
 BASELINES = ("paper", "recipe", "calibrated")

@@ -18,8 +18,8 @@ from synq_tune.config import StudySpec
 from synq_tune.search.engine import make_scheduler
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.sampler import Sampler, configuration_key
+from synq_tune.seeds import derive_seed
 from synq_tune.study.objective import objective
-from synq_tune.study.seeds import derive_seed
 from synq_tune.study.state import Run, StudyState, apply
 from synq_tune.study.summary import finalists
 

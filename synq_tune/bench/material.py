@@ -15,8 +15,8 @@ from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import make_views
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.quantization.clipping import clip_weights, mask_gradients
-from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.quantization.ready import make_ready
+from synq_tune.quantization.student import quantize_student
 
 SEED = 0
 
@@ -66,11 +66,8 @@ def bench_source(teacher: LoadedTeacher, config: FineTune, device: torch.device)
 def bench_student(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -> fx.GraphModule:
     """A student of the space, calibrated on one batch."""
     student = quantize_student(teacher, spec.bits, spec.quantizer)
-    if spec.finetune.clip_weights:
-        clip_weights(student)
-    calibrate(student, [next(iter(source.batches(0))).images])
-    if spec.finetune.range_share < 1:
-        mask_gradients(student, spec.bits.activations)
+    batch = next(iter(source.batches(0))).images
+    make_ready(student, spec.finetune, spec.bits.activations, [batch])
     return student
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from synq_tune.config import FineTune
 from synq_tune.finetune.looks import base_images
 from synq_tune.finetune.views import Views
+from synq_tune.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class ViewSource:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based); the same for the same seed and epoch."""
         view = epoch % len(self.views.logits)
-        generator = torch.Generator().manual_seed(hash((self.seed, epoch)) % 2**63)
+        generator = torch.Generator().manual_seed(derive_seed("epoch", self.seed, epoch))
         parts = self._orders(generator)
         for index in itertools.islice(parts, self.steps_per_epoch):
             yield self._batch(index.to(self.images.device), view)

@@ -21,7 +21,7 @@ from synq_tune.errors import InputError
 from synq_tune.finetune.cam import CAMS, cam_tap, saliency_map
 from synq_tune.finetune.looks import Looks, base_images, draw_looks
 from synq_tune.finetune.losses import difficulty
-from synq_tune.models.taps import record
+from synq_tune.models.taps import map_cells, record
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import content_address, once
 
@@ -83,8 +83,7 @@ def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTu
     device = next(teacher.graph.parameters()).device
     images = base_images(dataset.train_images, config).to(device)
     looks = draw_looks(len(images), config, seed=int(dataset.address[:8], 16))
-    own = _own_technique(config)
-    techniques = [own] if own else _possible_techniques(teacher)
+    techniques = _techniques(teacher, config)
     rows = [
         _ask(teacher, images, dataset.train_labels, looks.to(device), view, config, techniques)
         for view in range(config.num_views)
@@ -94,6 +93,12 @@ def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTu
     hard = torch.stack([difficulty(view, labels) for view in logits])
     maps = {t: torch.stack([row[1][t] for row in rows]) for t in techniques}
     return Views(looks, logits.half(), hard, maps)
+
+
+def _techniques(teacher: LoadedTeacher, config: FineTune) -> list[str]:
+    """Whose maps are stored: all of ours, as trials differ in them, or the user's own."""
+    own = _own_technique(config)
+    return [own] if own else _possible_techniques(teacher)
 
 
 def _possible_techniques(teacher: LoadedTeacher) -> list[str]:
@@ -107,6 +112,14 @@ def _possible_techniques(teacher: LoadedTeacher) -> list[str]:
         return True
 
     return [technique for technique in CAMS if has_place(technique)]
+
+
+def bytes_per_view(teacher: LoadedTeacher, config: FineTune) -> int:
+    """What one view of one image takes in the store: how it looks, logits, difficulty, saliency maps."""
+    looks, difficulty_ = 4 * 4 + 1 + 8 + 4 + 4 * 4, 4  # boxes, flips, partners, weights, patches
+    techniques = _techniques(teacher, config)
+    maps = sum(map_cells(teacher.graph, cam_tap(teacher.graph, t)) for t in techniques)
+    return looks + 2 * teacher.num_classes + difficulty_ + 4 * maps
 
 
 def _ask(

@@ -213,6 +213,16 @@ def record(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
         yield values
 
 
+def map_cells(graph: fx.GraphModule, name: str) -> int:
+    """Cells H · W of the map at a tap."""
+    node = next(node for node in graph.graph.nodes if node.target == name)
+    shape, tap = node.meta["shape"], graph.get_submodule(name)
+    if not isinstance(tap, TokenTap):
+        return shape[2] * shape[3]
+    layout = tap.layout
+    return shape[1] * shape[2] if isinstance(layout, ChannelsLast) else layout.height * layout.width
+
+
 def tap_names(model: nn.Module, prefix: str) -> list[str]:
     """Names of the taps of `model` that start with `prefix`, in call order."""
     return [name for name, _ in model.named_children() if name.startswith(prefix)]

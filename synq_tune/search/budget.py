@@ -16,7 +16,8 @@ from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import Views, explain
 from synq_tune.memory import study_disk_bytes, trial_bytes
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.quantization.ready import make_ready
+from synq_tune.quantization.student import quantize_student
 from synq_tune.search.prepare import prepare
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import max_trials
@@ -113,7 +114,7 @@ def _time_finetune_step(spec: StudySpec, teacher: LoadedTeacher) -> float:
     config = spec.finetune.model_copy(update={"epochs": 1, "steps_per_epoch": 1})
     source = _random_source(spec, teacher, config, device)
     student = quantize_student(teacher, spec.bits, spec.quantizer)
-    calibrate(student, [source.images.float()])
+    make_ready(student, config, spec.bits.activations, [source.images.float()])
     return _seconds(lambda: list(finetune(student, source, config, teacher=teacher.graph)), device)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from synq_tune.config import StudySpec
 from synq_tune.finetune.training_state import tensor_bytes
 from synq_tune.search.checkpoints import save_student
+from synq_tune.seeds import trial_seed
 from synq_tune.study.ledger import Ledger
-from synq_tune.study.seeds import trial_seed
 from synq_tune.trial import Assets, Trial
 
 KEY = "trial-0000"

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from synq_tune.config import StudySpec
 from synq_tune.search.logical_time import as_known, may_propose
 from synq_tune.search.sampler import Sampler, max_trials
-from synq_tune.study.seeds import trial_seed
+from synq_tune.seeds import trial_seed
 from synq_tune.study.state import Run, RunKind, StudyState
 from synq_tune.study.summary import finalists
 

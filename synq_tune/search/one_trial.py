@@ -9,7 +9,7 @@ from synq_tune.config import StudySpec
 from synq_tune.export.best import export_student
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.search.prepare import prepare
-from synq_tune.study.seeds import trial_seed
+from synq_tune.seeds import trial_seed
 from synq_tune.synthesis.run import synthesize
 from synq_tune.trial import Trial, all_images, choose_device, golden_images, load_assets
 

@@ -23,8 +23,8 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from synq_tune.config import Domain, StudySpec
+from synq_tune.seeds import derive_seed
 from synq_tune.store import canonical_json
-from synq_tune.study.seeds import derive_seed
 from synq_tune.study.state import Run, StudyState
 
 STARTUP_SHARE = 4

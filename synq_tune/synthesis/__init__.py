@@ -1,8 +1,8 @@
 """Synthetic datasets made from the teacher alone: the methods by name."""
 
 from synq_tune.errors import lookup
-from synq_tune.own_code import is_own_code
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.own_code import is_own_code
 from synq_tune.synthesis import import_images, noise, psaq, synq
 from synq_tune.synthesis.method import Synthesizer
 from synq_tune.synthesis.own import own_synthesizer

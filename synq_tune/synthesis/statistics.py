@@ -16,6 +16,7 @@ from synq_tune.models.batchnorm import BatchStatistics, batchnorm_layers, pool
 
 Moments = tuple[Tensor, Tensor]
 
+
 def remembered(model: nn.Module) -> list[Moments]:
     """Running mean and variance of every BatchNorm.
 

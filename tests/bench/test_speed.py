@@ -15,6 +15,7 @@ from synq_tune.bench.material import bench_source, bench_student, bench_teacher
 from synq_tune.bench.released import ReleasedStep
 from synq_tune.bench.speed import bench
 from synq_tune.errors import InputError
+from synq_tune.quantization.student import activation_quantizers
 from synq_tune.recipes.merge import load_space, with_recipe
 
 CPU = torch.device("cpu")
@@ -53,6 +54,19 @@ def test_the_released_step_makes_the_released_codes_passes() -> None:
     assert sizes == {("teacher", 8): 3, ("student", 8): 3, ("student", 1): 1}
     assert not torch.equal(student.state_dict()["conv1.weight"], before)
     assert all(p.grad is not None for p in step.teacher.parameters())
+
+
+def test_a_benchmarks_student_is_a_trials() -> None:
+    """Its ranges are narrowed and its gradients masked as the recipe says."""
+    grids = {}
+    for share in (1.0, 0.5):
+        spec = load_space("digits_w3a3", [*SMALL, f"finetune.range_share={share}"])
+        teacher = bench_teacher(spec, CPU)
+        source = bench_source(teacher, spec.finetune, CPU)
+        grids[share] = activation_quantizers(bench_student(spec, teacher, source)).values()
+    for whole, narrow in zip(grids[1.0], grids[0.5], strict=True):
+        assert float(narrow.scale) == 0.5 * float(whole.scale)
+        assert (whole.masks_gradient, narrow.masks_gradient) == (False, True)
 
 
 def test_shares_of_a_trial_add_up() -> None:

@@ -18,8 +18,8 @@ from synq_tune.search.sampler import (
     first_configurations,
     max_trials,
 )
+from synq_tune.seeds import trial_seed
 from synq_tune.study.ledger import Ledger
-from synq_tune.study.seeds import trial_seed
 from synq_tune.study.state import Run
 
 SMALL = {"lr": {"choice": [0.01, 0.001, 0.1]}, "cam": {"choice": ["cam", "gradcam"]}}
