@@ -13,7 +13,7 @@ from synq_tune.errors import SearchSpaceError, lookup
 from synq_tune.recipes import yaml12
 from synq_tune.recipes.own_names import find_file
 
-BEST_DIR = Path(__file__).parents[2] / "search_spaces" / "best"
+BEST_DIR = (Path(__file__).parents[1] / "search_spaces" / "best").resolve()
 
 
 class Measured(Settings):

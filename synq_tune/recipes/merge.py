@@ -16,7 +16,8 @@ from synq_tune.recipes.own_names import absolute_names, find_file
 from synq_tune.redact import redact_uri
 
 RECIPES_DIR = Path(__file__).parent
-SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
+# A link in the source tree to the folder at its top; a folder of the package where it is installed.
+SPACES_DIR = (Path(__file__).parents[1] / "search_spaces").resolve()
 
 # Values that are one thing, not a tree to merge into.
 _WHOLE = ("search", "teacher.kwargs", "bits.overrides", "study.confirm")
