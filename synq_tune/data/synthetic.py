@@ -54,11 +54,6 @@ class SyntheticDataset:
         """Images student and teacher are compared on."""
         return self.images[len(self.images) - self.num_holdout :]
 
-    @property
-    def holdout_labels(self) -> Tensor:
-        """Labels of `holdout_images`."""
-        return self.labels[len(self.labels) - self.num_holdout :]
-
 
 def is_complete(folder: Path) -> bool:
     """Whether a dataset was written to its end; the manifest comes last."""

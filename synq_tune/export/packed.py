@@ -191,24 +191,20 @@ def read_packed(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return metadata, tensors
 
 
-def load_packed(path: Path, python_model: str | None = None) -> StandaloneModel:
-    """Rebuild the network of a packed file, on the CPU.
-
-    Args:
-        path: the file.
-        python_model: the user's own network as teacher.model; such code runs only when named here.
-
-    Raises:
-        InputError: the file is damaged, or the library builds another network than it holds.
-    """
-    metadata, tensors = read_packed(path)
-    return build_packed(metadata, tensors, path, python_model)
-
-
 def build_packed(
     metadata: dict[str, Any], tensors: dict[str, Tensor], path: Path, python_model: str | None
 ) -> StandaloneModel:
-    """The module of a file that `read_packed` has read."""
+    """The module of a file that `read_packed` has read, on the CPU.
+
+    Args:
+        metadata: of the file.
+        tensors: of the file.
+        path: the file, for messages.
+        python_model: the user's own network as teacher.model; such code runs only when named here.
+
+    Raises:
+        InputError: the library builds another network than the file holds.
+    """
     preprocessing = preprocessing_of(metadata, path)
     config = _teacher(metadata, path, python_model)
     graph = trace(build_model(config).requires_grad_(False), preprocessing.shape)

@@ -25,14 +25,18 @@ _WHOLE = ("search", "teacher.kwargs", "bits.overrides", "study.confirm")
 
 def recipe_names() -> list[str]:
     """Names of the bundled recipes."""
-    return sorted(p.stem for p in RECIPES_DIR.glob("*.yaml"))
+    return _names_in(RECIPES_DIR)
 
 
 def _named_file(kind: str, name: str, folder: Path, beside: tuple[Path, ...] = ()) -> Path:
     """The file of a bundled name, or of a path: in the current folder, then in those `beside`."""
     if name.endswith((".yaml", ".yml")):
         return find_file(kind, name, (Path(), *beside))
-    return folder / f"{lookup(kind, name, [p.stem for p in folder.glob('*.yaml')])}.yaml"
+    return folder / f"{lookup(kind, name, _names_in(folder))}.yaml"
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(p.stem for p in folder.glob("*.yaml"))
 
 
 def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "") -> dict[str, Any]:

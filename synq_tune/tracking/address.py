@@ -62,11 +62,5 @@ def study_page(tracker: Tracker) -> str:
     return f"{runs}?workflowType=machine_learning&viewStateShareKey={tracker.study_id}"
 
 
-def parent_page(tracker: Tracker) -> str:
-    """Address of the page of the study itself: its settings, images, model and child runs."""
-    runs = f"{_web_address(tracker.uri)}/#/experiments/{tracker.experiment_id}/runs"
-    return f"{runs}/{tracker.parent_id}?workflowType=machine_learning"
-
-
 def _web_address(uri: str) -> str:
     return redact_uri(uri).rstrip("/") if uri.startswith("http") else UI_ADDRESS

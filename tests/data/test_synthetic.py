@@ -25,7 +25,7 @@ def test_round_trip(folder: Path) -> None:
     dataset = load_dataset(folder)
     assert dataset.images.dtype == torch.float16 and dataset.images.shape == (6, 1, 4, 4)
     assert dataset.train_labels.tolist() == [0, 1, 2, 3]
-    assert dataset.holdout_labels.tolist() == [4, 5]
+    assert dataset.labels[-dataset.num_holdout :].tolist() == [4, 5]
     parts = torch.cat((dataset.train_images, dataset.holdout_images))
     assert torch.equal(parts, dataset.images)
     assert (dataset.method, dataset.address, dataset.path) == ("noise", "abc", folder)

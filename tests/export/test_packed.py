@@ -14,13 +14,17 @@ from safetensors.torch import load_file, save_file
 from synq_tune.config import Bits, Teacher
 from synq_tune.errors import InputError
 from synq_tune.export.metadata import describe
-from synq_tune.export.packed import load_packed, packed_bytes, write_packed
+from synq_tune.export.packed import build_packed, packed_bytes, read_packed, write_packed
 from synq_tune.models.teacher import load_teacher
 from synq_tune.quantization.frozen import StandaloneModel, freeze
 from tests.export import networks
 from tests.export.conftest import Exported
 
 Export = Callable[..., Exported]
+
+
+def _rebuilt(path: Path, python_model: str | None = None) -> StandaloneModel:
+    return build_packed(*read_packed(path), path, python_model)
 
 
 def _write(
@@ -43,7 +47,7 @@ def test_round_trip_is_exact(tmp_path: Path, network: str, quantizer: str, bits:
     model, name = _write(path, network, quantizer, bits)
     images = torch.rand(8, *model.preprocessing.shape)
     with torch.no_grad():
-        assert torch.equal(load_packed(path, name)(images), model(images))
+        assert torch.equal(_rebuilt(path, name)(images), model(images))
 
 
 @pytest.mark.parametrize("quantizer", ["vit_minmax", "vit_lsq"])
@@ -54,7 +58,7 @@ def test_transformers_come_back_exactly(tmp_path: Path, network: str, quantizer:
     model, name = _write(path, network, quantizer, 4)
     images = torch.rand(8, *model.preprocessing.shape)
     with torch.no_grad():
-        assert torch.equal(load_packed(path, name)(images), model(images))
+        assert torch.equal(_rebuilt(path, name)(images), model(images))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_wide_skips_come_back_exactly(tmp_path: Path, network: str, quantizer: s
     model, name = _write(path, network, quantizer, 3, skip=8)
     images = torch.rand(8, *model.preprocessing.shape)
     with torch.no_grad():
-        assert torch.equal(load_packed(path, name)(images), model(images))
+        assert torch.equal(_rebuilt(path, name)(images), model(images))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 8])
@@ -93,7 +97,7 @@ def test_own_code_runs_only_when_named(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     _write(path, "plain_net", "minmax", 3)
     with pytest.raises(InputError, match="--python-model python:tests.export.networks:plain_net"):
-        load_packed(path)
+        _rebuilt(path)
 
 
 def test_own_file_is_named_without_its_folder(tmp_path: Path) -> None:
@@ -111,10 +115,10 @@ def test_own_file_is_named_without_its_folder(tmp_path: Path) -> None:
     write_packed(model, describe(teacher, Bits(weights=3, activations=3), "minmax"), path)
     assert str(tmp_path).encode() not in path.read_bytes()
     with pytest.raises(InputError, match="--python-model FOLDER/net.py:plain_net"):
-        load_packed(path)
+        _rebuilt(path)
     pixels = torch.rand(4, *model.preprocessing.shape)
     with torch.no_grad():
-        assert torch.equal(load_packed(path, f"{moved}:plain_net")(pixels), model(pixels))
+        assert torch.equal(_rebuilt(path, f"{moved}:plain_net")(pixels), model(pixels))
 
 
 def _rewrite(path: Path, change: Callable[[dict, dict], None]) -> None:
@@ -131,7 +135,7 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     _write(path, "digits_resnet26", "minmax", 3)
     _rewrite(path, lambda metadata, tensors: tensors["codes"][:1].add_(1))
     with pytest.raises(InputError, match="SHA-256"):
-        load_packed(path)
+        _rebuilt(path)
 
 
 def test_another_network_is_refused(tmp_path: Path) -> None:
@@ -143,4 +147,4 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
     metadata = describe(teacher, Bits(weights=3, activations=3), "minmax")
     write_packed(model, {**metadata, "num_classes": 7}, path)
     with pytest.raises(InputError, match="builds the exported network"):
-        load_packed(path)
+        _rebuilt(path)

@@ -77,7 +77,8 @@ def test_holdout_of_class_folders_has_every_class(load, tmp_path: Path) -> None:
     """Classes take turns, so that the end of the list is not one class."""
     for number in range(16):
         _write_png(tmp_path / "png" / str(number // 4) / f"a{number}.png", number)
-    assert sorted(load(tmp_path / "png").holdout_labels.tolist()) == [0, 1, 2, 3]
+    dataset = load(tmp_path / "png")
+    assert sorted(dataset.labels[-dataset.num_holdout :].tolist()) == [0, 1, 2, 3]
 
 
 def test_address_follows_the_content(load, tmp_path: Path) -> None:
