@@ -24,9 +24,10 @@ HOMES = {
 }
 
 ORDER = [
-    "errors", "own_code", "redact", "config", "cli", "store", "seeds", "models", "data", "quantization",
-    "synthesis", "finetune", "reconstruction", "recipes", "evaluation", "trial", "memory", "inspection",
-    "export", "study", "tracking", "analysis", "search", "bench", "testing",
+    "errors", "notes", "own_code", "redact", "config", "cli", "store", "seeds",
+    "models", "data", "quantization", "synthesis", "finetune", "reconstruction",
+    "recipes", "evaluation", "trial", "memory", "inspection", "export",
+    "study", "tracking", "analysis", "search", "bench", "testing",
 ]  # fmt: skip
 """A room imports only from itself and from rooms before it."""
 

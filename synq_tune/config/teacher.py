@@ -21,10 +21,13 @@ class Weights(Settings):
     """Where the teacher's checkpoint comes from; all `null` means the library's own download."""
 
     file: str | None = None
-    """safetensors, or a `.pth` that holds tensors only."""
+    """safetensors, or what torch.save writes; of the latter only tensors are read."""
     url: str | None = None
     sha1: str | None = None
     """Hex digest (or its first 8 digits or more) of the file."""
+    key: str | None = Field(None, min_length=1)
+    """Which state dict of a file that holds several, such as `state_dict_ema` or `model.student`; `null` =
+    the one that fits, an average over training before the raw one."""
 
     @field_validator("url")
     @classmethod

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from synq_tune.config import Weights
 from synq_tune.errors import InputError
-
-_NESTS = ("state_dict", "model", "model_state_dict", "ema", "state_dict_ema", "net")
+from synq_tune.models.file_kinds import MEMBERS, kind_of
+from synq_tune.models.fitting import Fit, fits
+from synq_tune.models.nests import Nest, find_foreign, find_modules, find_nests, is_average
+from synq_tune.models.torch_file import SAVE_AGAIN, read_torch_file
+from synq_tune.notes import printable
 
 MAX_BYTES = 2 << 30
 """Largest checkpoint that is unpacked or downloaded."""
@@ -27,30 +29,61 @@ MAX_BYTES = 2 << 30
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
-def read_checkpoint(weights: Weights) -> dict[str, Tensor]:
-    """Tensors of a checkpoint by name, unnested and without a `module.` prefix.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state dicts of one file, in the order in which they were found."""
 
-    A `.zip` file is read for its one `.pth` member, in memory; the SHA-1 is the member's.
+    nests: list[Nest]
+    key: str | None = None
+    """Which of them the user asks for; None = the one that fits."""
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Checkpoint:
+        """A checkpoint that is one state dict."""
+        return cls([Nest((), dict(tensors))])
+
+
+def read_checkpoint(weights: Weights) -> Checkpoint:
+    """Every state dict of a file; what lies beside the tensors is passed over and never executed.
+
+    A zip file that is no torch.save is read for its one `.pth` member, in memory; the SHA-1 is the
+    member's. What a file is, its content says and not its suffix.
 
     Raises:
-        InputError: the file is missing, truncated, of another SHA-1, or a pickle that holds more
-            than tensors (which is never executed).
+        InputError: the file is missing, truncated, of another SHA-1, or of another kind, which the
+            message names together with the fix.
     """
-    path = Path(weights.file or "")
-    if not path.is_file():
-        raise InputError(f"`the weights file exists` must hold, but got weights={weights.file!r}.")
-    if path.suffix == ".zip":
+    path = Path(weights.file or "").expanduser()
+    try:
+        content = _read(path, weights.sha1)
+    except OSError as error:
+        raise InputError(
+            f"`the weights file can be read` must hold, but got weights={str(path)!r}: "
+            f"{error.strerror or error}."
+        ) from error
+    nests = find_nests(content)
+    _check_tensors(path, content, nests)
+    return Checkpoint(nests, weights.key)
+
+
+def _read(path: Path, sha1: str | None) -> Any:
+    try:
+        kind = kind_of(path)
+    except InputError as error:
+        if sha1 is not None and path.is_file():
+            raise _other_sum(path, sha1, str(error).partition("must hold, but ")[2]) from error
+        raise
+    if kind == "archive":
         file = _member(path)
-        _check_sha1(path, file, weights.sha1)
-        return _unnest(_read_pickle(path, file), path)
+        _check_sha1(path, file, sha1)
+        return read_torch_file(path, file)
     with open(path, "rb") as opened:
-        _check_sha1(path, opened, weights.sha1)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path, path)
-    return _unnest(content, path)
+        _check_sha1(path, opened, sha1)
+        return _read_safetensors(path) if kind == "safetensors" else read_torch_file(path, opened)
 
 
 def weights_member(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo:
-    """The one `.pth` file in an archive.
+    """The one `.pth` file in an archive, or where there is none the one file of another suffix.
 
     Args:
         archive: as it is published; other files in it are passed over.
@@ -60,7 +93,9 @@ def weights_member(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo:
         InputError: there is none or more than one, or it is larger than `MAX_BYTES`.
     """
     names = {info: PurePosixPath(info.filename) for info in archive.infolist()}
-    found = [i for i, n in names.items() if n.suffix == ".pth" and not n.name.startswith(".")]
+    shown = {i: n for i, n in names.items() if not n.name.startswith(".")}
+    found = [i for i, n in shown.items() if n.suffix == ".pth"]
+    found = found or [i for i, n in shown.items() if n.suffix in MEMBERS[:-1]]
     if len(found) != 1:
         raise InputError(f"{where}: `one .pth file is inside` must hold, but got {len(found)}.")
     if found[0].file_size > MAX_BYTES:
@@ -90,82 +125,160 @@ def _check_sha1(path: Path, file: IO[bytes], expected: str | None) -> None:
         )
 
 
+def _other_sum(path: Path, expected: str, what: str) -> InputError:
+    """A pinned file is another one: its sum, and what it is instead of a checkpoint."""
+    with open(path, "rb") as file:
+        actual = hashlib.file_digest(file, "sha1").hexdigest()
+    return InputError(f"{path}: `sha1 == {expected}` must hold, but got sha1={actual}: {what}")
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except Exception as error:  # its own errors, and what its Python part raises for odd headers
         raise InputError(
-            f"{path}: `the file is whole safetensors` must hold, but got: {error}. "
-            "It is truncated or not safetensors."
+            f"{path}: `the file is whole safetensors` must hold, but got: {printable(error, 160)}. "
+            "It is truncated or damaged: download or copy it again."
         ) from error
 
 
-def _read_pickle(path: Path, source: Path | IO[bytes]) -> Any:
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0].split("Please")[0].strip()
+def _check_tensors(path: Path, content: Any, nests: list[Nest]) -> None:
+    """Refuse a file without any state dict, and say what it holds instead."""
+    modules = find_modules(content)
+    if modules and (not nests or not any(len(nest.tensors) > 1 for nest in nests)):
         raise InputError(
-            f"{path}: `the checkpoint holds only tensors` must hold; it was not executed "
-            f"({reason[:200]}). Save the state_dict alone, or convert it to safetensors."
-        ) from error
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
+            f"{path}: `the checkpoint holds only tensors` must hold, but it is a whole network of "
+            f"class {printable(modules[0])}, which is not executed. {SAVE_AGAIN}"
+        )
+    if nests:
+        return
+    arrays = [name for name in find_foreign(content) if name.startswith("numpy.")]
+    if arrays:
         raise InputError(
-            f"{path}: `the checkpoint is whole` must hold, but got: {str(error).splitlines()[0]}."
-        ) from error
+            f"{path}: `the checkpoint is a state_dict` must hold, but it holds NumPy arrays. Save "
+            "tensors: torch.save({name: torch.from_numpy(array), …}, 'weights.pth')."
+        )
+    raise InputError(
+        f"{path}: `the checkpoint is a state_dict` must hold, but it holds {_described(content)} "
+        f"and no tensors by name. {SAVE_AGAIN}"
+    )
 
 
-def _unnest(content: Any, path: Path) -> dict[str, Tensor]:
-    for _ in range(3):
-        if not isinstance(content, dict):
-            break
-        inner = next((content[k] for k in _NESTS if isinstance(content.get(k), dict)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
-        raise InputError(f"{path}: `the checkpoint is a state_dict` must hold.")
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-    while all(k.startswith("module.") for k in tensors):
-        tensors = {k.removeprefix("module."): v for k, v in tensors.items()}
-    return tensors
+def _described(content: Any) -> str:
+    if isinstance(content, dict):
+        keys = ", ".join(printable(key, 30) for key in list(content)[:5])
+        return f"the keys {keys}" if keys else "an empty dictionary"
+    foreign = find_foreign(content)[:1]
+    return f"an object of {printable(foreign[0])}" if foreign else f"a {type(content).__name__}"
 
 
-def fit_checkpoint(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Load `tensors` into `model`; every key and shape must fit.
+def fit_checkpoint(model: nn.Module, checkpoint: Checkpoint, where: str) -> list[str]:
+    """Load into `model` the state dict of a checkpoint that fits it; every key and shape must fit.
+
+    Of several that fit, an average over training (EMA) is taken. A prefix is taken off where that
+    makes the names the network's.
+
+    Args:
+        model: changed in place.
+        checkpoint: see `read_checkpoint`.
+        where: the file, for messages.
+
+    Returns:
+        One line per choice that was made: which state dict, which prefix.
 
     Raises:
-        InputError: names the first keys that are missing, left over or of another shape.
+        InputError: names the first keys that are missing, left over or of another shape, or tensors
+            that are no plain numbers.
     """
     own = model.state_dict()
-    # Counters of old BatchNorm versions are not weights.
-    missing = [k for k in own if k not in tensors and not k.endswith("num_batches_tracked")]
-    extra = [k for k in tensors if k not in own]
-    wrong = [k for k in own if k in tensors and own[k].shape != tensors[k].shape]
-    if missing or extra or wrong:
-        raise InputError(
-            f"{where}: `the weights fit the model` must hold, but got "
-            + "; ".join(
-                part
-                for part in (
-                    _some("missing", missing),
-                    _some("left over", extra),
-                    _some("wrong shape", [_shapes(k, own, tensors) for k in wrong]),
-                )
-                if part
-            )
-            + "."
-        )
+    found = [fit for nest in checkpoint.nests for fit in fits(nest, own)]
+    if checkpoint.key is not None:
+        found = _asked(found, checkpoint.key, where)
+    whole = sorted((f for f in found if f.is_whole), key=_rank)
+    if not whole:
+        raise _no_fit(min(found, key=lambda f: (f.distance, *_rank(f))), where)
+    chosen = whole[0]
+    used = {k: v for k, v in chosen.tensors.items() if k in own}
+    _check_plain(used, where)
     # Old layouts are told by a version that safetensors drops; the keys fit, so it is the model's.
-    versioned = OrderedDict(tensors)
+    versioned = OrderedDict(used)
     versioned._metadata = own._metadata
     model.load_state_dict(versioned, strict=False)
+    return _notes(chosen, whole, found, where)
 
 
-def _shapes(key: str, own: dict[str, Tensor], tensors: dict[str, Tensor]) -> str:
-    return f"{key} {list(tensors[key].shape)} (the model's: {list(own[key].shape)})"
+def _rank(fit: Fit) -> tuple[Any, ...]:
+    return (not is_average(fit.name), *fit.nest.rank[1:], len(fit.prefix))
+
+
+def _asked(found: list[Fit], key: str, where: str) -> list[Fit]:
+    named = [f for f in found if f.name == key] or [f for f in found if f.nest.name == key]
+    if named:
+        return named
+    names = ", ".join(printable(name) for name in dict.fromkeys(f.name for f in found))
+    raise InputError(
+        f"{where}: `teacher.weights.key names a state dict of the file` must hold, but got "
+        f"key={printable(key)!r}. There are: {names}."
+    )
+
+
+def _notes(chosen: Fit, whole: list[Fit], found: list[Fit], where: str) -> list[str]:
+    lines = []
+    if chosen.change:
+        lines.append(f"{where}: {chosen.change}, so that the weights fit the network.")
+    others = [f.name for f in whole[1:]]
+    if others:
+        why = "an average over training" if is_average(chosen.name) else "the first of its kind"
+        lines.append(
+            f"{where}: read {printable(chosen.name)} ({why}); {', '.join(map(printable, others))} "
+            f"would fit too. Take it with --set teacher.weights.key={printable(others[0])}."
+        )
+    averages = [f for f in found if not f.is_whole and is_average(f.name)]
+    if averages and not is_average(chosen.name):
+        parts = "; ".join(_problems(averages[0]))
+        lines.append(
+            f"{where}: read {printable(chosen.name)}, as {printable(averages[0].name)} does not fit "
+            f"the network: {parts}."
+        )
+    return lines
+
+
+def _check_plain(tensors: Mapping[str, Tensor], where: str) -> None:
+    kinds = {
+        "quantized": lambda t: t.is_quantized,
+        "sparse": lambda t: not t.is_quantized and t.layout.__repr__() != "torch.strided",
+        "complex": lambda t: t.is_complex(),
+        "without values (meta)": lambda t: t.is_meta,
+    }
+    for kind, is_kind in kinds.items():
+        wrong = next((name for name, tensor in tensors.items() if is_kind(tensor)), None)
+        if wrong is not None:
+            raise InputError(
+                f"{where}: `the weights are plain float tensors` must hold, but {printable(wrong)} is "
+                f"{kind}. Give the full-precision checkpoint; synq-tune quantizes it itself."
+            )
+
+
+def _no_fit(fit: Fit, where: str) -> InputError:
+    nest = f" (read: {printable(fit.name)})" if fit.nest.path else ""
+    quantized = next((k for k, v in fit.nest.tensors.items() if v.is_quantized), None)
+    if quantized is not None:
+        _check_plain(fit.nest.tensors, where)
+    return InputError(
+        f"{where}: `the weights fit the model` must hold, but got "
+        f"{'; '.join(_problems(fit))}{nest}."
+    )
+
+
+def _problems(fit: Fit) -> list[str]:
+    parts = (
+        _some("missing", fit.missing),
+        _some("left over", fit.extra),
+        _some("wrong shape", fit.wrong),
+    )
+    return [part for part in parts if part]
 
 
 def _some(what: str, keys: list[str]) -> str:
-    shown = ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
+    shown = ", ".join(printable(key) for key in keys[:3]) + (", …" if len(keys) > 3 else "")
     return f"{len(keys)} {what} ({shown})" if keys else ""

@@ -18,6 +18,7 @@ from synq_tune.models.graph import trace
 from synq_tune.models.preprocessing import Preprocessing, resolve_preprocessing
 from synq_tune.models.published import PUBLISHERS, pretrained, pytorchcv_weights
 from synq_tune.models.taps import insert_taps
+from synq_tune.notes import say
 from synq_tune.store import canonical_json
 
 
@@ -84,7 +85,7 @@ def load_network(config: Teacher) -> nn.Module:
             return build_model(config)  # the user's function loads its own weights
     model = build_model(config)
     weights = _local(config)
-    fit_checkpoint(model, read_checkpoint(weights), weights.file or "")
+    say(*fit_checkpoint(model, read_checkpoint(weights), weights.file or ""))
     return model
 
 

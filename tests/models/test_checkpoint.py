@@ -82,7 +82,7 @@ def test_nested_and_prefixed_checkpoints_load(tmp_path: Path, nest: list[str], p
 
 def test_weights_that_do_not_fit_name_the_keys(tmp_path: Path) -> None:
     """Missing, left over and of another shape: the first of each is named."""
-    tensors = _digits_state()
+    tensors = dict(_digits_state())
     del tensors["conv1.weight"]
     tensors["extra.weight"] = torch.zeros(1)
     tensors["linear.weight"] = torch.zeros(11, 32)

@@ -302,10 +302,10 @@ def test_a_zip_may_be_passed_as_a_file(tmp_path: Path) -> None:
     content, sha1 = _checkpoint()
     path = tmp_path / "net.pth.zip"
     _zip(path, {"__MACOSX/._net.pth": b"", "net.pth": content})
-    tensors = read_checkpoint(Weights(file=str(path), sha1=sha1))
-    assert tensors.keys() == build_model(NET).state_dict().keys()
-    with pytest.raises(InputError, match="sha1 == dead"):
-        read_checkpoint(Weights(file=str(path), sha1="dead"))
+    (nest,) = read_checkpoint(Weights(file=str(path), sha1=sha1)).nests
+    assert nest.tensors.keys() == build_model(NET).state_dict().keys()
+    with pytest.raises(InputError, match="sha1 == deadbeef"):
+        read_checkpoint(Weights(file=str(path), sha1="deadbeef"))
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(InputError, match="zip file is whole"):
         read_checkpoint(Weights(file=str(path)))
