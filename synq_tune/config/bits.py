@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from synq_tune.config.settings import Settings
+from synq_tune.config.settings import Settings, Text
 
 BitWidth = Annotated[int, Field(ge=2, le=8)]
 
@@ -25,5 +25,5 @@ class Bits(Settings):
     """What sums read, such as those of residual blocks: a tensor that layers read too is stored at this
     width and rounded to theirs in front of them. `null`: one grid for both, as in the paper. LSQ (Esser et
     al., 2020) leaves sums in float."""
-    overrides: dict[str, BitWidth] = {}
+    overrides: dict[Text, BitWidth] = {}
     """Glob over layer names → bits of its weights (a layer) or of its values (an activation)."""

@@ -25,9 +25,11 @@ class Domain(Settings):
         forms = [f for f in (self.choice, self.float_, self.int_) if f is not None]
         if len(forms) != 1 or not forms[0]:
             raise ValueError("`exactly one of choice, float, int is given, not empty` must hold.")
-        if self.choice is None and forms[0][0] > forms[0][1]:
-            raise ValueError(f"`low <= high` must hold, but got {list(forms[0])}.")
-        if self.choice is not None and len(set(map(repr, self.choice))) != len(self.choice):
+        if self.choice is None and forms[0][0] >= forms[0][1]:
+            raise ValueError(
+                f"`low < high` must hold, but got {list(forms[0])}. Fix one value with --set finetune."
+            )
+        if self.choice is not None and _has_equals(self.choice):
             raise ValueError(f"`choices differ` must hold, but got {list(self.choice)}.")
         if self.log and (self.choice is not None or forms[0][0] <= 0):
             raise ValueError("`log goes with a positive interval` must hold.")
@@ -39,6 +41,14 @@ class Domain(Settings):
         if self.choice is None:
             return self.float_ or self.int_ or ()
         return tuple(sorted(self.choice)) if self.is_ordered else self.choice
+
+    @property
+    def between(self) -> tuple[Any, ...]:
+        """A value inside an interval of floats: a field of whole numbers cannot take it."""
+        if self.float_ is None:
+            return ()
+        low, high = self.float_
+        return (low + (high - low) * (math.sqrt(5) - 1) / 2,)
 
     @property
     def is_ordered(self) -> bool:
@@ -63,3 +73,12 @@ class Domain(Settings):
         return (
             is_number and low <= value <= high and (self.float_ is not None or value == int(value))
         )
+
+
+def _has_equals(choice: tuple[Any, ...]) -> bool:
+    """Whether a value comes twice; 1 and 1.0 are one value, true is another."""
+    return any(
+        a == b and isinstance(a, bool) == isinstance(b, bool)
+        for number, a in enumerate(choice)
+        for b in choice[:number]
+    )

@@ -8,17 +8,17 @@ from pydantic import Field, field_validator, model_validator
 
 from synq_tune import own_code
 from synq_tune.config.names import CAM_NAMES
-from synq_tune.config.settings import Fraction, Range01, Settings
+from synq_tune.config.settings import AreaRange, Count, Fraction, Range01, Settings, Text
 from synq_tune.errors import lookup
 
 
 class FineTune(Settings):
     """One trial's training; every difference between recipes is a field of this class."""
 
-    epochs: int = Field(100, ge=0)
+    epochs: int = Field(100, ge=0, le=1_000_000)
     """0 is calibration only."""
-    batch_size: int = Field(256, ge=1)
-    steps_per_epoch: int | None = Field(None, ge=1)
+    batch_size: Count = 256
+    steps_per_epoch: Count | None = None
     """`null` = one pass over the training part."""
     optimizer: Literal["adam", "sgd"] = "sgd"
     """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
@@ -61,7 +61,7 @@ class FineTune(Settings):
     lambda_cam: float = Field(20.0, ge=0)
     """Weight of the CAM alignment (Eq. 5); 0 = off."""
     cam_class: Literal["label", "argmax"] = "label"
-    cam_layer: str | None = None
+    cam_layer: Text | None = None
     """Module whose output is explained, such as `blocks.11.norm1`; `null` = last convolution with
     H·W > 1, in a transformer the last LayerNorm whose patches still count."""
     cam_normalize: bool = True
@@ -77,7 +77,7 @@ class FineTune(Settings):
     perturbation_weight: float = Field(0.0, ge=0)
     """Weight of the losses on images perturbed against the student at each step (released code)."""
     perturbation_epsilon: float = Field(0.01, ge=0)
-    crop_scale: Range01 | None = (0.5, 1.0)
+    crop_scale: AreaRange | None = (0.5, 1.0)
     """Area range of the random crop of a view; `null` = no crop."""
     flip: bool = True
     mix_weight: Range01 | None = None
@@ -89,10 +89,10 @@ class FineTune(Settings):
     paste_probability: float = Field(0.0, ge=0, le=1)
     """Share of the views in which a patch of the other image is pasted instead of blended (CutMix, Yun et
     al., 2019); it covers 1 minus `mix_weight` of the area."""
-    num_views: int = Field(8, ge=1)
+    num_views: int = Field(8, ge=1, le=10_000)
     """Views (crop, flip, blend or patch, teacher outputs) kept per image; epoch e uses view e mod
     num_views."""
-    calibration_batches: int = Field(16, ge=1)
+    calibration_batches: int = Field(16, ge=1, le=1_000_000)
     clip_weights: bool = False
     """Clip each channel's weights to the range of least rounding error before training (`minmax`)."""
     range_share: float = Field(1.0, gt=0, le=1)
@@ -107,6 +107,15 @@ class FineTune(Settings):
             own_code.parse(name)
             return name
         return lookup("CAM technique", name, CAM_NAMES)
+
+    @field_validator("milestones")
+    @classmethod
+    def _milestones_rise(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
+        if any(m < 0 for m in milestones) or list(milestones) != sorted(set(milestones)):
+            raise ValueError(
+                f"`milestones are >= 0 and rise` must hold, but got {list(milestones)}."
+            )
+        return milestones
 
     @model_validator(mode="after")
     def _patches_have_a_size(self) -> FineTune:

@@ -2,19 +2,104 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os.path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 FORMAT = 1
+MOST_NUMBER = 1e38
+"""Largest number of a setting: beyond it float32, in which all is computed, overflows."""
 
+MOST_COUNT = 1_000_000_000
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"`low <= high` must hold, but got {list(pair)}.")
+    return pair
+
+
+def _positive(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] <= 0:
+        raise ValueError(f"`low > 0` must hold for an area, but got {list(pair)}.")
+    return pair
+
+
+def _plain(text: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError(f"`the text has no control characters` must hold, but got {text!r}.")
+    return text
+
+
+def expand_home(path: str) -> str:
+    """`~/x` → the file in the user's home; everything else stays as it is."""
+    return os.path.expanduser(path)
+
+
+Count = Annotated[int, Field(ge=1, le=MOST_COUNT)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What NumPy, and with it the sampler, takes."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Range01 = tuple[Fraction, Fraction]
+Range01 = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
+AreaRange = Annotated[Range01, AfterValidator(_positive)]
+"""Share of an image's area; none of it would be an empty crop."""
+Text = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
+PathText = Annotated[Text, AfterValidator(expand_home)]
 
 
 class Settings(BaseModel):
-    """Frozen; unknown keys, NaN and infinity are errors."""
+    """Frozen; unknown keys, NaN, infinity and values of a type that only looks like it are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_lookalike(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `true` as the number 1, text as a number, and numbers that float32 cannot hold."""
+        check_scalars(value, scalar_kinds(cls.model_fields[info.field_name].annotation))
+        return value
+
+
+def scalar_kinds(annotation: Any) -> frozenset[Any]:
+    """Types of the values a field may hold, alone or inside tuples and dictionaries."""
+    if get_origin(annotation) is Literal:
+        return frozenset(map(type, get_args(annotation)))
+    if get_origin(annotation) is dict:
+        return scalar_kinds(get_args(annotation)[1])
+    inner = [scalar_kinds(argument) for argument in get_args(annotation)]
+    known = annotation is Any or isinstance(annotation, type)
+    return frozenset().union(*inner) if inner else frozenset([annotation] if known else [])
+
+
+def check_scalars(value: Any, kinds: frozenset[Any]) -> None:
+    """Raise ValueError where `value`, or one inside it, is of none of `kinds`."""
+    if Any in kinds:
+        return
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            check_scalars(item, kinds)
+    elif isinstance(value, dict) and not any(hasattr(k, "model_fields") for k in kinds):
+        for item in value.values():
+            check_scalars(item, kinds)
+    elif isinstance(value, (bool, str, int, float)):
+        _check_scalar(value, kinds)
+
+
+def _check_scalar(value: bool | str | int | float, kinds: frozenset[Any]) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    numbers = kinds & {int, float}
+    if isinstance(value, bool) and bool not in kinds and numbers:
+        raise ValueError(f"`the value is a number` must hold, but got {_yaml(value)}.")
+    if not isinstance(value, bool) and bool in kinds and not numbers and str not in kinds:
+        raise ValueError(f"`the value is true or false` must hold, but got {value!r}.")
+    if isinstance(value, str) and str not in kinds and numbers:
+        raise ValueError(f"`the value is a number` must hold, but got the text {value!r}.")
+    if is_number and numbers and abs(value) > MOST_NUMBER and value == value:
+        raise ValueError(f"`|value| <= {MOST_NUMBER:g}` must hold, but got {value!r:.60}.")
+
+
+def _yaml(value: bool) -> str:
+    return "true" if value else "false"

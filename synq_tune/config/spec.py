@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from synq_tune.config.bits import Bits
 from synq_tune.config.domain import Domain
 from synq_tune.config.finetune import FineTune
 from synq_tune.config.names import QUANTIZER_NAMES
-from synq_tune.config.settings import FORMAT, Settings
+from synq_tune.config.settings import FORMAT, Settings, Text
 from synq_tune.config.study import Study
 from synq_tune.config.synthesis import Synthesis
 from synq_tune.config.teacher import Teacher
@@ -21,8 +21,8 @@ class StudySpec(Settings):
     """A whole study after the merge of recipe, space, `--set` and flags."""
 
     format: Literal[1] = FORMAT
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    recipe: str = "synq"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)
+    recipe: Text = "synq"
     teacher: Teacher
     quantizer: str = "minmax"
     bits: Bits
@@ -41,8 +41,8 @@ class StudySpec(Settings):
         for key, domain in self.search.items():
             if key not in FineTune.model_fields:
                 lookup("search key (a field of finetune)", key, FineTune.model_fields)
-            for value in domain.values:
-                self.trial_config({key: value})
+            for value in (*domain.values, *domain.between):
+                self._try(key, value)
         for number, params in enumerate(self.study.first):
             for key, value in params.items():
                 if key not in self.search or not self.search[key].contains(value):
@@ -51,6 +51,15 @@ class StudySpec(Settings):
                         f"values` must hold. Searched: {', '.join(sorted(self.search)) or 'nothing'}."
                     )
         return self
+
+    def _try(self, key: str, value: Any) -> None:
+        """Raise ValueError, by the search's key, for a value that no trial can take."""
+        try:
+            self.trial_config({key: value})
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
+            got = "" if ", but got" in message else f", but got {value!r}"
+            raise ValueError(f"search.{key}: {message}{got}.") from error
 
     def trial_config(self, params: dict[str, Any]) -> FineTune:
         """The training settings of one configuration: `finetune` with `params` on top."""

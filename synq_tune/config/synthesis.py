@@ -8,7 +8,15 @@ from pydantic import Field, field_validator, model_validator
 
 from synq_tune import own_code
 from synq_tune.config.names import SYNTHESIS_NAMES
-from synq_tune.config.settings import Fraction, Range01, Settings
+from synq_tune.config.settings import (
+    MOST_COUNT,
+    AreaRange,
+    Count,
+    Fraction,
+    PathText,
+    Seed,
+    Settings,
+)
 from synq_tune.errors import lookup
 
 
@@ -16,18 +24,18 @@ class Synthesis(Settings):
     """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
 
     method: str = "synq"
-    num_images: int = Field(5120, ge=1)
-    num_holdout: int = Field(512, ge=2)
+    num_images: Count = 5120
+    num_holdout: int = Field(512, ge=2, le=MOST_COUNT)
     """Extra images that no trial trains on; student and teacher are compared on them."""
-    batch_size: int = Field(256, ge=1)
+    batch_size: Count = 256
     start: Literal["noise", "shapes"] = "noise"
     """What pixels are before they are optimised: Gaussian noise, or pictures of overlapping shapes, laid
     out like natural images. Shapes want a smaller `lr`, as far moved pixels forget them."""
-    iterations: int = Field(1000, ge=1)
-    center_iterations: int = Field(1500, ge=1)
-    seed: int = Field(0, ge=0)
+    iterations: Count = 1000
+    center_iterations: Count = 1500
+    seed: Seed = 0
     lr: float = Field(0.5, gt=0)
-    lr_patience: int = Field(50, ge=1)
+    lr_patience: Count = 50
     """Iterations without a lower loss before the learning rate falls tenfold."""
     min_lr: float = Field(1e-4, ge=0)
     center_lr: float = Field(0.05, gt=0)
@@ -45,7 +53,7 @@ class Synthesis(Settings):
     """Weight of the patches' similarity entropy, which `psaq` maximises."""
     alpha_tv: float = Field(0.05, ge=0)
     """Weight of the distance to the total variation that `psaq` aims at."""
-    crop_scale: Range01 | None = None
+    crop_scale: AreaRange | None = None
     """Area range of the random crop seen by the teacher while pixels are optimised."""
     crop_probability: Fraction = 0.5
     flip: bool = False
@@ -55,7 +63,7 @@ class Synthesis(Settings):
     precision: Literal["float32", "bfloat16"] = "float32"
     """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is faster on
     a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay float32."""
-    source: str | None = None
+    source: PathText | None = None
     """Folder of PNG files, or an `.npy` file, for `method: images`."""
 
     @field_validator("method")

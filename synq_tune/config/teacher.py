@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from synq_tune import own_code
 from synq_tune.config.names import BUNDLED_MODELS, INTERPOLATIONS, MODEL_PREFIXES
-from synq_tune.config.settings import Settings
+from synq_tune.config.settings import PathText, Settings, Text
 from synq_tune.errors import lookup
 from synq_tune.redact import redact_uri
+
+MOST_PIXELS = 8192
+MOST_STATISTIC = 3.0
+"""Means of pixels in [0, 1] lie there too; some networks shift or scale them a little further."""
+LEAST_STD = 1e-4
+"""1/255 is 0.0039: what networks divide by that want pixels of the 0-255 scale."""
 
 
 def _file_to_weights(value: Any) -> Any:
@@ -20,12 +26,12 @@ def _file_to_weights(value: Any) -> Any:
 class Weights(Settings):
     """Where the teacher's checkpoint comes from; all `null` means the library's own download."""
 
-    file: str | None = None
+    file: PathText | None = None
     """safetensors, or what torch.save writes; of the latter only tensors are read."""
-    url: str | None = None
-    sha1: str | None = None
+    url: Text | None = None
+    sha1: str | None = Field(None, pattern=r"^[0-9a-fA-F]{8,40}$")
     """Hex digest (or its first 8 digits or more) of the file."""
-    key: str | None = Field(None, min_length=1)
+    key: Text | None = None
     """Which state dict of a file that holds several, such as `state_dict_ema` or `model.student`; `null` =
     the one that fits, an average over training before the raw one."""
 
@@ -50,13 +56,13 @@ class Teacher(Settings):
     """Keyword arguments of the model's constructor."""
     input_size: int | tuple[int, int] | None = None
     """Pixels, or [height, width]."""
-    channels: int = Field(3, ge=1)
-    num_classes: int | None = Field(None, ge=2)
+    channels: int = Field(3, ge=1, le=4096)
+    num_classes: int | None = Field(None, ge=2, le=10_000_000)
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     crop_pct: float | None = Field(None, gt=0, le=1)
     interpolation: str | None = None
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[Text, ...] | None = Field(None, min_length=2)
 
     @field_validator("model")
     @classmethod
@@ -74,6 +80,23 @@ class Teacher(Settings):
     def _known_interpolation(cls, name: str | None) -> str | None:
         return name if name is None else lookup("interpolation", name, INTERPOLATIONS)
 
+    @field_validator("input_size")
+    @classmethod
+    def _size_in_range(cls, size: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
+        sides = size if isinstance(size, tuple) else () if size is None else (size,)
+        if not all(1 <= side <= MOST_PIXELS for side in sides):
+            shown = list(sides) if len(sides) > 1 else size
+            raise ValueError(f"`1 <= pixels <= {MOST_PIXELS}` must hold, but got {shown}.")
+        return size
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _of_unit_scale(
+        cls, values: tuple[float, ...] | None, info: ValidationInfo
+    ) -> tuple[float, ...] | None:
+        _check_statistics(str(info.field_name), values or ())
+        return values
+
     @model_validator(mode="after")
     def _normalisation_fits_channels(self) -> Teacher:
         for key in ("mean", "std"):
@@ -84,3 +107,17 @@ class Teacher(Settings):
                     f"channels={self.channels}."
                 )
         return self
+
+
+def _check_statistics(key: str, values: tuple[float, ...]) -> None:
+    """Pixels lie in [0, 1] before they are normalised."""
+    if any(abs(value) > MOST_STATISTIC for value in values):
+        smaller = [round(value / 255, 4) for value in values]
+        raise ValueError(
+            f"`|{key}| <= {MOST_STATISTIC:g}` must hold, as pixels are scaled to [0, 1] first, but got "
+            f"{key}={list(values)}. If it is of the 0-255 scale, divide by 255: {smaller}."
+        )
+    if key == "std" and any(value < LEAST_STD for value in values):
+        raise ValueError(
+            f"`std >= {LEAST_STD:g}` must hold, as images are divided by it, but got std={list(values)}."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from synq_tune.config import FORMAT, StudySpec
 from synq_tune.errors import SearchSpaceError, lookup
 from synq_tune.recipes import yaml12
 from synq_tune.recipes.best_known import read_best_known, tried_first
+from synq_tune.recipes.nulls import unset, unset_path, without_nulls
 from synq_tune.recipes.own_names import absolute_names, find_file
 from synq_tune.redact import redact_uri
 
@@ -75,14 +77,37 @@ def _fix(tree: dict[str, Any], assignment: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(error: ValidationError, where: str) -> str:
     """The first problem of a validation as one line: file, key, value, what is allowed."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if str(part) not in ("auto", "str"))
+    first = _most_telling(error)
+    key = ".".join(_keys(first["loc"]))
     if first["type"] == "extra_forbidden":
         return _explain_unknown(where, first["loc"])
+    if first["type"] == "missing":
+        return f"{where}: `{key} is given` must hold, but got none."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     shown = redact_uri(first["input"]) if isinstance(first["input"], str) else first["input"]
-    got = "" if isinstance(shown, dict) or repr(shown) in message else f", but got {shown!r}"
+    is_said = isinstance(shown, dict) or repr(shown) in message or ", but got" in message
+    got = "" if is_said else f", but got {shown!r}"
     return f"{where}: {key + ': ' if key else ''}{message}{got}."
+
+
+def _most_telling(error: ValidationError) -> Any:
+    """Of the problems with one key, which may be of several types, the one that says a range."""
+    first, *others = error.errors()
+    key = _keys(first["loc"])
+    same = [e for e in others if _keys(e["loc"])[: len(key)] == key and e["loc"] != first["loc"]]
+    is_vague = first["type"].endswith(("_type", "_error", "literal_error"))
+    return next((e for e in same if is_vague and not e["type"].endswith("_type")), first)
+
+
+_TYPE = re.compile(
+    r"auto|str|int|float|bool|(literal|constrained|tuple|dict|function|nullable)\b.*"
+)
+
+
+def _keys(loc: tuple[Any, ...]) -> list[str]:
+    """A problem's place without the types that were tried there."""
+    keep = [part for part in loc if loc[0] == "search" or not _TYPE.fullmatch(str(part))]
+    return [str(part) for part in keep]
 
 
 def _explain_unknown(where: str, loc: tuple[Any, ...]) -> str:
@@ -158,10 +183,12 @@ def _stack(
     sets: list[dict[str, Any]],
     flags: Mapping[str, Any],
 ) -> dict[str, Any]:
-    merged = deep_merge(read_recipe(recipe), _with_file_key(tree))
+    below = read_recipe(recipe)
+    merged = deep_merge(below, _with_file_key(without_nulls(tree)))
     merged = deep_merge(merged, {"finetune": start})
     for assignment in sets:
-        merged = _fix(merged, _with_file_key(assignment))
+        path = unset_path(assignment)
+        merged = unset(merged, below, path) if path else _fix(merged, _with_file_key(assignment))
     return deep_merge(merged, _drop_none(flags))
 
 
@@ -184,7 +211,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     tree = yaml12.read(path)
     if "search" in tree:
         raise SearchSpaceError(f"{path}: `a recipe has no search` must hold.")
-    return absolute_names(tree, (Path(), path.resolve().parent))
+    return absolute_names(without_nulls(tree), (Path(), path.resolve().parent))
 
 
 def with_recipe(spec: StudySpec, recipe: str) -> StudySpec:

@@ -80,7 +80,7 @@ def _spec(arguments: argparse.Namespace) -> StudySpec:
         },
     }  # fmt: skip
     if arguments.weights:
-        flags["teacher"]["weights"]["file"] = str(Path(arguments.weights).resolve())
+        flags["teacher"]["weights"]["file"] = str(Path(arguments.weights).expanduser().resolve())
     if arguments.deterministic:
         flags["study"]["deterministic"] = arguments.max_concurrent or DETERMINISTIC_WIDTH
     return load_space(space, arguments.sets, flags, arguments.start)

@@ -31,7 +31,7 @@ BAD = {
     "fractional count": (["finetune.epochs=1.5"], r"finetune.epochs: .*integer"),
     "nan": (["finetune.lr=.nan"], r"finetune.lr: .*"),
     "empty choice": (["search.lr={choice: []}"], r"search.lr: .*choice, float, int"),
-    "low above high": (["search.lr={float: [2, 1]}"], r"`low <= high` must hold"),
+    "low above high": (["search.lr={float: [2, 1]}"], r"`low < high` must hold"),
     "log of zero": (["search.lr={float: [0, 1], log: true}"], r"positive interval"),
     "first is not searched": (["study.first=[{tau: 0.123}]"], r"study.first\[0\].*tau"),
     "no value": (["finetune.lr"], r"--set key.path=value"),
