@@ -100,11 +100,15 @@ def load_halves(spec: StudySpec, teacher: LoadedTeacher) -> Halves | tuple[None,
     """
     if spec.study.val_data is None:
         return None, None
-    data = load_labelled(spec.study.val_data, teacher.preprocessing, teacher.num_classes)
-    if len(data) < 2 * teacher.num_classes:
+    data = load_labelled(
+        spec.study.val_data, teacher.preprocessing, teacher.num_classes, teacher.class_names
+    )
+    # Of a part of the classes only those that are there can be asked for.
+    present = len(data.labels.unique())
+    if len(data) < 2 * present:
         raise InputError(
             f"val_data: `at least two images per class` must hold, but got {len(data)} images for "
-            f"{teacher.num_classes} classes in {spec.study.val_data}."
+            f"{present} classes in {spec.study.val_data}."
         )
     return split_halves(data, _SPLIT_SEED)
 

@@ -1,96 +1,136 @@
-"""A folder, or a zip file, that holds one folder of images per class."""
+"""A folder, a zip or a tar archive that holds one folder of images per class."""
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterable
-from functools import partial
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import torch
 
-from synq_tune.data.decode import IMAGE_SUFFIXES, ImageFile, decode_images
+from synq_tune.data.class_labels import Labels, class_order, folder_labels
+from synq_tune.data.decode import ImageFile, decode_images
 from synq_tune.data.images import LabelledImages
+from synq_tune.data.listing import Listing, listed
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
+from synq_tune.notes import say
+
+__all__ = ["class_order", "read_class_folders"]
 
 
-def read_class_folders(path: Path, preprocessing: Preprocessing) -> LabelledImages:
-    """Images whose label is the rank of their class folder's name.
+def read_class_folders(
+    path: Path,
+    preprocessing: Preprocessing,
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+    string_order: bool = False,
+) -> LabelledImages:
+    """Images of class folders; see `folder_labels` for which folder is which class.
 
-    Names are ranked as numbers if all of them are, else alphabetically. Images may lie deeper
-    inside a class folder; hidden folders and other files are passed over.
+    Images may lie deeper inside a class folder, and links are followed. What is not read (hidden
+    files, other suffixes, folders without an image) is counted and said.
+
+    Args:
+        path: the folder or archive.
+        preprocessing: gives size, channels, crop and interpolation.
+        num_classes: the teacher's.
+        class_names: the teacher's, in label order.
+        string_order: whether torchvision's order of folders is asked for.
 
     Raises:
-        InputError: there is no class, a class has no image, or an image cannot be read.
+        InputError: there is no class, the folders are not the teacher's classes, a class folder
+            holds files but no image, or an image cannot be read.
     """
-    if path.is_dir():
-        return _read(path, _list_folder(path), preprocessing)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(path, _list_zip(path, archive), preprocessing)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: `the zip file is whole` must hold, but got: {error}.") from error
+    with listed(path) as listing:
+        classes = _classes(path, listing)
+        filled = {name: images for name, images in classes.items() if images}
+        # An empty folder has its place among all classes; beyond them it is nothing.
+        known = classes if len(classes) == num_classes else filled
+        try:
+            labels = folder_labels(list(known), num_classes, class_names, string_order)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        data, facts = _decoded(path, classes, labels, preprocessing)
+    say(*_notes(path, listing, classes, labels, facts))
+    return data
 
 
-def class_order(names: Iterable[str]) -> list[str]:
-    """Distinct class names in label order: as numbers if all are numbers, else alphabetical."""
-    distinct = set(names)
-    are_numbers = all(name.isascii() and name.isdigit() for name in distinct)
-    return sorted(distinct, key=lambda name: (int(name), name) if are_numbers else name)
+def _classes(path: Path, listing: Listing) -> dict[str, list[ImageFile]]:
+    """Class folder → its images; folders that enclose everything are no classes."""
+    depth = _common_depth([image for image, _ in listing.images])
+    classes: dict[str, list[ImageFile]] = {
+        folder.parts[depth]: []
+        for folder in sorted(listing.folders)
+        if len(folder.parts) == depth + 1
+    }
+    for image, file in listing.images:
+        if len(image.parts) > depth + 1:
+            classes[image.parts[depth]].append(file)
+        else:
+            listing.skipped["images outside class folders"] += 1
+    if not any(classes.values()):
+        raise InputError(
+            f"{path}: `there is one folder per class` must hold, but got none with images. "
+            f"{_summary(listing.skipped)}"
+        )
+    _refuse_unread(path, listing, classes, depth)
+    return classes
 
 
-def _read(
-    path: Path, classes: dict[str, list[ImageFile]], preprocessing: Preprocessing
-) -> LabelledImages:
-    if not classes:
-        raise InputError(f"{path}: `there is one folder per class` must hold, but got none.")
-    names = class_order(classes)
-    empty = next((name for name in names if not classes[name]), None)
+def _refuse_unread(
+    path: Path, listing: Listing, classes: dict[str, list[ImageFile]], depth: int
+) -> None:
+    """A class whose files are all unknown would silently be missing; an empty folder may be meant."""
+    files: Counter[str] = Counter()
+    for folder, count in listing.others.items():
+        if len(folder.parts) > depth:
+            files[folder.parts[depth]] += count
+    empty = next((name for name, images in classes.items() if not images and files[name]), None)
     if empty is not None:
         raise InputError(
-            f"{path}: `every class folder holds images` must hold, but got none in {empty!r}. "
-            f"Known: {', '.join(IMAGE_SUFFIXES)}."
+            f"{path}: `every class folder holds images` must hold, but got none in {empty!r} among "
+            f"{files[empty]} files. Images are known by their suffix, such as .jpg, .png, .webp, .tif."
         )
-    labels = [label for label, name in enumerate(names) for _ in classes[name]]
-    images = decode_images([file for name in names for file in classes[name]], preprocessing)
-    return LabelledImages(images, torch.tensor(labels), tuple(names))
 
 
-def _is_image(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+def _decoded(
+    path: Path, classes: dict[str, list[ImageFile]], labels: Labels, preprocessing: Preprocessing
+) -> tuple[LabelledImages, Counter[str]]:
+    facts: Counter[str] = Counter()
+    ordered = sorted(labels.by_folder, key=labels.by_folder.__getitem__)
+    files = [file for name in ordered for file in classes[name]]
+    numbers = [labels.by_folder[name] for name in ordered for _ in classes[name]]
+    if not files:
+        raise InputError(f"{path}: `the teacher's classes have images` must hold, but got none.")
+    images = decode_images(files, preprocessing, facts)
+    return LabelledImages(images, torch.tensor(numbers), labels.names), facts
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def _notes(
+    path: Path,
+    listing: Listing,
+    classes: dict[str, list[ImageFile]],
+    labels: Labels,
+    facts: Counter[str],
+) -> list[str]:
+    notes = [f"{path}: {note}." for note in labels.notes]
+    empty = [name for name, images in classes.items() if not images]
+    if empty:
+        shown = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
+        notes.append(f"{path}: {len(empty)} class folders are empty ({shown}).")
+    if listing.skipped:
+        notes.append(f"{path}: {_summary(listing.skipped)}")
+    return notes + [f"{path}: {count} {fact}." for fact, count in sorted(facts.items())]
 
 
-def _list_folder(path: Path) -> dict[str, list[ImageFile]]:
-    folders = [f for f in path.iterdir() if f.is_dir() and not _is_hidden(f.name)]
-    return {
-        folder.name: [
-            ImageFile(str(file), partial(open, file, "rb"))
-            for file in sorted(folder.rglob("*"))
-            if _is_image(PurePosixPath(file)) and file.is_file()
-        ]
-        for folder in folders
-    }
-
-
-def _list_zip(path: Path, archive: zipfile.ZipFile) -> dict[str, list[ImageFile]]:
-    """Members are read from the archive and never unpacked; a member outside it is refused."""
-    members = {PurePosixPath(i.filename): i for i in archive.infolist() if not i.is_dir()}
-    for name in members:
-        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
-            raise InputError(f"{path}: `names stay inside the archive` must hold, but got {name}.")
-    images = sorted(n for n in members if _is_image(n) and not _is_hidden(n.parts[0]))
-    depth = _common_depth(images)
-    classes: dict[str, list[ImageFile]] = {}
-    for image in images:
-        if len(image.parts) > depth + 1:
-            file = ImageFile(f"{path}: {image}", partial(archive.open, members[image]))
-            classes.setdefault(image.parts[depth], []).append(file)
-    return classes
+def _summary(skipped: Counter[str]) -> str:
+    if not skipped:
+        return "It is empty."
+    total = skipped.total()
+    return (
+        f"not read: {total} ({', '.join(f'{n} {reason}' for reason, n in skipped.most_common())})."
+    )
 
 
 def _common_depth(images: list[PurePosixPath]) -> int:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+import struct
+import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from synq_tune.data.images import LabelledImages
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_NOT_READ = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
+"""What Pillow opens by another program, only on Windows, or without any pixels."""
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
@@ -32,8 +37,28 @@ _RESAMPLING = {
 # What Pillow and zipfile raise for files that are damaged, encrypted, or pretend to be images.
 _UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, RuntimeError, NotImplementedError,
-    zlib.error, zipfile.BadZipFile, Image.DecompressionBombError,
+    zlib.error, struct.error, TypeError, IndexError, KeyError, AttributeError, OverflowError,
+    zipfile.BadZipFile, Image.DecompressionBombError,
 )  # fmt: skip
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - _NOT_READ))
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of the formats that are read, in lower case, such as `.jpeg` and `.webp`."""
+    formats = image_formats()
+    return frozenset(s for s, name in Image.registered_extensions().items() if name in formats)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's suffix, in any case, is that of an image."""
+    return os.path.splitext(name)[1].lower() in image_suffixes()
 
 
 @dataclass(frozen=True)
@@ -45,38 +70,79 @@ class ImageFile:
     open: Callable[[], IO[bytes]]
 
 
-def decode_images(files: Sequence[ImageFile], preprocessing: Preprocessing) -> Tensor:
+def decode_images(
+    files: Sequence[ImageFile], preprocessing: Preprocessing, facts: Counter[str] | None = None
+) -> Tensor:
     """Decode and fit every file, on all cores; uint8 (N, C, H, W).
+
+    As in torchvision and timm the first frame of an animation is taken, and a rotation that EXIF asks
+    for is not applied.
+
+    Args:
+        files: what to decode.
+        preprocessing: gives size, channels, crop and interpolation.
+        facts: counts images of which something was left out; see `_facts`.
 
     Raises:
         InputError: an image cannot be read; names it.
     """
     images = torch.empty(len(files), *preprocessing.shape, dtype=torch.uint8)
 
-    def decode(number: int) -> None:
-        images[number] = _decode(files[number], preprocessing)
+    def decode(number: int) -> list[str]:
+        images[number], known = _decode(files[number], preprocessing)
+        return known
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    image_formats()  # Pillow's plugins are not loaded by several threads at once
+    with ThreadPoolExecutor(os.cpu_count()) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # palettes with transparency: see `_facts`
         try:
-            for _ in pool.map(decode, range(len(files))):
-                pass
+            for known in pool.map(decode, range(len(files))):
+                if facts is not None:
+                    facts.update(known)
         except InputError:
             pool.shutdown(cancel_futures=True)
             raise
     return images
 
 
-def _decode(file: ImageFile, preprocessing: Preprocessing) -> Tensor:
+def _decode(file: ImageFile, preprocessing: Preprocessing) -> tuple[Tensor, list[str]]:
     try:
-        with file.open() as stream, Image.open(stream) as image:
+        with file.open() as stream, Image.open(stream, formats=image_formats()) as image:
             image.load()
-            return fit_image(image, preprocessing)
+            return fit_image(image, preprocessing), _facts(image, preprocessing.channels)
     except InputError as error:
         raise InputError(f"{file.name}: {error}") from error
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{file.name}: `the image can be read` must hold, but its content is no image that "
+            "Pillow knows. It is empty, damaged, or of another kind than its name says."
+        ) from error
     except _UNREADABLE as error:
         raise InputError(
             f"{file.name}: `the image can be read` must hold, but got: {error}."
         ) from error
+
+
+def _facts(image: Image.Image, channels: int) -> list[str]:
+    """What of an image is not used."""
+    facts = []
+    if getattr(image, "n_frames", 1) > 1:
+        facts.append("images have several frames: the first is taken")
+    if _orientation(image) not in (0, 1):
+        facts.append(
+            "images ask by EXIF to be rotated, which is not done (as in torchvision and timm)"
+        )
+    is_transparent = image.mode in ("LA", "RGBA", "PA") or "transparency" in image.info
+    if is_transparent and channels < 4:
+        facts.append("images have transparency, which is dropped")
+    return facts
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever a damaged EXIF block raises: the pixels are whole
+        return 1
 
 
 def fit_image(image: Image.Image, preprocessing: Preprocessing) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,12 +12,13 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from synq_tune.data.class_folders import class_order
-from synq_tune.data.decode import IMAGE_SUFFIXES, ImageFile, decode_images
+from synq_tune.data.class_labels import class_order
+from synq_tune.data.decode import ImageFile, decode_images, is_image
 from synq_tune.data.images import LabelledImages
-from synq_tune.data.synsets import synsets_of_ids
+from synq_tune.data.synsets import TEXTS, synsets_of_ids
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
+from synq_tune.notes import say
 
 _NUMBER = re.compile(r"_(\d{8})$")
 _LABEL = re.compile(r"-?[0-9]+")
@@ -31,7 +33,7 @@ class _Classes:
 
 
 def read_imagenet(folder: Path, preprocessing: Preprocessing, num_classes: int) -> LabelledImages:
-    """JPEG or PNG files in `folder`, labelled by the first of `LABEL_FILES` in it or above it.
+    """Images in `folder`, labelled by the first of `LABEL_FILES` in it or above it.
 
     Numbers in a label file are labels, and need not name every class. Synsets (or other names)
     give the rank among the file's distinct names, whose number must be the teacher's.
@@ -53,7 +55,9 @@ def read_imagenet(folder: Path, preprocessing: Preprocessing, num_classes: int) 
     rank = {name: label for label, name in enumerate(classes.names)}
     labels = [_label(image, classes, rank, file) for image in images]
     files = [ImageFile(str(image), partial(open, image, "rb")) for image in images]
-    pixels = decode_images(files, preprocessing)
+    facts: Counter[str] = Counter()
+    pixels = decode_images(files, preprocessing, facts)
+    say(*_notes(folder, images, facts))
     return LabelledImages(pixels, torch.tensor(labels), tuple(classes.names))
 
 
@@ -62,14 +66,27 @@ def _images(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: `the folder exists` must hold for imagenet:DIR.")
     images = sorted(
         file for file in folder.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+        if is_image(file.name) and not file.name.startswith(".") and file.is_file()
     )  # fmt: skip
     if not images:
         raise InputError(
             f"{folder}: `the images lie in the folder itself` must hold for imagenet:DIR, but got "
-            f"none. Known: {', '.join(IMAGE_SUFFIXES)}. With one folder per class, give DIR alone."
+            "none. With one folder per class, give DIR alone."
         )
     return images
+
+
+def _notes(folder: Path, images: list[Path], facts: Counter[str]) -> list[str]:
+    """What of the folder was not read, or not wholly."""
+    known = {*images, *(folder / name for name in (*LABEL_FILES, "meta.mat", *TEXTS))}
+    others = [p for p in folder.iterdir() if p not in known and not p.name.startswith(".")]
+    notes = [f"{folder}: {count} {fact}." for fact, count in sorted(facts.items())]
+    if others:
+        shown = ", ".join(sorted(p.name for p in others)[:3]) + (", …" if len(others) > 3 else "")
+        notes.append(
+            f"{folder}: not read: {len(others)} that are no images or are folders ({shown})."
+        )
+    return notes
 
 
 def _label_file(folder: Path) -> Path:
@@ -121,7 +138,7 @@ def _named(file: Path, pairs: Iterable[tuple[str, str]], num_classes: int) -> _C
     by_stem: dict[str, str] = {}
     for image, name in pairs:
         stem = PurePosixPath(image)
-        key = stem.stem if stem.suffix.lower() in IMAGE_SUFFIXES else stem.name
+        key = stem.stem if is_image(stem.name) else stem.name
         if key in by_stem:
             raise InputError(f"{file}: `every image has one label` must hold, but {key} has two.")
         by_stem[key] = name

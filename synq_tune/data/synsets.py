@@ -7,7 +7,7 @@ from pathlib import Path
 
 from synq_tune.errors import InputError
 
-_TEXTS = ("map_clsloc.txt", "meta.txt", "synset_words.txt", "synsets.txt")
+TEXTS = ("map_clsloc.txt", "meta.txt", "synset_words.txt", "synsets.txt")
 
 
 def synsets_of_ids(truth: Path, folders: Iterable[Path]) -> dict[str, str]:
@@ -25,7 +25,7 @@ def synsets_of_ids(truth: Path, folders: Iterable[Path]) -> dict[str, str]:
     """
     places = [place for folder in folders for place in (folder, folder / "data")]
     for place in places:
-        for name in _TEXTS:
+        for name in TEXTS:
             if (place / name).is_file():
                 found = _from_text(place / name)
                 if found:
@@ -34,7 +34,7 @@ def synsets_of_ids(truth: Path, folders: Iterable[Path]) -> dict[str, str]:
             return _from_matlab(place / "meta.mat")
     raise InputError(
         f"{truth}: `the synsets of its ILSVRC ids are known` must hold, but got no meta.mat and no "
-        f"{', '.join(_TEXTS)} with ids beside it. Copy meta.mat from the development kit, or use "
+        f"{', '.join(TEXTS)} with ids beside it. Copy meta.mat from the development kit, or use "
         "val.txt."
     )
 

@@ -49,13 +49,20 @@ def evaluate_file(
 
 def file_top1(file: ModelFile, val_data: str, batch_size: int) -> tuple[float, int]:
     """Percentage of labelled images whose arg-max is the label, and their number."""
-    data = load_labelled(val_data, file.preprocessing, file.num_classes)
+    data = load_labelled(val_data, file.preprocessing, file.num_classes, _class_names(file))
     correct = 0
     for images, labels in zip(
         data.images.split(batch_size), data.labels.split(batch_size), strict=True
     ):
         correct += int((file.logits(images.float() / 255).argmax(1) == labels).sum())
     return 100.0 * correct / len(data.labels), len(data.labels)
+
+
+def _class_names(file: ModelFile) -> list[str] | None:
+    """The file's, where they are what we write."""
+    names = file.metadata.get("class_names")
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if is_list and len(names) == file.num_classes else None
 
 
 def _golden_line(report: dict[str, Any], golden: str) -> str:

@@ -98,7 +98,9 @@ def _check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy:
         raise InputError(
             f"{spec.study.val_data}: `teacher's top1 >= {needed:.1f} %` (three times chance) must "
             f"hold, but got top1={accuracy:.2f} %. The order of the classes or the normalisation "
-            "(teacher.mean, teacher.std) is probably not the one the teacher was trained with."
+            "(teacher.mean, teacher.std) is probably not the one the teacher was trained with. Give "
+            "teacher.class_names in label order, name class folders by label number, or ask for "
+            "torchvision's order with imagefolder:DIR."
         )
 
 

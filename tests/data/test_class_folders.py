@@ -145,8 +145,9 @@ def test_class_count_must_be_the_teachers(folder: Path) -> None:
 
 
 def test_a_class_without_images_is_an_error(folder: Path) -> None:
-    """A class that would silently be missing is named."""
+    """A class that would silently be missing is named: it has files, and none of them is read."""
     (folder / "11").mkdir()
+    (folder / "11" / "0.heic").write_bytes(b"x")
     with pytest.raises(InputError, match="every class folder holds images.*'11'"):
         load_labelled(str(folder), SMALL, 3)
 
