@@ -1,9 +1,20 @@
-"""The errors a user can act on, and the one way an unknown name is reported."""
+"""The errors a user can act on, and the one boundary for what others raise on the user's input."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+import functools
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_PACKAGE = Path(__file__).parent
+_LINE_LENGTH = 300
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InputError(ValueError):
@@ -14,8 +25,115 @@ class SearchSpaceError(InputError):
     """A space, a recipe or a `--set` does not describe a valid study."""
 
 
-class NonFiniteLossError(RuntimeError):
-    """A training loss became NaN or infinite; the trial ends as `diverged`."""
+class ForeignError(InputError):
+    """A library or the user's own code raised on the user's input; see `stage`.
+
+    It travels between processes: the text stays whole where the cause is not sent along.
+    """
+
+    def __init__(self, line: str, full_text: str) -> None:
+        """Take the line that is shown, and the traceback that goes into a log file."""
+        super().__init__(line, full_text)
+        self.line, self.full_text = line, full_text
+
+    def __str__(self) -> str:
+        return self.line
+
+
+class NonFiniteError(RuntimeError):
+    """What is trained, or measured on it, became NaN or infinite; the trial ends as `diverged`."""
+
+
+class NonFiniteLossError(NonFiniteError):
+    """A loss became NaN or infinite."""
+
+
+class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("synthesis"):`)
+    """Inside, whatever is raised becomes a ForeignError that says what was done, and with what.
+
+    Here run the user's network, functions, files and numbers, so that even SystemExit is an error of
+    theirs. Our own errors pass, and so do Ctrl+C, a full disk (nothing is wrong, and the study can go
+    on) and a failed assertion of this package, which is a fault of ours.
+    """
+
+    def __init__(
+        self, name: str, about: str = "", passes: tuple[type[BaseException], ...] = ()
+    ) -> None:
+        """Name what is done.
+
+        Args:
+            name: such as "loading the teacher".
+            about: the key, value or file it is done with.
+            passes: more errors that the caller knows what to do with.
+        """
+        self.name, self.about = name, about
+        self.passes = (InputError, NonFiniteError, KeyboardInterrupt, GeneratorExit, *passes)
+
+    def __enter__(self) -> stage:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, self.passes):
+            return
+        if is_full_disk(error) or (isinstance(error, AssertionError) and is_raised_here(error)):
+            return
+        about = f" ({self.about})" if self.about else ""
+        line = f"{self.name}{about}: {first_line(error)}"
+        raise ForeignError(line, full_text(error)) from error
+
+
+def in_stage(name: str, about: Callable[[Any], str]) -> Callable[[Callable], Callable]:
+    """Decorate a function with a `stage`; `about` is asked with its first argument."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def inside(first: Any, *rest: Any, **named: Any) -> Any:
+            with stage(name, about(first)):
+                return function(first, *rest, **named)
+
+        return inside
+
+    return decorate
+
+
+def first_line(error: BaseException) -> str:
+    """`Type: first line` of an error, without a full stop; some, such as MemoryError, have no text."""
+    text = _text(error).strip()
+    line = next((part.strip() for part in text.splitlines() if part.strip()), "")
+    line = line if len(line) <= _LINE_LENGTH else f"{line[:_LINE_LENGTH]} …"
+    return f"{type(error).__name__}: {line}".rstrip(".: ")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as own:  # of the user's class
+        return f"its text cannot be made ({type(own).__name__})"
+
+
+def full_text(error: BaseException) -> str:
+    """The traceback, with those of its causes."""
+    return "".join(traceback.format_exception(error))
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether a disk had no room, however deep a library has wrapped it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_raised_here(error: BaseException) -> bool:
+    """Whether the innermost frame of the traceback is of this package."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(_PACKAGE)
 
 
 def lookup(kind: str, name: str, known: Iterable[str]) -> str:

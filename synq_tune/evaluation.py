@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.errors import InputError, NonFiniteError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import content_address, once
@@ -55,10 +57,34 @@ def top1(
     device: torch.device | str = "cpu",
     rows: Tensor | None = None,
 ) -> float:
-    """Percentage of labelled images, or of those in `rows`, whose arg-max is the label, 0 to 100."""
-    logits = predict(model, data.images, device, preprocessing.normalize, rows)
+    """Percentage of labelled images, or of those in `rows`, whose arg-max is the label, 0 to 100.
+
+    Raises:
+        NonFiniteError: a logit is NaN or infinite.
+    """
+    logits = _finite(predict(model, data.images, device, preprocessing.normalize, rows))
     labels = data.labels if rows is None else data.labels[rows]
     return 100.0 * float((logits.argmax(1) == labels).double().mean())
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """The logits (N, K) as they are: the arg-max of NaN is class 0, which may be right by chance."""
+    broken = int((~logits.isfinite()).any(1).sum())
+    if broken:
+        raise NonFiniteError(f"logits are not finite on {broken} of {len(logits)} images.")
+    return logits
+
+
+@contextlib.contextmanager
+def asking_teacher() -> Iterator[None]:
+    """Inside the teacher is measured: logits that are not finite are a fault of the user's network."""
+    try:
+        yield
+    except NonFiniteError as error:
+        raise InputError(
+            f"teacher: `its logits are finite` must hold, but its {error} Check its weights, and "
+            "teacher.mean and teacher.std."
+        ) from error
 
 
 def confidence_interval(percent: float, count: int) -> tuple[float, float]:
@@ -91,17 +117,24 @@ class Probes:
             `agreement`: percentage of equal arg-max; `holdout_kl`: mean KL(teacher ‖ student);
             `holdout_mse`: mean squared difference of the logits, each image's taken less their mean
             over the classes, since adding a number to all of them changes no probability.
+
+        Raises:
+            NonFiniteError: a logit or one of the three is NaN or infinite.
         """
-        logits = predict(student, self.images, device)
+        logits = _finite(predict(student, self.images, device))
         same = (logits.argmax(1) == self.teacher_logits.argmax(1)).double().mean()
         kl = F.kl_div(
             logits.log_softmax(1), self.teacher_logits.log_softmax(1),
             reduction="batchmean", log_target=True,
         )  # fmt: skip
         mse = F.mse_loss(_centred(logits), _centred(self.teacher_logits))
-        return {
+        metrics = {
             "agreement": 100.0 * float(same), "holdout_kl": float(kl), "holdout_mse": float(mse),
         }  # fmt: skip
+        for name, value in metrics.items():
+            if not math.isfinite(value):  # of logits near the end of float32
+                raise NonFiniteError(f"{name} is {value}.")
+        return metrics
 
 
 def _centred(logits: Tensor) -> Tensor:
@@ -127,7 +160,8 @@ def make_probes(teacher: LoadedTeacher, dataset: SyntheticDataset) -> Probes:
     """Build the probes of a dataset; the same dataset always gives the same probes."""
     images = torch.cat(list(_probe_images(dataset))).half()
     device = next(teacher.graph.parameters()).device
-    return Probes(images, predict(teacher, images, device))
+    with asking_teacher():
+        return Probes(images, _finite(predict(teacher, images, device)))
 
 
 def _probe_images(dataset: SyntheticDataset) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from synq_tune.errors import InputError
+from synq_tune.errors import ForeignError, InputError, full_text
 
 PREFIX = "python:"
 _TEXTS: dict[str, str] = {}
@@ -169,9 +169,11 @@ def _file_module(path: Path) -> ModuleType:
         sys.modules[name] = module
         try:
             loader.exec_module(module)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             sys.modules.pop(name, None)
-            raise InputError(_not_imported(str(path), error)) from error
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise _not_imported(str(path), error) from error
     return sys.modules[name]
 
 
@@ -180,8 +182,10 @@ def _import(place: str) -> ModuleType:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         raise InputError(_not_found(place, error)) from error
-    except (Exception, SystemExit) as error:
-        raise InputError(_not_imported(place, error)) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _not_imported(place, error) from error
 
 
 def _not_found(place: str, error: object) -> str:
@@ -191,9 +195,10 @@ def _not_found(place: str, error: object) -> str:
     )
 
 
-def _not_imported(place: str, error: BaseException) -> str:
+def _not_imported(place: str, error: BaseException) -> ForeignError:
     hint = ""
     if isinstance(error, ModuleNotFoundError):
         hint = " A file stands alone: for code in several files use python:PACKAGE.MODULE:FUNCTION."
     line = f"{type(error).__name__}: {error}".rstrip(".")
-    return f"`{place} can be imported` must hold, but it raised {line}.{hint}"
+    message = f"`{place} can be imported` must hold, but it raised {line}.{hint}"
+    return ForeignError(message.removesuffix("."), full_text(error))

@@ -18,6 +18,7 @@ from synq_tune.data.split import split_halves, stratified_rows
 from synq_tune.data.synthetic import SyntheticDataset, load_dataset
 from synq_tune.errors import InputError
 from synq_tune.evaluation import BATCH_SIZE, Probes, load_probes, top1
+from synq_tune.finetune.divergence import check_finite_state, diverges_at
 from synq_tune.finetune.loop import EpochMetrics, finetune
 from synq_tune.finetune.optimizer import optimizer_of
 from synq_tune.finetune.source import ViewSource
@@ -223,15 +224,17 @@ class Trial:
                 without accuracies, so that the caller can take its `state`.
 
         Raises:
-            NonFiniteLossError: the trial diverged.
+            NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric is NaN or
+                infinite.
         """
         assets, config = self.assets, self.config
         torch.manual_seed(self.seed)
         self.student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
         source = self._source()
-        self._prepare(source, start)
+        with diverges_at(0, config):
+            self._prepare(source, start)
         if config.epochs == 0:
-            yield EpochMetrics(0, {}, assets.evaluate(self.student, is_last=True))
+            yield EpochMetrics(0, {}, self._evaluate(0, is_last=True))
             return
         evaluated = is_evaluated(assets.spec, config.epochs)
         rows = finetune(
@@ -241,14 +244,19 @@ class Trial:
         for row in rows:
             self._epoch, is_last = row.epoch, row.epoch == config.epochs
             if is_last or evaluated(row.epoch):
-                row.metrics = assets.evaluate(self.student, is_last)
+                row.metrics = self._evaluate(row.epoch, is_last)
             yield row
+
+    def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
+        with diverges_at(epoch, self.config):
+            return self.assets.evaluate(self.student, is_last)
 
     def _prepare(self, source: ViewSource, start: bytes | None) -> None:
         """Make student and optimizer ready for the first step, or for the one after `start`."""
         width = self.assets.spec.bits.activations
         if start is None:
             fit_ranges(self.student, self.config, width, self._calibration_batches(source))
+            check_finite_state(self.student)
         let_through(self.student, self.config, width)
         self._optimizer = optimizer_of(self.student, self.config)
         if start is not None:

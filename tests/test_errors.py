@@ -170,7 +170,7 @@ def test_a_dry_run_counts_and_leaves_nothing(
 
 
 def test_a_diverged_trial_alone_ends_with_3(tmp_path: Path, capsys) -> None:
-    """`finetune.py` names loss, epoch and step in one line."""
+    """`finetune.py` names what broke, the epoch and the settings in one line."""
     sets = [
         "synthesis.num_images=32", "synthesis.num_holdout=8", "synthesis.iterations=1",
         "synthesis.center_iterations=1", "finetune.lr=1e30", "finetune.epochs=2",
@@ -178,7 +178,8 @@ def test_a_diverged_trial_alone_ends_with_3(tmp_path: Path, capsys) -> None:
     values = [part for text in sets for part in ("--set", text)]
     arguments = ["--space", "digits_w3a3", "--store", str(tmp_path), *values]
     assert exit_code(script("finetune").main, arguments) == 3
-    assert "loss is" in capsys.readouterr().err.splitlines()[-1]
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ") and " at epoch 1 (lr=1e+30, lambda_ce=" in last
 
 
 def test_a_tracking_server_that_is_not_there(refused, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,10 @@ from synq_tune.bench.variants import settings_of
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.errors import InputError, NonFiniteLossError
-from synq_tune.evaluation import Probes, make_probes, top1
+from synq_tune.errors import InputError, NonFiniteError
+from synq_tune.evaluation import Probes, asking_teacher, make_probes, top1
 from synq_tune.finetune.cam import cam_tap, check_technique
+from synq_tune.finetune.divergence import diverges_at
 from synq_tune.finetune.views import load_views
 from synq_tune.inspection.student import inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
@@ -81,7 +82,8 @@ class Bench:
         if key not in self._grounds:
             teacher = load_teacher(spec.teacher, self.device, spec.finetune.cam_layer)
             choose, report = self._load_halves(spec, teacher)
-            accuracy = top1(teacher, report, teacher.preprocessing, self.device)
+            with asking_teacher():
+                accuracy = top1(teacher, report, teacher.preprocessing, self.device)
             _check_better_than_chance(spec, teacher, accuracy)
             self._grounds[key] = Ground(teacher, choose, report, accuracy)
         return self._grounds[key]
@@ -115,7 +117,7 @@ class Bench:
         return content_address(about)
 
     def run(self, spec: StudySpec, seed: int) -> dict[str, Any]:
-        """Make one run and measure it; one whose loss is not finite ends as `diverged`.
+        """Make one run and measure it; one with a number that is not finite ends as `diverged`.
 
         Args:
             spec: the variant; its `finetune` as it stands is the trial.
@@ -133,7 +135,7 @@ class Bench:
             load_views(assets.teacher, assets.dataset, spec.finetune, self.store)
             started = time.perf_counter()
             result |= {**_measure(assets, seed), "state": "completed", "error": None}
-        except NonFiniteLossError as error:
+        except NonFiniteError as error:
             result |= {"state": "diverged", "error": str(error)}
         seconds = round(time.perf_counter() - started, 3)
         return {
@@ -184,10 +186,9 @@ def _measure(assets: Assets, seed: int) -> dict[str, Any]:
     trial = Trial(assets, assets.spec.finetune, trial_seed(seed, 0))
     (last,) = trial.run()
     metrics = last.metrics
-    if not math.isfinite(metrics["holdout_kl"]):
-        raise NonFiniteLossError(f"holdout_kl is {metrics['holdout_kl']} after epoch {last.epoch}.")
     choose, report = assets.choose, assets.report
-    reported = top1(trial.student, report, assets.teacher.preprocessing, assets.device)
+    with diverges_at(last.epoch, assets.spec.finetune):
+        reported = top1(trial.student, report, assets.teacher.preprocessing, assets.device)
     total = metrics["top1"] * len(choose) + reported * len(report)
     updates, images_seen = cost(assets.spec.finetune, len(assets.dataset.train_images))
     return {

@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from synq_tune.config import FineTune, StudySpec
-from synq_tune.errors import InputError, NonFiniteLossError
+from synq_tune.errors import InputError, NonFiniteError
 from synq_tune.recipes.merge import with_recipe
 from synq_tune.search.sampler import configuration_key
 from synq_tune.seeds import trial_seed
@@ -221,7 +221,7 @@ def _train(assets: Any, config: FineTune, seed: int) -> Row:
         for row in Trial(assets, config, seed).run():
             metrics = {k: round(v, _DIGITS.get(k, 6)) for k, v in row.metrics.items()}
             history.append({"epoch": row.epoch, "metrics": metrics})
-    except NonFiniteLossError:
+    except NonFiniteError:
         state = "diverged"
     seconds = round(time.perf_counter() - started, 2)
     return {"state": state, "history": history, "seconds": seconds}

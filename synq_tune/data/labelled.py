@@ -16,7 +16,7 @@ from synq_tune.data.digits import digits_half
 from synq_tune.data.imagenet import read_imagenet
 from synq_tune.data.images import LabelledImages
 from synq_tune.data.split import split_halves
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, in_stage
 from synq_tune.models.preprocessing import Preprocessing
 
 __all__ = ["SOURCES", "LabelledImages", "digits_half", "load_labelled", "split_halves"]
@@ -33,6 +33,7 @@ SOURCES: dict[str, Callable[[str, Preprocessing, int], LabelledImages]] = {
 """What stands before the colon → reader of what stands behind it, for a teacher's classes."""
 
 
+@in_stage("reading the labelled images", str)
 def load_labelled(
     source: str,
     preprocessing: Preprocessing,

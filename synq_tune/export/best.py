@@ -10,11 +10,13 @@ import yaml
 from torch import Tensor, fx
 
 from synq_tune.config import StudySpec
+from synq_tune.errors import stage
 from synq_tune.export import FILE_NAMES, exporter_of, formats_of
 from synq_tune.export.golden import check_golden, write_golden
 from synq_tune.export.metadata import describe
 from synq_tune.export.parity import parity_report
 from synq_tune.export.runtime import load_model_file
+from synq_tune.finetune.divergence import check_finite_state
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.frozen import StandaloneModel, freeze
 from synq_tune.store import write_bytes, write_json
@@ -50,7 +52,30 @@ def export_student(
 
     Returns:
         The parity report; see `parity_report`, and `golden` by format from `check_golden`.
+
+    Raises:
+        NonFiniteError: a weight, step or range of the student is NaN or infinite; nothing is written.
+        ForeignError: a library could not write or read the network.
     """
+    check_finite_state(student)
+    with stage("export", f"teacher.model={teacher.config.model}, {folder}"):
+        return _export(
+            student, teacher, spec, folder, golden_images, parity_images, formats, batch_size,
+            normalize,
+        )  # fmt: skip
+
+
+def _export(
+    student: fx.GraphModule,
+    teacher: LoadedTeacher,
+    spec: StudySpec,
+    folder: Path,
+    golden_images: Tensor,
+    parity_images: Tensor | Iterable[Tensor],
+    formats: Sequence[str] | None,
+    batch_size: int | None,
+    normalize: bool,
+) -> dict[str, Any]:
     model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
     metadata = describe(teacher, spec.bits, spec.quantizer)
     formats = formats_of(model.frozen) if formats is None else formats

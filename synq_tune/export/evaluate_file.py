@@ -8,7 +8,7 @@ from typing import Any
 
 from synq_tune.cli import DONE
 from synq_tune.data.labelled import load_labelled
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, stage
 from synq_tune.export.golden import check_golden
 from synq_tune.export.runtime import BATCH_SIZE, ModelFile, load_model_file
 
@@ -42,8 +42,10 @@ def evaluate_file(
     if batch_size < 1:
         raise InputError(f"`batch_size >= 1` must hold, but got --batch-size {batch_size}.")
     file = load_model_file(model, python_model=python_model)
-    lines = [] if golden is None else [_golden_line(check_golden(file, Path(golden)), golden)]
-    accuracy, count = file_top1(file, val_data, batch_size)
+    with stage("comparing with the golden vectors", f"--golden {golden}"):
+        lines = [] if golden is None else [_golden_line(check_golden(file, Path(golden)), golden)]
+    with stage("evaluating", model):
+        accuracy, count = file_top1(file, val_data, batch_size)
     return [*lines, f"top1 {accuracy:.2f} % on {count} images"]
 
 
@@ -54,7 +56,13 @@ def file_top1(file: ModelFile, val_data: str, batch_size: int) -> tuple[float, i
     for images, labels in zip(
         data.images.split(batch_size), data.labels.split(batch_size), strict=True
     ):
-        correct += int((file.logits(images.float() / 255).argmax(1) == labels).sum())
+        logits = file.logits(images.float() / 255)
+        if not logits.isfinite().all():  # the arg-max of NaN is class 0
+            raise InputError(
+                f"{file.path}: `the model's logits are finite` must hold, but some are not on "
+                f"{val_data}."
+            )
+        correct += int((logits.argmax(1) == labels).sum())
     return 100.0 * correct / len(data.labels), len(data.labels)
 
 

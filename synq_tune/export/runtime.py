@@ -13,7 +13,7 @@ from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import Tensor
 
-from synq_tune.errors import InputError, lookup
+from synq_tune.errors import InputError, in_stage, lookup
 from synq_tune.export.load import load_onnx
 from synq_tune.export.metadata import from_texts, preprocessing_of
 from synq_tune.export.onnx_model import outputs_of_input, weight_codes, with_activation_codes
@@ -141,6 +141,7 @@ class PackedFile(ModelFile):
         return activation_codes(model.frozen, normalised)
 
 
+@in_stage("reading the model file", str)
 def load_model_file(
     path: Path | str,
     level: str = "BASIC",

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from synq_tune.config import FineTune
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.finetune.cam import cam_tap, normalize_maps, resize_maps, saliency_map
+from synq_tune.finetune.divergence import check_finite_state, diverges_at, moment
 from synq_tune.finetune.losses import (
     cam_loss,
     distillation_loss,
@@ -63,7 +64,8 @@ def finetune(
         EpochMetrics of each evaluated epoch, its losses filled in.
 
     Raises:
-        NonFiniteLossError: a loss became NaN or infinite; names loss, epoch, step and settings.
+        NonFiniteError: a loss, or after an epoch a weight, became NaN or infinite; names it, with
+            epoch, step and settings.
     """
     step = TrainingStep(student, config, teacher)
     optimizer = optimizer_of(student, config) if optimizer is None else optimizer
@@ -76,6 +78,8 @@ def finetune(
             set_lr(optimizer, config.lr * rise * lr_factor(config, epoch, done / total))
             rows.append(_update(step, batch, optimizer, config))
         losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
+        with diverges_at(epoch + 1, config):
+            check_finite_state(student)
         if is_evaluated(epoch + 1) or epoch + 1 == config.epochs:
             yield EpochMetrics(epoch + 1, losses)
 
@@ -202,7 +206,6 @@ def _mean_losses(names: list[str], rows: Tensor, epoch: int, config: FineTune) -
         broken = [i for i in range(1, len(names)) if not torch.isfinite(rows[step, i])]
         name = names[broken[0] if broken else column]
         raise NonFiniteLossError(
-            f"{name} loss is {float(rows[step, column])} at epoch {epoch}, step {step + 1} "
-            f"(lr={config.lr}, lambda_ce={config.lambda_ce}, lambda_cam={config.lambda_cam})."
+            f"{name} loss is {float(rows[step, column])} {moment(epoch, config, step + 1)}"
         )
     return dict(zip(names, rows.mean(0).tolist(), strict=True))

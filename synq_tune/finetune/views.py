@@ -17,7 +17,7 @@ from torch import Tensor
 from synq_tune import own_code
 from synq_tune.config import FineTune
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, stage
 from synq_tune.finetune.cam import CAMS, cam_tap, saliency_map
 from synq_tune.finetune.looks import Looks, base_images, draw_looks
 from synq_tune.finetune.losses import difficulty
@@ -66,8 +66,9 @@ def load_views(
     if own:
         about["technique"] = own_code.identity(own)
     path = store / "views" / f"{content_address(about)}.safetensors"
-    once(path, lambda temporary: _save(make_views(teacher, dataset, config), temporary))
-    views = _load(path)
+    with stage("making the views", f"teacher.model={teacher.config.model}, {path}"):
+        once(path, lambda temporary: _save(make_views(teacher, dataset, config), temporary))
+        views = _load(path)
     # In the file the user's technique has its label: the same code in another folder finds it.
     return replace(views, saliency={own: views.saliency[own_code.label(own)]}) if own else views
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synq_tune.config import StudySpec
+from synq_tune.errors import stage
 from synq_tune.inspection.student import inspect_student
 from synq_tune.inspection.table import layer_lines, summary_lines, tensor_lines
 from synq_tune.memory import synthesis_bytes, trial_bytes
@@ -23,9 +24,11 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
         InputError: the network cannot be quantized, or has no BatchNorm or attention for the
             synthesis asked.
     """
-    model = build_model(spec.teacher) if random_weights else None
+    with stage("building the network", f"teacher.model={spec.teacher.model}"):
+        model = build_model(spec.teacher) if random_weights else None
     teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
-    inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+    with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):
+        inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
     synthesizer(spec.synthesis.method).check(teacher)
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
     return [

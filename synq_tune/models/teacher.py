@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from synq_tune import own_code
 from synq_tune.config import Teacher, Weights
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, in_stage
 from synq_tune.models.build import BUNDLED_WEIGHTS, build_model
 from synq_tune.models.checkpoint import fit_checkpoint, read_checkpoint
 from synq_tune.models.download import fetch_weights
@@ -44,6 +44,7 @@ class LoadedTeacher:
         return self.graph(images)
 
 
+@in_stage("loading the teacher", lambda config: f"teacher.model={config.model}")
 def load_teacher(
     config: Teacher,
     device: torch.device | str = "cpu",

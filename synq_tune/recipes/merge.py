@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from synq_tune.config import FORMAT, StudySpec
-from synq_tune.errors import SearchSpaceError, lookup
+from synq_tune.errors import SearchSpaceError, in_stage, lookup
 from synq_tune.recipes import yaml12
 from synq_tune.recipes.best_known import read_best_known, tried_first
 from synq_tune.recipes.nulls import unset, unset_path, without_nulls
@@ -133,6 +133,7 @@ def build_spec(tree: Mapping[str, Any], where: str) -> StudySpec:
         raise SearchSpaceError(_explain(error, where)) from error
 
 
+@in_stage("reading the space", str)
 def load_space(
     space: str,
     assignments: Iterable[str] = (),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.config import StudySpec
+from synq_tune.errors import NonFiniteError, stage
 from synq_tune.finetune.training_state import tensor_bytes
 from synq_tune.search.checkpoints import save_student
 from synq_tune.seeds import trial_seed
@@ -46,7 +47,15 @@ def run_calibration(
 def _run(ledger: Ledger, assets: Assets, folder: Path, listener: Callable[[str], None]) -> None:
     run, started = ledger.state.runs[KEY], time.monotonic()
     trial = Trial(assets, assets.spec.trial_config(run.params), run.seed)
-    (row,) = trial.run()
+    try:
+        with stage("calibration", f"teacher.model={assets.spec.teacher.model}"):
+            (row,) = trial.run()
+    except NonFiniteError as error:
+        _record(
+            ledger, listener, "finished", state="diverged", epochs_run=0, metrics={},
+            seconds=time.monotonic() - started, error=str(error),
+        )  # fmt: skip
+        return
     _record(ledger, listener, "evaluated", epoch=0, metrics=row.metrics, losses={})
     sha256 = save_student(tensor_bytes(trial.student.state_dict()), folder, KEY)
     _record(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from synq_tune.study.state import Run, StudyState
@@ -49,8 +50,19 @@ def ladder_lines(rungs: list[dict[str, Any]]) -> list[str]:
         top1 = f"{rung['top1']:7.2f}" if "top1" in rung else "      -"
         interval = f"{rung['low']:.2f} - {rung['high']:.2f}" if "top1" in rung else "-"
         agreement = f"{rung['agreement']:10.2f}" if rung.get("agreement") is not None else ""
+        if "diverged" in rung:
+            agreement = f"{'diverged':>10}"
         lines.append(f"{rung['name']:<34}{top1}  {interval:<16}{agreement}")
     return lines
+
+
+def no_trial_line(state: StudyState) -> str:
+    """Why a study has no best trial: how its trials ended, and what the last of them said."""
+    runs = state.of_kind("search")
+    counts = Counter(run.state for run in runs)
+    said = [f" {run.key}: {run.error}" for run in runs if run.error]
+    ends = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none was started"
+    return f"no trial completed ({ends}).{said[-1] if said else ''}"
 
 
 def study_lines(state: StudyState) -> list[str]:

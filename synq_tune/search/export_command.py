@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from synq_tune.config import StudySpec
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, NonFiniteError, stage
 from synq_tune.export import FILE_NAMES, exporter_of
 from synq_tune.export.best import export_student
 from synq_tune.search.checkpoints import load_student
@@ -51,19 +51,16 @@ def export_trial(
     dataset = Path(state.stages["dataset"]["path"])
     # STORE/datasets/ADDRESS
     assets = load_assets(state.spec, dataset, dataset.parents[1], choose_device())
-    student = load_student(assets, run, folder)
+    with stage("loading the student", f"{run.key} of {folder}"):
+        student = load_student(assets, run, folder)
     golden = golden_images(assets)
-    report = export_student(
-        student,
-        assets.teacher,
-        spec,
-        output,
-        golden,
-        all_images(assets),
-        (format_,),
-        batch_size,
-        normalize,
-    )
+    try:
+        report = export_student(
+            student, assets.teacher, spec, output, golden, all_images(assets), (format_,),
+            batch_size, normalize,
+        )  # fmt: skip
+    except NonFiniteError as error:
+        raise InputError(f"{run.key}: `the student is finite` must hold, but {error}") from error
     agreement = min(entry["agreement"] for entry in report["logits"].values())
     return (
         f"{run.key}: {output / FILE_NAMES[format_]}, agrees with the student on {agreement:.2f} %"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from synq_tune.evaluation import confidence_interval, top1
+from synq_tune.errors import NonFiniteError, stage
+from synq_tune.evaluation import asking_teacher, confidence_interval, top1
 from synq_tune.study.state import StudyState
 from synq_tune.trial import Assets, Trial
 
@@ -40,22 +42,44 @@ def _calibrated(assets: Assets, calibrate_on: str, seed: int) -> Callable[[Tenso
     return trial.student
 
 
+def _or_diverged(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A rung; one that has no finite numbers says so instead, and the ladder goes on."""
+    try:
+        with stage("the ladder", name):
+            return measure()
+    except NonFiniteError as error:
+        return {"name": name, "agreement": None, "diverged": str(error)}
+
+
 def build_ladder(
     assets: Assets, state: StudyState, best: Callable[[Tensor], Tensor]
 ) -> list[dict[str, Any]]:
     """Full precision, calibrated on noise, on the dataset, the paper's defaults, the best found.
 
-    The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here.
+    The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here. A rung
+    that diverged has `diverged` (why) instead of numbers.
     """
-    seed = assets.spec.study.seed
-    rungs = [
-        _measured("full precision", assets.teacher, assets),
-        _measured("calibrated on noise", _calibrated(assets, "noise", seed), assets),
-        _measured(
-            "calibrated on the synthetic set", _calibrated(assets, "synthetic", seed), assets
-        ),
+    with asking_teacher():
+        rungs = [_measured("full precision", assets.teacher, assets)]
+    for words, images in (("noise", "noise"), ("the synthetic set", "synthetic")):
+        name = f"calibrated on {words}"
+        rungs.append(_or_diverged(name, partial(_calibrated_rung, name, images, assets)))
+    rungs += _of_paper(state, assets)
+    return [
+        *rungs,
+        _or_diverged("the best found", lambda: _measured("the best found", best, assets)),
     ]
+
+
+def _calibrated_rung(name: str, calibrate_on: str, assets: Assets) -> dict[str, Any]:
+    student = _calibrated(assets, calibrate_on, assets.spec.study.seed)
+    return _measured(name, student, assets)
+
+
+def _of_paper(state: StudyState, assets: Assets) -> list[dict[str, Any]]:
     paper = state.runs.get("ladder-paper")
-    if paper is not None and paper.state == "completed":
-        rungs.append(_rung(paper.label, paper.report_top1, paper.metrics.get("agreement"), assets))
-    return [*rungs, _measured("the best found", best, assets)]
+    if paper is not None and paper.state == "diverged":
+        return [{"name": paper.label, "agreement": None, "diverged": paper.error}]
+    if paper is None or paper.state != "completed":
+        return []
+    return [_rung(paper.label, paper.report_top1, paper.metrics.get("agreement"), assets)]

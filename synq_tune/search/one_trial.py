@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from synq_tune.config import StudySpec
+from synq_tune.errors import stage
 from synq_tune.export.best import export_student
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.search.prepare import prepare
@@ -26,14 +27,15 @@ def run_one_trial(
 
     Raises:
         InputError: the space does not fit the teacher or the data.
-        NonFiniteLossError: the trial diverged.
+        NonFiniteError: the trial diverged.
     """
     device = choose_device()
     teacher = prepare(spec, device).teacher
     dataset, _ = synthesize(teacher, spec, store)
-    assets = load_assets(spec, dataset.path, store, device)
-    trial = Trial(assets, spec.finetune, trial_seed(spec.study.seed, 0))
-    yield from trial.run()
+    with stage("the trial", f"teacher.model={spec.teacher.model}"):
+        assets = load_assets(spec, dataset.path, store, device)
+        trial = Trial(assets, spec.finetune, trial_seed(spec.study.seed, 0))
+        yield from trial.run()
     if export_to is not None:
         golden = golden_images(assets)
         export_student(trial.student, teacher, spec, export_to, golden, all_images(assets))

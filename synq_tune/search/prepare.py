@@ -9,8 +9,8 @@ import torch
 from synq_tune.config import StudySpec
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.shared_halves import Halves
-from synq_tune.errors import InputError
-from synq_tune.evaluation import top1
+from synq_tune.errors import InputError, stage
+from synq_tune.evaluation import asking_teacher, top1
 from synq_tune.finetune.cam import cam_tap, check_technique
 from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
@@ -44,7 +44,8 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
         InputError: one line that says what does not fit.
     """
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
-    inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+    with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):
+        inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
     synthesizer(spec.synthesis.method).check(teacher)
     _check_cams(spec, teacher)
     metric = resolve_metric(spec)
@@ -87,7 +88,8 @@ def resolve_metric(spec: StudySpec) -> str:
 
 def _accuracies(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> list[float]:
     device = next(teacher.graph.parameters()).device
-    return [top1(teacher, half, teacher.preprocessing, device) for half in halves]
+    with asking_teacher(), stage("evaluating the teacher", f"teacher.model={teacher.config.model}"):
+        return [top1(teacher, half, teacher.preprocessing, device) for half in halves]
 
 
 def _check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:
@@ -109,5 +111,6 @@ def _check_cams(spec: StudySpec, teacher: LoadedTeacher) -> None:
     is_on = spec.finetune.lambda_cam > 0 or "lambda_cam" in spec.search
     if is_on:
         for technique in domain.values if domain else (spec.finetune.cam,):
-            cam_tap(teacher.graph, technique)
-            check_technique(technique)
+            with stage("trying the CAM technique", f"finetune.cam={technique}"):
+                cam_tap(teacher.graph, technique)
+                check_technique(technique)

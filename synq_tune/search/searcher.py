@@ -6,7 +6,6 @@ what a trial reports is in the ledger before Tune acts on it.
 
 from __future__ import annotations
 
-import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,8 @@ from ray.exceptions import RayActorError
 from ray.tune import Callback, Stopper
 from ray.tune.search import Searcher
 
+from synq_tune import error_log
+from synq_tune.errors import InputError, first_line, is_full_disk
 from synq_tune.search import gpu_sharing
 from synq_tune.search.checkpoints import save_student
 from synq_tune.search.feeders import WAIT, Feeder
@@ -208,18 +209,25 @@ class LedgerCallback(NotSaved, Callback):
             gpu_sharing.record_too_many(self.ledger, self.sharing)
             self.end_round()
             return
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full_disk(cause):
             raise cause  # every run would fail: the study stops, and the run is not over
-        # MemoryError, for one, has no text.
-        message = (str(cause).strip().splitlines() or [type(cause).__name__])[-1]
         self._record(
             "finished", key, state="failed", epochs_run=self._epochs_run(key), metrics={},
-            seconds=0.0, error=message,
+            seconds=0.0, error=_explained(key, error, cause, self.ledger.folder),
         )  # fmt: skip
 
     def _record(self, event: str, key: str, **fields: Any) -> None:
         self.ledger.append(event, key=key, **fields)
         self.listener(key)
+
+
+def _explained(key: str, error: BaseException, cause: BaseException, folder: Path) -> str:
+    """One line on a run that raised; the full text goes into the study's folder."""
+    line = str(cause) if isinstance(cause, InputError) else first_line(cause)
+    # Ray's error shows the worker's traceback, ours carries it.
+    text = "\n".join([getattr(cause, "full_text", ""), str(error)])
+    place = error_log.place(error_log.keep(text, key, folder))
+    return error_log.one_line(f"{line.removeprefix(f'{key}: ').removesuffix('.')}. {place}")
 
 
 def _raised_by(trial: Any) -> BaseException:

@@ -11,8 +11,9 @@ import torch
 from ray import tune
 
 from synq_tune.config import FineTune, StudySpec
-from synq_tune.errors import NonFiniteLossError
+from synq_tune.errors import NonFiniteError, stage
 from synq_tune.evaluation import top1
+from synq_tune.finetune.divergence import diverges_at
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.finetune.training_state import about, tensor_bytes
 from synq_tune.models.shared_teacher import check_identity, with_shared
@@ -110,13 +111,22 @@ class TrialWorker(tune.Trainable):
         return epoch % every == 0
 
     def step(self) -> dict[str, Any]:
-        """Train up to the next epoch that is evaluated or kept, and report it."""
+        """Train up to the next epoch that is evaluated or kept, and report it.
+
+        Raises:
+            ForeignError: a library or the user's code raised; its text reaches the driver whole. Memory
+                that a GPU's other trials took is for the driver to judge.
+        """
+        with stage(self.run_info["key"], passes=(torch.OutOfMemoryError,)):
+            try:
+                return self._step()
+            except NonFiniteError as error:
+                return {"state": "diverged", "error": str(error), **self._clock(), "done": True}
+
+    def _step(self) -> dict[str, Any]:
         if self.trial is None:
             self._begin()
-        try:
-            row = next(self.epochs)
-        except NonFiniteLossError as error:
-            return {"state": "diverged", "error": str(error), **self._clock(), "done": True}
+        row = next(self.epochs)
         result = {"epoch": row.epoch, **self._measured(row), **self._clock()}
         result["gpu"] = gpu_sharing.peak()
         if row.epoch == self.trial.config.epochs:
@@ -146,7 +156,8 @@ class TrialWorker(tune.Trainable):
         if assets.report is None:
             return {}
         preprocessing = assets.teacher.preprocessing
-        value = top1(self.trial.student, assets.report, preprocessing, assets.device)
+        with diverges_at(self.trial.config.epochs, self.trial.config):
+            value = top1(self.trial.student, assets.report, preprocessing, assets.device)
         return {"report_top1": value}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:

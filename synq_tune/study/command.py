@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import math
 import os
 import socket
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.config import StudySpec
-from synq_tune.errors import InputError
+from synq_tune.errors import ForeignError, InputError, first_line, is_full_disk
 from synq_tune.recipes.merge import load_space
 from synq_tune.store import DEFAULT_STORE
 from synq_tune.study.ledger import Ledger
@@ -147,30 +146,25 @@ def _drive(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
     _session(ledger, "started")
     try:
         return _run(ledger, folder, arguments)
-    except InputError:
-        # Nothing was started: a folder made for this study alone must not stay behind.
-        if is_first and not ledger.state.runs:
+    except InputError as error:
+        # Nothing was started: a folder made for this study alone must not stay behind. Somebody else's
+        # error may come after hours of synthesis, though.
+        state = ledger.state
+        has_work = isinstance(error, ForeignError) and "teacher" in state.stages
+        if is_first and not state.runs and not has_work:
             ledger.discard()
+        error.study_folder = folder
         raise
     except KeyboardInterrupt:
         return _interrupted(ledger, folder)
     except Exception as error:
-        full = _full_disk(error)
-        if full is None:
+        if not is_full_disk(error):
+            error.study_folder = folder
             raise
         raise InputError(
-            f"`the disk has room` must hold, but got {full.strerror!r}. Nothing is lost: free some, "
+            f"`the disk has room` must hold, but got {first_line(error)}. Nothing is lost: free some, "
             f"then go on with: python scripts/search.py --resume {folder}"
         ) from None
-
-
-def _full_disk(error: BaseException | None) -> OSError | None:
-    """The error that says so, however deep Ray has wrapped it."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
 
 
 def _session(ledger: Ledger, action: str) -> None:
@@ -179,7 +173,7 @@ def _session(ledger: Ledger, action: str) -> None:
 
 def _run(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
     # torch, Ray, Optuna and MLflow take seconds to import: the header is on disk by now.
-    from synq_tune.search.console import study_lines
+    from synq_tune.search.console import no_trial_line, study_lines
     from synq_tune.search.interrupts import Interrupts
     from synq_tune.search.run import Options, StudyDriver
 
@@ -201,7 +195,7 @@ def _run(ledger: Ledger, folder: Path, arguments: argparse.Namespace) -> int:
             driver.show_interrupted()
             raise
         if best is None:
-            print("no trial completed; see the states above", file=sys.stderr)
+            print(no_trial_line(ledger.state), file=sys.stderr)
             return NO_TRIAL_FINISHED
         print("\n".join([*study_lines(ledger.state), *driver.tracked.closing_lines()]))
         missing = driver.tracked.missing

@@ -137,7 +137,7 @@ def _rung(rung: dict[str, Any]) -> list[str]:
         str(rung["name"]),
         _number(rung.get("top1"), ".2f"),
         interval,
-        _number(rung.get("agreement"), ".2f"),
+        "diverged" if "diverged" in rung else _number(rung.get("agreement"), ".2f"),
     ]
 
 

@@ -46,6 +46,8 @@ def hardly_needed_line(state: StudyState) -> str | None:
     best, run = rungs.get("the best found"), best_run(state)
     if calibrated is None or best is None or run is None or is_calibration(state, run):
         return None
+    if "diverged" in calibrated or "diverged" in best:
+        return None
     name = "top1" if "top1" in best else "agreement"
     gain = best[name] - calibrated[name]
     if gain > HARDLY_NEEDED:

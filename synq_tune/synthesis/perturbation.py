@@ -11,6 +11,7 @@ from torch import Tensor
 from synq_tune.config import Bits
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.synthesis.batches import to_half
 from synq_tune.synthesis.pixels import device_of
 
 _IMAGES_AT_A_TIME = 64
@@ -37,6 +38,9 @@ def perturb(
 
     Returns:
         (N, C, H, W) float16 on the CPU.
+
+    Raises:
+        NonFiniteLossError: a pixel is not finite, as where student or gradient are not.
     """
     device = device_of(teacher)
     parts = images.split(batch_size)
@@ -45,7 +49,7 @@ def perturb(
     student.requires_grad_(False)
     steps = images.split(min(batch_size, _IMAGES_AT_A_TIME))
     harder = [_step(teacher, student, part.to(device).float(), epsilon) for part in steps]
-    return torch.cat([part.half().cpu() for part in harder])
+    return torch.cat([to_half(part) for part in harder])
 
 
 def _step(

@@ -13,6 +13,7 @@ import torch
 import synq_tune
 from synq_tune.config import StudySpec
 from synq_tune.data.synthetic import SyntheticDataset, is_complete, load_dataset, save_dataset
+from synq_tune.errors import stage
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.own_code import label
 from synq_tune.store import content_address, file_lock
@@ -45,9 +46,10 @@ def synthesize(
             a stored dataset is damaged.
         NonFiniteLossError: the optimisation diverged.
     """
-    if spec.synthesis.method == "synq" and spec.synthesis.perturbation > 0:
-        return _perturbed(teacher, spec, store, progress)
-    return _base(teacher, spec, store, progress)
+    with stage("synthesis", f"synthesis.method={spec.synthesis.method}, store {store}"):
+        if spec.synthesis.method == "synq" and spec.synthesis.perturbation > 0:
+            return _perturbed(teacher, spec, store, progress)
+        return _base(teacher, spec, store, progress)
 
 
 def _base(

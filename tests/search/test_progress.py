@@ -201,4 +201,7 @@ def test_an_error_without_a_text_is_recorded_by_its_name(
     """MemoryError says nothing of itself."""
     _start(callback)
     callback.on_trial_error(0, [], _raising(MemoryError(), ledger.folder))
-    assert (ledger.state.runs[KEY].state, ledger.state.runs[KEY].error) == ("failed", "MemoryError")
+    run = ledger.state.runs[KEY]
+    log = ledger.folder / f"errors/{KEY}.log"
+    assert (run.state, run.error) == ("failed", f"MemoryError. The full text is in {log}.")
+    assert log.is_file()
