@@ -14,6 +14,8 @@ from typing import Any
 
 _PACKAGE = Path(__file__).parent
 _LINE_LENGTH = 300
+_PARSERS = ("yaml", "pydantic", "json", "zipfile", "safetensors", "google.protobuf")
+"""What they raise says where a text is wrong, and their tracebacks say no more."""
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -57,7 +59,11 @@ class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("s
     """
 
     def __init__(
-        self, name: str, about: str = "", passes: tuple[type[BaseException], ...] = ()
+        self,
+        name: str,
+        about: str = "",
+        passes: tuple[type[BaseException], ...] = (),
+        runs_code: bool = False,
     ) -> None:
         """Name what is done.
 
@@ -65,8 +71,10 @@ class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("s
             name: such as "loading the teacher".
             about: the key, value or file it is done with.
             passes: more errors that the caller knows what to do with.
+            runs_code: the user's network is built here: where a line of ours says what its code raised,
+                the traceback is kept, too.
         """
-        self.name, self.about = name, about
+        self.name, self.about, self.runs_code = name, about, runs_code
         self.passes = (InputError, NonFiniteError, KeyboardInterrupt, GeneratorExit, *passes)
 
     def __enter__(self) -> stage:
@@ -78,22 +86,40 @@ class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("s
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        if error is None or isinstance(error, self.passes):
+        if error is None:
+            return
+        if self.runs_code and isinstance(error, InputError) and _is_of_others(error.__cause__):
+            raise ForeignError(f"{self._where}: {str(error).rstrip('.')}", full_text(error)) from error
+        if isinstance(error, self.passes):
             return
         if is_full_disk(error) or (isinstance(error, AssertionError) and is_raised_here(error)):
             return
-        about = f" ({self.about})" if self.about else ""
-        line = f"{self.name}{about}: {first_line(error)}"
-        raise ForeignError(line, full_text(error)) from error
+        raise ForeignError(f"{self._where}: {first_line(error)}", full_text(error)) from error
+
+    @property
+    def _where(self) -> str:
+        return f"{self.name} ({_short(self.about)})" if self.about else self.name
 
 
-def in_stage(name: str, about: Callable[[Any], str]) -> Callable[[Callable], Callable]:
+def _is_of_others(cause: BaseException | None) -> bool:
+    """Whether an InputError says in our words what somebody's code raised: its text is kept, too.
+
+    A file that cannot be read is explained in full by its line.
+    """
+    if cause is None or isinstance(cause, (InputError, OSError, UnicodeError)):
+        return False
+    return not is_raised_here(cause) and not type(cause).__module__.startswith(_PARSERS)
+
+
+def in_stage(
+    name: str, about: Callable[[Any], str], runs_code: bool = False
+) -> Callable[[Callable], Callable]:
     """Decorate a function with a `stage`; `about` is asked with its first argument."""
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
         def inside(first: Any, *rest: Any, **named: Any) -> Any:
-            with stage(name, about(first)):
+            with stage(name, about(first), runs_code=runs_code):
                 return function(first, *rest, **named)
 
         return inside
@@ -105,8 +131,11 @@ def first_line(error: BaseException) -> str:
     """`Type: first line` of an error, without a full stop; some, such as MemoryError, have no text."""
     text = _text(error).strip()
     line = next((part.strip() for part in text.splitlines() if part.strip()), "")
-    line = line if len(line) <= _LINE_LENGTH else f"{line[:_LINE_LENGTH]} …"
-    return f"{type(error).__name__}: {line}".rstrip(".: ")
+    return f"{type(error).__name__}: {_short(line)}".rstrip(".: ")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LINE_LENGTH else f"{text[:_LINE_LENGTH]} …"
 
 
 def _text(error: BaseException) -> str:

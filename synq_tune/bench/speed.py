@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, stage
 from synq_tune.recipes.merge import load_space
 
 BENCH_NAMES = ("step", "trial", "synthesis", "memory", "search")
@@ -57,7 +57,9 @@ def bench(
         torch.set_num_threads(_positive("threads", threads))
     functions = (bench_step, bench_trial, bench_synthesis, bench_memory, bench_search)
     benches = dict(zip(BENCH_NAMES, functions, strict=True))
-    report = benches[what](spec, rounds, _device(device))
+    device = _device(device)
+    with stage(f"bench {what}", f"--space {space}"):
+        report = benches[what](spec, rounds, device)
     return report.lines, report.numbers
 
 

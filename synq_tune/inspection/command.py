@@ -24,7 +24,7 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
         InputError: the network cannot be quantized, or has no BatchNorm or attention for the
             synthesis asked.
     """
-    with stage("building the network", f"teacher.model={spec.teacher.model}"):
+    with stage("building the network", f"teacher.model={spec.teacher.model}", runs_code=True):
         model = build_model(spec.teacher) if random_weights else None
     teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
     with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):

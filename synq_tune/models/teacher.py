@@ -44,7 +44,12 @@ class LoadedTeacher:
         return self.graph(images)
 
 
-@in_stage("loading the teacher", lambda config: f"teacher.model={config.model}")
+def _about(config: Teacher) -> str:
+    weights = f", weights {config.weights.file}" if config.weights.file else ""
+    return f"teacher.model={config.model}{weights}"
+
+
+@in_stage("loading the teacher", _about, runs_code=True)
 def load_teacher(
     config: Teacher,
     device: torch.device | str = "cpu",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ from typing import Any
 import yaml
 
 from synq_tune.errors import SearchSpaceError
+
+
+_MOST_VALUES = 100_000
+"""In a space; the largest table of settings has a few hundred."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -47,12 +52,46 @@ _Loader.add_constructor(
 
 
 def parse(text: str, where: str) -> Any:
-    """Parse one YAML document; `where` names it in errors."""
+    """Parse one YAML document; `where` names it in errors.
+
+    Raises:
+        SearchSpaceError: it is no YAML, or too much for one: nested too deeply, a number of thousands of
+            digits, or aliases of aliases that few lines make millions of values of.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return _parsed(text)
+    except RecursionError:
+        raise SearchSpaceError(f"{where}: not valid YAML: it is nested too deeply.") from None
+    except (ValueError, TypeError) as error:
+        raise SearchSpaceError(f"{where}: not valid YAML: {error}.") from error
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SearchSpaceError(f"{where}{line}: not valid YAML: {error.problem}.") from error
+
+
+def _parsed(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > _MOST_VALUES:
+            raise ValueError(f"its aliases make more than {_MOST_VALUES:,} values of it")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, float]) -> float:
+    """Values of a node with its aliases written out; infinite where one stands within itself."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = math.inf
+        pairs = isinstance(node, yaml.MappingNode)
+        parts = [part for pair in node.value for part in pair] if pairs else node.value
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def read(path: Path) -> dict[str, Any]:
