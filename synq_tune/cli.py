@@ -12,6 +12,7 @@ from synq_tune.errors import (
     ForeignError,
     InputError,
     NonFiniteError,
+    ServiceError,
     first_line,
     full_text,
     is_full_disk,
@@ -63,7 +64,7 @@ def _ending(error: Exception, command: str) -> tuple[int, str]:
     """The exit code after an error, and the line that says what happened."""
     if isinstance(error, NonFiniteError):
         return NOTHING_FINISHED, str(error)
-    if isinstance(error, InputError) and not isinstance(error, ForeignError):
+    if isinstance(error, (InputError, ServiceError)) and not isinstance(error, ForeignError):
         return WRONG_INPUT, str(error)
     place = _keep(error, command)
     if isinstance(error, ForeignError):

@@ -42,6 +42,10 @@ class ForeignError(InputError):
         return self.line
 
 
+class ServiceError(RuntimeError):
+    """A service that the user named could not be reached or used; no traceback says more."""
+
+
 class NonFiniteError(RuntimeError):
     """What is trained, or measured on it, became NaN or infinite; the trial ends as `diverged`."""
 
@@ -75,7 +79,14 @@ class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("s
                 the traceback is kept, too.
         """
         self.name, self.about, self.runs_code = name, about, runs_code
-        self.passes = (InputError, NonFiniteError, KeyboardInterrupt, GeneratorExit, *passes)
+        self.passes = (
+            InputError,
+            ServiceError,
+            NonFiniteError,
+            KeyboardInterrupt,
+            GeneratorExit,
+            *passes,
+        )
 
     def __enter__(self) -> stage:
         return self
@@ -89,7 +100,9 @@ class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("s
         if error is None:
             return
         if self.runs_code and isinstance(error, InputError) and _is_of_others(error.__cause__):
-            raise ForeignError(f"{self._where}: {str(error).rstrip('.')}", full_text(error)) from error
+            raise ForeignError(
+                f"{self._where}: {str(error).rstrip('.')}", full_text(error)
+            ) from error
         if isinstance(error, self.passes):
             return
         if is_full_disk(error) or (isinstance(error, AssertionError) and is_raised_here(error)):

@@ -13,7 +13,7 @@ from typing import Any
 
 from synq_tune.bench.coverage import STAGES, walk_any_size
 from synq_tune.bench.strangers import Stranger, strangers, transformers
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, stage
 
 
 def coverage_command(arguments: Namespace) -> Iterator[str]:
@@ -24,10 +24,10 @@ def coverage_command(arguments: Namespace) -> Iterator[str]:
 
 
 def _walk_all(arguments: Namespace) -> Iterator[str]:
-    chosen = _chosen(arguments)
+    # Listing the networks takes minutes: wrong arguments are refused before.
     done = {row["model"] for row in read_rows(arguments.output)}
     index, count = _part(arguments.part)
-    for stranger in chosen[index - 1 :: count]:
+    for stranger in _chosen(arguments)[index - 1 :: count]:
         if stranger.model not in done:
             row = _row(stranger, arguments)
             with open(arguments.output, "a", encoding="utf-8") as file:
@@ -67,9 +67,20 @@ def _row(stranger: Stranger, arguments: Namespace) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows so far; none where there is no file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines]
+    """The rows so far; none where there is no file.
+
+    Raises:
+        InputError: a line is no row.
+    """
+    with stage("reading the rows", f"--output {path}"):
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        rows = [json.loads(line) for line in lines]
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or "model" not in row:
+            raise InputError(
+                f"{path}, line {number}: `the line is the row of a network` must hold."
+            )
+    return rows
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:

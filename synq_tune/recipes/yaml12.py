@@ -11,7 +11,6 @@ import yaml
 
 from synq_tune.errors import SearchSpaceError
 
-
 _MOST_VALUES = 100_000
 """In a space; the largest table of settings has a few hundred."""
 

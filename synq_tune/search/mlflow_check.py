@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from synq_tune.errors import stage
 from synq_tune.redact import redact_uri
 from synq_tune.study.doctor import Finding
 from synq_tune.study.ledger import Ledger
@@ -29,7 +30,8 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
         return []  # the study never got that far
     uri = uri or recorded or default_tracking_uri(folder)
     try:
-        tracker = Tracker.find(uri, folder, state)
+        with stage("asking the tracking store", f"--tracking-uri {redact_uri(uri)}"):
+            tracker = Tracker.find(uri, folder, state)
         children = tracker.children() if tracker else []
         lost = _lost_model(tracker, ledger) if tracker else []
     except TrackingError as error:

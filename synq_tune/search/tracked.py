@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from synq_tune.errors import InputError
+from synq_tune.errors import InputError, stage
 from synq_tune.export.load import load_onnx
 from synq_tune.redact import redact_uri
 from synq_tune.study.ledger import Ledger
@@ -64,7 +64,8 @@ class TrackedStudy:
         recorded = ledger.state.stages.get("tracking", {}).get("uri")
         uri = uri or recorded or default_tracking_uri(folder)
         try:
-            study = cls(Tracker.open(uri, folder, ledger.state))
+            with stage("opening the tracking store", f"--tracking-uri {redact_uri(uri)}"):
+                study = cls(Tracker.open(uri, folder, ledger.state))
         except TrackingError as error:
             raise InputError(
                 f"`the tracking store can be opened` must hold, but got: {error} "

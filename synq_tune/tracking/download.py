@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synq_tune.errors import InputError, lookup
+from synq_tune.errors import InputError, in_stage, lookup
 from synq_tune.redact import redact_uri
 from synq_tune.tracking.address import resolve_tracking_uri
 from synq_tune.tracking.guard import prepare_mlflow, tracking_errors
 
 
+@in_stage("asking the tracking store", lambda uri: f"--tracking-uri {redact_uri(uri)}")
 def download_exported(uri: str, run_id: str, format_: str, folder: Path) -> Path:
     """Fetch the exported model file of a study from MLflow.
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+from synq_tune.errors import ServiceError
 from synq_tune.redact import redact_uri
 
 _FORCED_ENVIRONMENT = {
@@ -39,7 +40,7 @@ _LIBRARIES = (
 """Of stores and of places for artifacts; only some are installed, so that their errors are known by name."""
 
 
-class TrackingError(RuntimeError):
+class TrackingError(ServiceError):
     """MLflow could not be read or written; the ledger is whole and the study can go on."""
 
 

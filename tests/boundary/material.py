@@ -26,7 +26,7 @@ RAISES = {
 }
 """Kind → a statement that raises."""
 
-NETS = '''
+NETS = """
 import torch
 from torch import nn
 
@@ -59,9 +59,9 @@ def fixed_size():
     return nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10)
     )
-'''
+"""
 
-FUNCTIONS = '''
+FUNCTIONS = """
 import torch
 
 
@@ -96,7 +96,7 @@ def images_nan(teacher, config, folder, show):
 
 def images_raises(teacher, config, folder, show):
     raise SystemExit("in my method")
-'''
+"""
 
 SPACE = """
 format: 1
@@ -118,7 +118,7 @@ SPACES = {
     "utf16": "format: 1\n".encode("utf-16"),
     "empty": b"",
     "list": b"- format: 1\n",
-    "nested": b"format: 1\nname: " + b"[" * 3_000,
+    "nested": b"format: 1\nname: " + b"[" * 1_200,
     "tag": b"format: 1\nname: !!python/object/apply:os.system [true]\n",
     "complex_key": b"? [a, b]\n: 1\n",
     "digits": b"format: 1\nname: " + b"9" * 5000 + b"\n",
@@ -171,7 +171,7 @@ def _write_models(folder: Path) -> None:
     save_file(
         {"x": torch.zeros(2)}, folder / "few.safetensors", {"synq_tune": json.dumps({"format": 1})}
     )
-    (folder / "golden.npz").write_bytes(b"PK\x03\x04 not a zip")
+    (folder / "bad_golden.npz").write_bytes(b"PK\x03\x04 not a zip")
 
 
 def _with_metadata(text: str):

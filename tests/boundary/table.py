@@ -22,6 +22,10 @@ class Row:
     """What the line names: key, file or value."""
     is_foreign: bool | None = False
     """Whether a library or the user's code raised, so that the line names a log file; None is either."""
+    is_alone: bool = True
+    """Whether the line is the only one on stderr: not after work, whose progress is shown there."""
+    is_slow: bool = False
+    """Whether it takes seconds."""
 
 
 HUGE = 10**15
@@ -60,35 +64,54 @@ def _networks(here: Path) -> Iterator[Row]:
     yield Row("tiny", "inspect", _space(here, "teacher.input_size=2"), "teacher.model=", True)
     channels = ["teacher.channels=3", "teacher.mean=[0, 0, 0]", "teacher.std=[1, 1, 1]"]
     yield Row("channels", "inspect", _space(here, *channels), "teacher.model=", True)
-    yield Row("missing-package", "inspect", _space(here, "teacher.model=python:no.pkg:net"), "no.pkg")
+    yield Row(
+        "missing-package",
+        "inspect",
+        _space(here, "teacher.model=python:no.pkg:net"),
+        "no.pkg",
+        None,
+    )
 
 
 def _libraries(here: Path) -> Iterator[Row]:
     three = ["teacher.channels=3", "teacher.mean=[0, 0, 0]", "teacher.std=[1, 1, 1]"]
 
-    def row(name: str, model: str, named: str, *sets: str, foreign: bool = False) -> Row:
+    def row(name: str, model: str, named: str, *sets: str, foreign: bool | None = False) -> Row:
         arguments = [*_space(here, f"teacher.model={model}", *three, *sets), "--random-weights"]
-        return Row(name, "inspect", arguments, named, foreign)
+        return Row(
+            name, "inspect", arguments, named, foreign, is_slow="value" in name or "heads" in name
+        )
 
     vit, net18 = "timm:vit_tiny_patch16_224", "torchvision:resnet18"
     yield row("timm-name", "timm:resnet81", "resnet81")
-    yield row("timm-kwargs", "timm:resnet18", "widht", "teacher.kwargs={widht: 4}")
+    yield row("timm-kwargs", "timm:resnet18", "widht", "teacher.kwargs={widht: 4}", foreign=None)
     yield row("timm-value", vit, "depth", "teacher.kwargs={depth: many}")
     yield row("timm-heads", vit, "num_heads", "teacher.kwargs={num_heads: 7}", foreign=True)
     yield row("vit-size", vit, vit, "teacher.input_size=30", foreign=True)
-    yield row("torchvision-kwargs", net18, "widht", "teacher.kwargs={widht: 4}")
-    yield row("torchvision-size", "torchvision:alexnet", "alexnet", "teacher.input_size=16", foreign=True)
-    yield row("pytorchcv-kwargs", "pytorchcv:resnet20_cifar10", "widht", "teacher.kwargs={widht: 4}")
+    yield row("torchvision-kwargs", net18, "widht", "teacher.kwargs={widht: 4}", foreign=None)
+    yield row(
+        "torchvision-size", "torchvision:alexnet", "alexnet", "teacher.input_size=16", foreign=True
+    )
+    yield row(
+        "pytorchcv-kwargs",
+        "pytorchcv:resnet20_cifar10",
+        "widht",
+        "teacher.kwargs={widht: 4}",
+        foreign=None,
+    )
     yield row("library", "keras:resnet18", "keras")
 
 
 def _numbers(here: Path) -> Iterator[Row]:
     images = [f"synthesis.num_images={HUGE}", f"synthesis.batch_size={HUGE}"]
     store = ["--store", here / "store"]
-    yield Row("many-images", "synthesize", [*_space(here, *images), *store], "synthesis.method", True)
-    yield Row("large-input", "inspect", _space(here, "teacher.input_size=100000000"), "teacher.", True)
+    yield Row("many-images", "synthesize", [*_space(here, *images), *store], "synthesis.method", True,
+              is_alone=False)  # fmt: skip
+    yield Row(
+        "large-input", "inspect", _space(here, "teacher.input_size=100000000"), "teacher.", True
+    )
     batch = ["step", *_space(here), "--batch-size", HUGE]
-    yield Row("bench-batch", "bench", batch, "step", True)
+    yield Row("bench-batch", "bench", batch, "step", True, is_slow=True)
     yield Row("overflow", "inspect", _space(here, f"teacher.input_size={10**30}"), "teacher.", True)
 
 
@@ -170,7 +193,13 @@ def _images(here: Path) -> Iterator[Row]:
         yield Row(f"val-{source}", "finetune", arguments, source)
     for source in prefixed:
         kind, _, name = source.partition(":")
-        arguments = [*_space(here), "--val-data", f"{kind}:{here / name}", "--store", here / "store"]
+        arguments = [
+            *_space(here),
+            "--val-data",
+            f"{kind}:{here / name}",
+            "--store",
+            here / "store",
+        ]
         yield Row(f"val-{source}", "finetune", arguments, name)
     unknown = [*_space(here), "--val-data", f"tfds:{here}"]
     yield Row("val-unknown", "finetune", unknown, "tfds")
@@ -180,15 +209,27 @@ def _services(here: Path) -> Iterator[Row]:
     uris = {
         "foo://bar": "foo", f"sqlite:///{here}/file/db": "file/db", "http://127.0.0.1:9": "127.0.0.1",
         "postgresql://user:secret@127.0.0.1:9/db": "postgresql", f"sqlite:///{here}/file": "file",
-        "databricks": "databricks", "http://[::1": "[::1", "sqlite:///a\0b": "sqlite",
+        "http://[::1": "[::1", "sqlite:///a\0b": "sqlite",
     }  # fmt: skip
     for number, (uri, named) in enumerate(uris.items()):
         folder = here / f"tracked_{number}"
         arguments = [*_space(here), "--tracking-uri", uri, "--output-dir", folder]
-        yield Row(f"tracking {uri.replace(str(here), '')}", "search", arguments, named)
+        # A library found wanting in its own way, or known to us.
+        is_foreign = None if "[" in uri or "\0" in uri else False
+        is_slow = not uri.startswith("sqlite")
+        name = f"tracking {ascii(uri.replace(str(here), ''))}"
+        yield Row(name, "search", arguments, named, is_foreign, is_slow=is_slow)
     run = ["--run", "0" * 32, "--tracking-uri", f"sqlite:///{here}/no/db"]
-    yield Row("export-run", "export", run, "sqlite")
-    for address in ("127.0.0.1:1", "127.0.0.1:99999", "nowhere.invalid:6379", "ray://127.0.0.1:1", "x"):
+    yield Row("export-run", "export", run, "sqlite", is_slow=True)
+    away = ["--run", "0" * 32, "--tracking-uri", f"sqlite:///{here}/file/db"]
+    yield Row("export-run-away", "export", away, "file/db", True)
+    for address in (
+        "127.0.0.1:1",
+        "127.0.0.1:99999",
+        "nowhere.invalid:6379",
+        "ray://127.0.0.1:1",
+        "x",
+    ):
         arguments = [*_space(here), "--ray-address", address, "--output-dir", here / "joined"]
         yield Row(f"ray {address}", "search", arguments, address)
 
@@ -209,11 +250,21 @@ def _others(here: Path) -> Iterator[Row]:
     yield Row("bench-device", "bench", ["step", *small, "--device", "abacus"], "abacus")
     yield Row("bench-rounds", "bench", ["step", *small, "--rounds", 0], "rounds")
     for name in ("file", "folder", "missing", "variants.yaml", "no_baseline.yaml"):
-        arguments = ["--space", "digits_w3a3", "--variants", here / name, "--output", here / "t.jsonl"]
+        arguments = [
+            "--space",
+            "digits_w3a3",
+            "--variants",
+            here / name,
+            "--output",
+            here / "t.jsonl",
+        ]
         yield Row(f"compare-{name}", "compare", arguments, name)
     yield Row("choosing-rows", "choosing", [here / "rows.jsonl"], "rows.jsonl")
-    yield Row("coverage-part", "coverage", ["--output", here / "c", "--part", "3/2"], "3/2")
-    yield Row("coverage-rows", "coverage", ["--output", here / "rows.jsonl", "--report"], "rows.jsonl")
+    yield Row(
+        "coverage-part", "coverage", ["--output", here / "c", "--part", "3/2"], "3/2", is_slow=True
+    )
+    yield Row("coverage-rows", "coverage", ["--output", here / "rows.jsonl", "--report"], "rows.jsonl",
+              is_slow=True)  # fmt: skip
     yield Row("runtimes-text", "runtimes", [here / "file"], "file")
     yield Row("runtimes-noise", "runtimes", [here / "noise.onnx"], "noise.onnx")
     yield Row("regret-table", "regret", ["--table", here / "file"], "file")
