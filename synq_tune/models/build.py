@@ -14,6 +14,7 @@ from synq_tune.config import Teacher
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.cifar_resnet import CifarResNet, digits_resnet26
 from synq_tune.models.digits_vit import digits_vit
+from synq_tune.models.kinds import refuse_unfit
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cifar_resnet20": partial(CifarResNet, 3),
@@ -70,10 +71,7 @@ def _pytorchcv(name: str, config: Teacher, pretrained: bool) -> nn.Module:
 def _users_own(config: Teacher) -> nn.Module:
     """What the user's own function returns for `kwargs`; it runs because the user named it."""
     model = own_code.load(config.model)(**config.kwargs)
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"`{config.model} returns a torch.nn.Module` must hold, but got {type(model).__name__}."
-        )
+    refuse_unfit(model, config.model)
     return model
 
 

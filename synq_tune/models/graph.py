@@ -33,19 +33,22 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     except InputError:
         raise
     except Exception as error:  # whatever the network's own code raises
+        where = f" at {tracer.place}" if tracer.place else ""
         raise InputError(
             f"`the network can be traced for inputs {list(shape)}` must hold, but got "
-            f"{type(model).__name__}: {_first_line(error)}."
+            f"{type(model).__name__}{where}: {first_line(error)}."
         ) from error
     for node in graph.nodes:
         value = tracer.values.get(node)
         node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
     modularize(model, graph)
     traced = fx.GraphModule(model, graph)
+    traced.meta["installed"] = tracer.installed
     return traced.eval()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, or its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 

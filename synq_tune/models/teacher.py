@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,12 +15,16 @@ from synq_tune.errors import InputError, in_stage
 from synq_tune.models.build import BUNDLED_WEIGHTS, build_model
 from synq_tune.models.checkpoint import fit_checkpoint, read_checkpoint
 from synq_tune.models.download import fetch_weights
-from synq_tune.models.graph import trace
+from synq_tune.models.kinds import refuse_unfit
 from synq_tune.models.preprocessing import Preprocessing, resolve_preprocessing
 from synq_tune.models.published import PUBLISHERS, pretrained, pytorchcv_weights
 from synq_tune.models.taps import insert_taps
+from synq_tune.models.verify import Traced, trace_checked
 from synq_tune.notes import say
 from synq_tune.store import canonical_json
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class LoadedTeacher:
     num_classes: int
     fingerprint: str
     """SHA-256 over architecture, input contract and every tensor."""
+    notes: tuple[str, ...] = ()
+    """What was done to the network so that it could be traced, one line each."""
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -56,7 +63,7 @@ def load_teacher(
     cam_layer: str | None = None,
     model: nn.Module | None = None,
 ) -> LoadedTeacher:
-    """Build the network, load its weights, trace it and freeze it.
+    """Build the network, load its weights, make it plain, trace it, check the trace and freeze it.
 
     Args:
         config: names network, weights and input.
@@ -68,12 +75,16 @@ def load_teacher(
         InputError: model or weights are wrong, missing or do not fit.
     """
     model = load_network(config) if model is None else model
+    refuse_unfit(model, config.model)
     preprocessing = resolve_preprocessing(config, model)
-    fingerprint = _fingerprint(config, preprocessing, model)
-    graph = trace(model.requires_grad_(False), preprocessing.shape)
+    digest = _digest(config, preprocessing, model)
+    traced = trace_checked(model, preprocessing, config.model)
+    graph, fingerprint = traced.graph, _completed(digest, traced)
     num_classes = _num_classes(graph, config)
     insert_taps(graph, cam_layer)
-    return LoadedTeacher(config, graph.to(device), preprocessing, num_classes, fingerprint)
+    return LoadedTeacher(
+        config, graph.to(device), preprocessing, num_classes, fingerprint, traced.notes
+    )
 
 
 def load_network(config: Teacher) -> nn.Module:
@@ -132,7 +143,8 @@ def _num_classes(graph: fx.GraphModule, config: Teacher) -> int:
     return shape[1]
 
 
-def _fingerprint(config: Teacher, preprocessing: Preprocessing, model: nn.Module) -> str:
+def _digest(config: Teacher, preprocessing: Preprocessing, model: nn.Module) -> Digest:
+    """Of the network as it was given, so that what is done to it changes no name."""
     digest = hashlib.sha256()
     # The user's own code counts by what it says, not by where it lies on this machine.
     is_own = own_code.is_own_code(config.model)
@@ -141,6 +153,19 @@ def _fingerprint(config: Teacher, preprocessing: Preprocessing, model: nn.Module
     digest.update(canonical_json(about).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if not name.endswith("num_batches_tracked"):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            _add(digest, name, tensor)
+    return digest
+
+
+def _completed(digest: Digest, traced: Traced) -> str:
+    """With what the graph computes beyond the network's state_dict, where there is such a thing."""
+    for name, tensor in traced.additions:
+        _add(digest, name, torch.empty(0) if tensor is None else tensor)
     return digest.hexdigest()
+
+
+def _add(digest: Digest, name: str, tensor: Tensor) -> None:
+    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+    # As bytes, since NumPy knows no bfloat16.
+    values = tensor.detach().cpu().contiguous().reshape(-1)
+    digest.update(values.view(torch.uint8).numpy().tobytes())

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from synq_tune.models.hidden import install
+from synq_tune.models.hooks import around, call_hooked, has_hooks
+
+_TRANSFORMS = "torchvision.transforms"
 
 
 class ShapedProxy(fx.Proxy):
@@ -59,6 +65,8 @@ class ShapeTracer(fx.Tracer):
         super().__init__()
         self.example = example
         self.values: dict[fx.Node, Any] = {}
+        self.installed: list[str] = []
+        """Paths of modules and parameters that were called but belonged to no module."""
         self._is_evaluating = False
 
     def proxy(self, node: fx.Node) -> ShapedProxy:
@@ -85,6 +93,8 @@ class ShapeTracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """As in torch; get_attr nodes made here get their value too."""
+        if isinstance(a, nn.Parameter) and not any(a is p for p in self.root.parameters()):
+            self._install_parameter(a)
         arg = super().create_arg(a)
         if isinstance(arg, fx.Node) and arg not in self.values:
             self.values[arg] = a if isinstance(a, Tensor) else self._evaluate(arg)
@@ -124,7 +134,45 @@ class ShapeTracer(fx.Tracer):
         """Modules are followed, or run as they are inside an evaluation."""
         if self._is_evaluating:
             return forward(*args, **kwargs)
+        self._install(m)
+        if has_hooks(m) and self.is_leaf_module(m, self.path_of_module(m)):
+            call = partial(super().call_module, m, forward)
+            return call_hooked(around(m), m, lambda *a, **k: call(a, k), args, kwargs)
         return super().call_module(m, forward, args, kwargs)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """As in torch, and torchvision's transforms, which pass over what is no tensor.
+
+        SyncBatchNorm is followed, so that it becomes the BatchNorm it is in evaluation.
+        """
+        if any(kind.__module__.startswith(_TRANSFORMS) for kind in type(m).__mro__):
+            return True
+        is_leaf = super().is_leaf_module(m, module_qualified_name)
+        return is_leaf and not isinstance(m, nn.SyncBatchNorm)
+
+    def _install(self, module: nn.Module) -> None:
+        """Give a module a path if it has none: it was made in forward, or no module holds it."""
+        if module in self.submodule_paths:
+            return
+        inner = [m for m in module.modules() if m is not module]
+        is_known = inner and all(m in self.submodule_paths for m in inner)
+        if is_known and not any(True for _ in module.parameters(recurse=False)):
+            self.submodule_paths[module] = ""  # a slice of a Sequential: only its layers count
+            return
+        name = install(self.root, type(module).__name__.lower(), module)
+        self.installed.append(name)
+        for path, part in module.named_modules(prefix=name):
+            self.submodule_paths.setdefault(part, path)
+
+    def _install_parameter(self, parameter: nn.Parameter) -> None:
+        name = self.get_fresh_qualname("parameter_")
+        self.root.register_parameter(name, parameter)
+        self.installed.append(name)
+
+    @property
+    def place(self) -> str:
+        """The module that is being followed; empty for the network itself."""
+        return next(reversed(self.module_stack.values()))[0] if self.module_stack else ""
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
         """Parameters become placeholders, except inside an evaluation."""
