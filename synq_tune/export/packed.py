@@ -29,7 +29,8 @@ from synq_tune.errors import InputError, lookup
 from synq_tune.export.metadata import from_texts, preprocessing_of, to_texts
 from synq_tune.export.packing import pack, packed_size, unpack
 from synq_tune.models.build import build_model
-from synq_tune.models.graph import insert_after, trace
+from synq_tune.models.graph import insert_after
+from synq_tune.models.verify import trace_checked
 from synq_tune.quantization.frozen import (
     FROZEN_LAYERS,
     FrozenActivation,
@@ -207,7 +208,8 @@ def build_packed(
     """
     preprocessing = preprocessing_of(metadata, path)
     config = _teacher(metadata, path, python_model)
-    graph = trace(build_model(config).requires_grad_(False), preprocessing.shape)
+    # The file's tensors replace the network's: only its operations count here.
+    graph = trace_checked(build_model(config), preprocessing, config.model, has_weights=False).graph
     remove_identities(graph)
     QUANTIZERS[lookup("quantizer", metadata["quantizer"], QUANTIZERS)].prepare(graph)
     try:

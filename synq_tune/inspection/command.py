@@ -32,7 +32,7 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
     synthesizer(spec.synthesis.method).check(teacher)
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
     return [
-        f"{head}, quantizer {spec.quantizer}", "", *layer_lines(inspection), "",
+        f"{head}, quantizer {spec.quantizer}", *teacher.note_lines, "", *layer_lines(inspection), "",
         *tensor_lines(inspection), "", *summary_lines(inspection, spec.bits),
         memory_line(spec, teacher),
     ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
@@ -14,7 +14,6 @@ from torchvision.transforms.v2 import Normalize as _NormalizeV2
 from synq_tune.errors import InputError
 from synq_tune.models.kinds import place
 
-_HOOKS = (BasePruningMethod, WeightNorm, SpectralNorm)
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
 _FROZEN = {"weight", "bias", "running_mean", "running_var"}
 
@@ -30,27 +29,26 @@ def fold(model: nn.Module) -> list[str]:
     """
     counts: dict[str, int] = {}
     for path, module in list(model.named_modules()):
-        for what in (*_fold_hooks(module), *_fold_parametrizations(path, module)):
-            counts[what] = counts.get(what, 0) + 1
+        done = [*_fold_hooks(module), *_fold_parametrizations(path, module), *_thaw(module)]
         _own_weights(module)
-        if _is_frozen(module):
-            _thaw(module)
-            counts["FrozenBatchNorm became BatchNorm"] = 1 + counts.get(
-                "FrozenBatchNorm became BatchNorm", 0
-            )
+        for what in done:
+            counts[what] = counts.get(what, 0) + 1
     return [f"{what} ({count} of them)" for what, count in counts.items()]
 
 
 def _fold_hooks(module: nn.Module) -> list[str]:
     """Pruning, and the old weight_norm and spectral_norm, work by a hook in front of the layer."""
     folded = []
-    for key, hook in list(module._forward_pre_hooks.items()):
-        if not isinstance(hook, _HOOKS):
-            continue
-        is_pruning = isinstance(hook, BasePruningMethod)
-        hook.remove(module)
-        del module._forward_pre_hooks[key]
-        folded.append("pruning masks folded" if is_pruning else "weight norms folded")
+    for hook in list(module._forward_pre_hooks.values()):
+        if isinstance(hook, BasePruningMethod):
+            prune.remove(module, hook._tensor_name)
+            folded.append("pruning masks folded")
+        elif isinstance(hook, WeightNorm):
+            remove_weight_norm(module, hook.name)
+            folded.append("weight norms folded")
+        elif isinstance(hook, SpectralNorm):
+            remove_spectral_norm(module, hook.name)
+            folded.append("spectral norms folded")
     return folded
 
 
@@ -87,8 +85,12 @@ def _is_frozen(module: nn.Module) -> bool:
     return set(dict(module.named_buffers(recurse=False))) == _FROZEN
 
 
-def _thaw(module: nn.Module) -> None:
+def _thaw(module: nn.Module) -> list[str]:
     """Make it the BatchNorm2d it froze, in place: others may hold it, too."""
+    if isinstance(module, nn.SyncBatchNorm):
+        return ["SyncBatchNorm became BatchNorm"]  # when it is traced, which tells its rank
+    if not _is_frozen(module):
+        return []
     has_activation = any(True for _ in module.children())
     if has_activation:
         from timm.layers import BatchNormAct2d as Plain
@@ -101,6 +103,7 @@ def _thaw(module: nn.Module) -> None:
     module.__class__ = Plain
     module.num_features, module.momentum = len(module.weight), 0.1
     module.affine = module.track_running_stats = True
+    return ["FrozenBatchNorm became BatchNorm"]
 
 
 class Normalize(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.errors import InputError
-from synq_tune.models.blame import first_difference, first_non_finite
+from synq_tune.models.blame import TOLERANCE, distance, first_difference, first_non_finite
 from synq_tune.models.graph import first_line
 from synq_tune.models.hooks import watched
 from synq_tune.models.outputs import Path, described, find_logits, read
@@ -19,8 +19,6 @@ from synq_tune.models.preprocessing import Preprocessing
 
 FEW, MORE = 2, 3
 """Two batch sizes: what counts the images while it is traced shows at the second."""
-TOLERANCE = 1e-4
-"""Largest difference of logits that counts as rounding, over the largest logit."""
 _SEED = 0
 
 
@@ -64,7 +62,7 @@ def random_images(preprocessing: Preprocessing, device: torch.device) -> Tensor:
 
 
 def ask(model: nn.Module, images: Tensor, name: str) -> Reference:
-    """Run the network twice on the first `FEW` images.
+    """Run the network on the first `FEW` images.
 
     Args:
         model: in evaluation mode.
@@ -72,8 +70,7 @@ def ask(model: nn.Module, images: Tensor, name: str) -> Reference:
         name: what errors call the network.
 
     Raises:
-        InputError: it does not run on such images, gives no logits (N, K), gives something else the
-            second time, or values that are not finite.
+        InputError: it does not run on such images, or gives no logits (N, K).
     """
     few = images[:FEW]
     with watched(model) as speaking:
@@ -87,9 +84,6 @@ def ask(model: nn.Module, images: Tensor, name: str) -> Reference:
         )
     logits = read(output, path)
     _check_shape(logits, len(few), name)
-    again = read(run(model, few.clone()), path)
-    check_repeats(model, few, logits, again, name)
-    _check_finite(model, few, logits, name)
     notes = (described(output, path),) if path else ()
     return Reference(images, logits, path, notes, frozenset(speaking), given._version > 0)
 
@@ -126,21 +120,15 @@ def _check_shape(logits: Tensor, count: int, name: str) -> None:
         )
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest logit; infinite where the shapes differ."""
-    if found.shape != expected.shape:
-        return float("inf")
-    scale = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
-    value = float((found - expected).abs().max() / scale)
-    return float("inf") if value != value else value
+def check_repeats(model: nn.Module, reference: Reference, name: str) -> None:
+    """Run the network a second time on the same images.
 
-
-def check_repeats(
-    model: nn.Module, images: Tensor, first: Tensor, second: Tensor, name: str
-) -> None:
-    """Refuse a network that says something else about the same images the second time."""
-    both_bad = not first.isfinite().all() and not second.isfinite().all()
-    if both_bad or distance(second, first) <= TOLERANCE:
+    Raises:
+        InputError: it gives something else, or values that are not finite.
+    """
+    images, first = reference.images[:FEW], reference.logits
+    _check_finite(model, images, first, name)
+    if distance(read(run(model, images.clone()), reference.path), first) <= TOLERANCE:
         return
     where = first_difference(model, images, images)
     raise InputError(

@@ -46,6 +46,11 @@ class LoadedTeacher:
         """Names of the classes in label order, if known."""
         return self.config.class_names
 
+    @property
+    def note_lines(self) -> list[str]:
+        """The notes as commands print them."""
+        return [f"teacher   {note}" for note in self.notes]
+
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
         return self.graph(images)

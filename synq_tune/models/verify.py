@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from synq_tune.errors import InputError
-from synq_tune.models.blame import first_difference, first_missed
+from synq_tune.models.blame import (
+    BATCH_TOLERANCE,
+    TOLERANCE,
+    distance,
+    first_difference,
+    first_missed,
+)
 from synq_tune.models.fold import fold, open_normalize
 from synq_tune.models.graph import first_line, trace
 from synq_tune.models.hidden import open_hidden
@@ -18,12 +24,11 @@ from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.probabilities import check_logits
 from synq_tune.models.reference import (
     FEW,
-    TOLERANCE,
     Reference,
     ask,
+    check_repeats,
     check_tensors,
     device_of,
-    distance,
     isolated,
     random_images,
     run,
@@ -42,13 +47,16 @@ class Traced:
     """What the graph computes beyond the tensors in the network's state_dict: lines and tensors."""
 
 
-def trace_checked(model: nn.Module, preprocessing: Preprocessing, name: str) -> Traced:
+def trace_checked(
+    model: nn.Module, preprocessing: Preprocessing, name: str, has_weights: bool = True
+) -> Traced:
     """Make a network plain, trace it, and compare both on a few random images.
 
     Args:
         model: with its weights; changed in place. No parameter requires a gradient afterwards.
         preprocessing: says the images' size and range.
         name: what errors call the network.
+        has_weights: whether its values count; a network that will get others is only made plain.
 
     Raises:
         InputError: the network is not finite, not repeatable, gives no logits, cannot be traced, or
@@ -57,15 +65,19 @@ def trace_checked(model: nn.Module, preprocessing: Preprocessing, name: str) -> 
     network, notes = unwrap(model)
     opened = open_hidden(network)
     notes += to_float32(network.eval().requires_grad_(False))
-    check_tensors(network, name)
+    if has_weights:
+        check_tensors(network, name)
     device = device_of(network)
     with isolated(device), eagerly():
         reference = ask(network, random_images(preprocessing, device), name)
+        if has_weights:
+            check_repeats(network, reference, name)
         folded, rewritten = _make_plain(network, reference)
         graph = trace(network, preprocessing.shape)
-        drop_hooks(graph.modules())
-        compare(network, graph, reference, name)
-    check_logits(graph, reference.logits, name)
+        drop_hooks(graph.requires_grad_(False).modules())
+        if has_weights:
+            compare(network, graph, reference, name)
+            check_logits(graph, reference.logits, name)
     hidden = _used(graph, opened + graph.meta["installed"])
     notes += [*_hidden_note(hidden), *folded, *rewritten, *reference.notes]
     state = {k: v for k, v in graph.state_dict().items() if k.startswith(tuple(hidden))}
@@ -113,8 +125,9 @@ def compare(network: nn.Module, graph: fx.GraphModule, reference: Reference, nam
             f"{100 * error:.2g} % of the largest from {name!r}{first_missed(network, few)}. Write "
             "that place with operations on tensors alone, or leave it out."
         )
-    error = distance(_run_graph(graph, reference.images, name)[:FEW], reference.logits)
-    if error > TOLERANCE:
+    found = _run_graph(graph, reference.images, name)
+    is_whole = found.shape[:1] == reference.images.shape[:1]
+    if not is_whole or distance(found[:FEW], reference.logits) > BATCH_TOLERANCE:
         _refuse_batch(network, reference, name)
 
 
@@ -122,8 +135,8 @@ def _refuse_batch(network: nn.Module, reference: Reference, name: str) -> None:
     """Whether the network itself or only its trace depends on the number of images."""
     images = reference.images
     logits = read(run(network, images.clone()), ())
-    if distance(logits[:FEW], reference.logits) > TOLERANCE:
-        where = first_difference(network, images[:FEW], images)
+    if distance(logits[:FEW], reference.logits) > BATCH_TOLERANCE:
+        where = first_difference(network, images[:FEW], images, BATCH_TOLERANCE)
         raise InputError(
             "`an image's logits do not depend on the others in its batch` must hold, but they do in "
             f"{name!r}{where}. A BatchNorm without running statistics does that, for example."

@@ -31,6 +31,7 @@ def run_one_trial(
     """
     device = choose_device()
     teacher = prepare(spec, device).teacher
+    print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
     dataset, _ = synthesize(teacher, spec, store)
     with stage("the trial", f"teacher.model={spec.teacher.model}"):
         assets = load_assets(spec, dataset.path, store, device)

@@ -149,6 +149,7 @@ class StudyDriver:
         accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
         print(f"study     {self.folder}")
         print(f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}")
+        print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
         print("\n".join(summary_lines(prepared.inspection, self.spec.bits)))
         print(memory_line(self.spec, teacher), flush=True)
 

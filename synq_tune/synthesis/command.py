@@ -31,6 +31,7 @@ def synthesize_space(spec: StudySpec, store: Path, export: str | None, output: P
         raise InputError(f"`--output is new or empty` must hold, but got {output}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = load_teacher(spec.teacher, device)
+    print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
     dataset, is_reused = synthesize(teacher, spec, store)
     if export:
         (_write_png if export == "png" else _write_npy)(dataset, teacher.preprocessing, output)
