@@ -123,7 +123,7 @@ def compare(network: nn.Module, graph: fx.GraphModule, reference: Reference, nam
         raise InputError(
             f"`the traced graph computes what the network computes` must hold, but got logits off by "
             f"{100 * error:.2g} % of the largest from {name!r}{first_missed(network, few)}. Write "
-            "that place with operations on tensors alone, or leave it out."
+            "that place with plain operations on tensors (no autocast, no isinstance), or leave it out."
         )
     found = _run_graph(graph, reference.images, name)
     is_whole = found.shape[:1] == reference.images.shape[:1]

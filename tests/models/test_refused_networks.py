@@ -152,7 +152,7 @@ CHEATS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "only_tensors": (lambda: _with(Skipped()), r"logits off.* at 1 \(Skipped\)"),
     "only_tensors_deep": (lambda: _with(nn.Sequential(nn.Conv2d(3, 3, 1), Skipped())),
                           r"at 1\.1 \(Skipped\)"),
-    "autocast": (lambda: _with(Cast()), r"at 1 \(Cast\)"),
+    "autocast": (lambda: _with(Cast()), r"at 1\.conv \(Conv2d\)"),
     "decides": (lambda: _with(Decides()), r"can be traced.* at 1: "),
     "length": (lambda: _Around(behind=lambda self, y: y[: len(y)]), r"any number of images"),
     "written_down": (lambda: _Around(behind=lambda self, y: y * torch.ones(2, 1)), r"takes? "),
