@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from synq_tune.errors import InputError
+from synq_tune.models.canonical import canonicalize
 from synq_tune.models.modularize import modularize
 from synq_tune.models.tracer import ShapeTracer
 
@@ -42,7 +43,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
         value = tracer.values.get(node)
         node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
     modularize(model, graph)
-    traced = fx.GraphModule(model, graph)
+    traced = canonicalize(fx.GraphModule(model, graph), tracer.example)
     traced.meta["installed"] = tracer.installed
     return traced.eval()
 
@@ -66,7 +67,7 @@ def insert_after(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Mod
     with graph.graph.inserting_after(node):
         inserted = graph.graph.call_module(name, (node,))
     node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted)
-    inserted.meta["shape"] = node.meta.get("shape")
+    inserted.meta.update({k: node.meta[k] for k in ("shape", "dtype") if k in node.meta})
     return inserted
 
 

@@ -18,11 +18,12 @@ from torch import Tensor, fx, nn
 
 from synq_tune.models.hidden import install
 from synq_tune.models.hooks import around, call_hooked, has_hooks
+from synq_tune.models.inplace_operators import InPlaceOperators
 
 _TRANSFORMS = "torchvision.transforms"
 
 
-class ShapedProxy(fx.Proxy):
+class ShapedProxy(InPlaceOperators, fx.Proxy):
     """A placeholder that answers questions about shape, type and length from its value."""
 
     @property
