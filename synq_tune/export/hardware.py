@@ -20,6 +20,7 @@ from synq_tune.export.options import OnnxOptions
 from synq_tune.export.pooling import unify_global_pools
 from synq_tune.models.attention import is_product, operands
 from synq_tune.models.graph import find_nodes, insert_after, module_of
+from synq_tune.models.operation import operation
 from synq_tune.quantization.frozen import (
     FrozenActivation,
     FrozenConv2d,
@@ -97,7 +98,7 @@ def _refuse_zero_points(frozen: fx.GraphModule) -> None:
 def _requantize_moved(frozen: fx.GraphModule) -> None:
     for node in list(frozen.graph.nodes):
         module = module_of(frozen, node)
-        does_nothing = isinstance(module, _NOTHING) or node.target in _NOTHING_TARGETS
+        does_nothing = isinstance(module, _NOTHING) or operation(node) in _NOTHING_TARGETS
         has_grid = all(isinstance(module_of(frozen, u), FrozenActivation) for u in node.users)
         if does_nothing or has_grid or not moves(frozen, node) or not is_float_map(node):
             continue

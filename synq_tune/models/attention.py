@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from synq_tune.errors import InputError
 from synq_tune.models.graph import module_of
+from synq_tune.models.operation import operation
 
 PRODUCTS = (
     torch.matmul, operator.matmul, torch.bmm, torch.einsum, torch.functional.einsum, "matmul", "bmm",
@@ -49,7 +50,7 @@ def _is_softmax(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether a node gives a softmax, dropout and identities passed over."""
     while isinstance(module_of(graph, node), (nn.Dropout, nn.Identity)) or node.target is F.dropout:
         node = node.args[0]
-    return isinstance(module_of(graph, node), nn.Softmax) or node.target in _SOFTMAX
+    return isinstance(module_of(graph, node), nn.Softmax) or operation(node) in _SOFTMAX
 
 
 def open_attention(graph: fx.GraphModule) -> None:

@@ -22,6 +22,6 @@ def is_float(node: fx.Node) -> bool:
     return node.meta.get("shape") is not None and dtype.is_floating_point
 
 
-def is_constant(node: fx.Node) -> bool:
-    """Whether the node's values are the same for every image."""
-    return node.op == "get_attr" or "constant" in node.meta
+def is_fixed(node: fx.Node) -> bool:
+    """Whether neither images nor training change the node's values."""
+    return node.meta.get("constant", "learned") != "learned"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 _OPERATORS = {
     getattr(operator, f"__i{name}__"): getattr(operator, f"__{name}__")
@@ -41,8 +41,8 @@ def _copy_module(graph: fx.GraphModule, node: fx.Node) -> bool:
     The network keeps its module as it is: there it may be the change that matters.
     """
     module = graph.get_submodule(str(node.target))
-    if getattr(module, "inplace", False) is not True:
-        return False
+    if not getattr(module, "inplace", False):
+        return hasattr(module, "inplace")  # called before, and copied then
     parent, _, name = str(node.target).rpartition(".")
     new = copy.copy(module)
     new.inplace = False
@@ -95,5 +95,5 @@ def switch_off_modules(graph: fx.GraphModule) -> None:
     comes in front of it tomorrow would read what it has written.
     """
     for node in graph.graph.nodes:
-        if node.op == "call_module" and isinstance(graph.get_submodule(node.target), nn.Module):
+        if node.op == "call_module":
             _copy_module(graph, node)

@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 from synq_tune.errors import InputError
 from synq_tune.models.attention import attention_outputs
 from synq_tune.models.graph import find_nodes, insert_after, module_of
+from synq_tune.models.operation import operation
 from synq_tune.models.tokens import BATCH, ChannelsLast, TokenGrid, layout_of, patch_grid
 
 CAM_TAP = "tap_cam"
@@ -178,7 +179,7 @@ def _are_branches(graph: fx.GraphModule, inputs: tuple[object, ...]) -> bool:
 
 
 def _is_addition(node: fx.Node) -> bool:
-    return node.target in (operator.add, operator.iadd, torch.add, "add", "add_")
+    return operation(node) in (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from synq_tune.models.graph import find_nodes, module_of
+from synq_tune.models.operation import is_fixed, is_float, operation
 from synq_tune.quantization.activations import is_known_activation
 
 Placement = Callable[[fx.GraphModule], list[fx.Node]]
@@ -62,9 +63,10 @@ def every_tensor(graph: fx.GraphModule) -> list[fx.Node]:
 
 
 def is_float_map(node: fx.Node) -> bool:
-    """Whether the node gives one tensor with a batch dimension."""
-    shape = node.meta.get("shape")
-    return node.op not in ("output", "get_attr") and shape is not None and len(shape) > 1
+    """Whether the node gives one tensor of real numbers with a batch dimension."""
+    if node.op in ("output", "get_attr") or not is_float(node) or is_fixed(node):
+        return False
+    return len(node.meta["shape"]) > 1
 
 
 def moves(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -82,7 +84,7 @@ def is_fused(graph: fx.GraphModule, node: fx.Node) -> bool:
     if user is None:
         return False
     module, next_module = module_of(graph, node), module_of(graph, user)
-    clips = isinstance(next_module, _CLIPPING_MODULES) or user.target in _CLIPPING_FUNCTIONS
+    clips = isinstance(next_module, _CLIPPING_MODULES) or operation(user) in _CLIPPING_FUNCTIONS
     if isinstance(module, _LAYERS):
         return clips or isinstance(next_module, _BATCHNORMS)
     return clips and (isinstance(module, _BATCHNORMS) or is_sum(node))
@@ -90,7 +92,7 @@ def is_fused(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def is_sum(node: fx.Node) -> bool:
     """Whether the node adds two values."""
-    return node.op in ("call_function", "call_method") and node.target in _SUMS
+    return operation(node) in _SUMS
 
 
 def is_logits(graph: fx.GraphModule, node: fx.Node) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx, nn
 
 from synq_tune.models.graph import module_of
+from synq_tune.models.pointwise import value_inputs
 
 
 class Port(nn.Identity):
@@ -35,12 +36,12 @@ def give_port(graph: fx.GraphModule, source: fx.Node, readers: list[fx.Node]) ->
 
 
 def readers_of(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """What reads a node, through identities; asking for its batch size is no reading."""
+    """What reads a node's values, through identities; asking for its batch size is no reading."""
     found: list[fx.Node] = []
     for user in node.users:
         if is_identity(graph, user):
             found += readers_of(graph, user)
-        elif not (user.op == "call_method" and user.target == "size"):
+        elif node in value_inputs(user):
             found.append(user)
     return found
 

@@ -13,11 +13,14 @@ from torch import Tensor, fx, nn
 from synq_tune.config import Bits
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.graph import find_nodes, insert_after
+from synq_tune.models.operation import is_float
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.activations import unknown_activation
 from synq_tune.quantization.layers import QUANTIZED_LAYERS, computed_weight, quantized_layer
+from synq_tune.quantization.ports import readers_of
 from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
 from synq_tune.quantization.skips import split_skips
+from synq_tune.quantization.unplaced import unplaced_functions
 
 ACTIVATION_PREFIX = "quantize_"
 
@@ -39,15 +42,15 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
         Graph with the teacher's parameter names; all parameters require gradients.
 
     Raises:
-        InputError: an activation function is unknown, the family has no grid for a layer, or an
-            override or `skip` matches nothing.
+        InputError: an activation function is unknown, the family has no grid for a layer, nothing has
+            weights or values to quantize, or an override or `skip` matches nothing.
     """
     family = QUANTIZERS[lookup("quantizer", quantizer, QUANTIZERS)]
     student = copy.deepcopy(teacher.graph)
     _refuse_unknown(student)
     family.prepare(student)
     layers = _layer_nodes(student)
-    activations = family.placement(student)
+    activations = _placement(student, layers, family, quantizer)
     narrow, wide = split_skips(student, activations) if bits.skip else (activations, [])
     of_layers = _layer_widths(bits, [str(n.target) for n in layers])
     of_values = _value_widths(bits, [n.name for n in narrow], [n.name for n in wide])
@@ -59,6 +62,32 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
         insert_after(student, node, ACTIVATION_PREFIX + node.name, module)
     student.recompile()
     return student.requires_grad_(True).eval()
+
+
+def _placement(
+    graph: fx.GraphModule, layers: list[fx.Node], family: Quantizer, quantizer: str
+) -> list[fx.Node]:
+    """Where grids of values go: behind float tensors whose values are read, and there is one at least."""
+    placed = [n for n in family.placement(graph) if is_float(n) and readers_of(graph, n)]
+    floating = unplaced_functions(graph, placed)
+    if floating:
+        raise InputError(
+            "`every activation function is known or has a grid` must hold, but got "
+            f"{_first_of(floating)[:-1]}, which equals none of torch.nn's. Use one of those, or "
+            "quantizer=deploy, which has a grid behind every tensor."
+        )
+    if not layers:
+        raise InputError(
+            "`the network has a Conv2d or Linear` must hold, but none is called: there is no weight to "
+            "quantize."
+        )
+    if not placed:
+        raise InputError(
+            f"`a tensor gets a grid` must hold for quantizer={quantizer}, but the network has no "
+            "activation function for one: its values would all stay float. Use quantizer=deploy, which "
+            "has a grid behind every tensor."
+        )
+    return placed
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -32,6 +32,7 @@ from torch import fx, nn
 from synq_tune.errors import InputError
 from synq_tune.models.attention import is_product, open_attention, operands
 from synq_tune.models.graph import module_of
+from synq_tune.models.operation import operation
 from synq_tune.quantization.activations import is_known_activation
 from synq_tune.quantization.placement import is_float_map, is_fused, is_sum, moves, only_user
 from synq_tune.quantization.ports import Port, give_port, past_identities, readers_of
@@ -107,7 +108,7 @@ def _source(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 
 def _is_passed_on(graph: fx.GraphModule, node: fx.Node) -> bool:
-    if type(module_of(graph, node)) is Port or node.target in _SELECTS:
+    if type(module_of(graph, node)) is Port or operation(node) in _SELECTS:
         return False
     return moves(graph, node) and isinstance(node.args[0], fx.Node)
 
@@ -141,7 +142,7 @@ def _is_listed(graph: fx.GraphModule, node: fx.Node) -> bool:
         or isinstance(module, (*_LAYERS, *_NORMS, *_POOLS))
         or is_known_activation(graph, node)
         or is_product(node)
-        or node.target in (*_POOL_CALLS, *_JOINS, F.layer_norm)
+        or operation(node) in (*_POOL_CALLS, *_JOINS, F.layer_norm)
         or (is_sum(node) and not _adds_constant(graph, node))
     )
 
