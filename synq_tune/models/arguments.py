@@ -25,7 +25,7 @@ def _rebind(graph: fx.GraphModule, node: fx.Node) -> None:
             bound = signature.bind(*node.args, **node.kwargs)
         except TypeError:
             continue
-        args = _leading(signature, bound.arguments)
+        args = _leading(signature, bound.arguments, len(node.args))
         if args is not None:
             left = list(signature.parameters)[len(args) :]
             node.kwargs = {k: v for k, v in node.kwargs.items() if k in left}
@@ -33,7 +33,9 @@ def _rebind(graph: fx.GraphModule, node: fx.Node) -> None:
         return
 
 
-def _leading(signature: inspect.Signature, given: dict[str, Any]) -> tuple[Any, ...] | None:
+def _leading(
+    signature: inspect.Signature, given: dict[str, Any], at_least: int
+) -> tuple[Any, ...] | None:
     """Arguments up to the last that is a tensor; None where one before it has no value."""
     names = [
         name for name, parameter in signature.parameters.items()
@@ -42,7 +44,7 @@ def _leading(signature: inspect.Signature, given: dict[str, Any]) -> tuple[Any, 
     if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
         return None
     tensors = [i for i, n in enumerate(names) if any(_is_node(a) for a in _flat(given.get(n)))]
-    wanted = names[: max(tensors, default=-1) + 1]
+    wanted = names[: max(at_least, max(tensors, default=-1) + 1)]
     values = [given.get(n, signature.parameters[n].default) for n in wanted]
     return None if inspect.Parameter.empty in values else tuple(values)
 

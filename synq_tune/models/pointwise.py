@@ -173,11 +173,12 @@ def _compute(graph: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -
     if "constant" in node.meta:
         # A number in the place of the parameter, or of one of many: not 0 or 1, which hide a product.
         return torch.tensor(0.7, dtype=torch.float64)
+    if name in _NOTHING or name in _CASTS and node.meta["dtype"].is_floating_point:
+        first = _evaluate(graph, node.args[0], values)
+        return first.to(torch.float64) if name in _CASTS else first
     args, kwargs = (
         fx.node.map_arg(a, lambda n: _evaluate(graph, n, values)) for a in (node.args, node.kwargs)
     )
-    if name in _NOTHING or name in _CASTS and node.meta["dtype"].is_floating_point:
-        return args[0].to(torch.float64) if name in _CASTS else args[0]
     if node.op == "call_module":
         return graph.get_submodule(str(node.target)).forward(*args, **kwargs)
     if node.op == "call_method":
