@@ -13,7 +13,7 @@ from torch import fx, nn
 
 from synq_tune.models.activation_fit import PROBE, fit, is_called
 from synq_tune.models.operation import is_float
-from synq_tune.models.pointwise import Stretches, name_of, note_constants
+from synq_tune.models.pointwise import Stretches, hands_on, name_of, note_constants
 
 PREFIX = "activation_"
 """Of the modules' names, before the name of the node."""
@@ -53,6 +53,8 @@ def name_equivalents(graph: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
 
 def _may_be_written_out(graph: fx.GraphModule, stretches: Stretches, node: fx.Node) -> bool:
     if not is_float(node) or name_of(graph, node) in _PLAIN or is_silu(graph, node):
+        return False
+    if hands_on(graph, node):
         return False
     return not _is_guard(graph, stretches, node)
 

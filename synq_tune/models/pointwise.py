@@ -61,6 +61,11 @@ def name_of(graph: fx.GraphModule, node: fx.Node) -> str | None:
     return None if name in _OF_TWO and not isinstance(second, fx.Node) else name
 
 
+def hands_on(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a function of single values gives what it reads, but for its type."""
+    return name_of(graph, node) in (*_NOTHING, *_CASTS)
+
+
 def _name_of_module(module: nn.Module) -> str | None:
     kind = type(module)
     if isinstance(module, _MODULES):
