@@ -11,8 +11,9 @@ from torch import Tensor, nn
 _STEPS = torch.arange(-800, 801, dtype=torch.float64) / 40
 _FINE = torch.linspace(-0.02, 0.02, 81, dtype=torch.float64)
 _FAR = torch.tensor([30, 50, 100, 300, 1e3, 1e4, 1e5, 1e6], dtype=torch.float64)
-PROBE = torch.cat((_STEPS + 1e-3, _STEPS, _FINE, _FAR, -_FAR)).unique()
-"""Values at which functions are compared: dense where activations bend, few where they run straight."""
+PROBE = torch.cat((_STEPS + 1e-3, _STEPS, -_STEPS - 1e-3, _FINE, -_FINE, _FAR, -_FAR)).unique()
+"""Values at which functions are compared: dense where activations bend, few where they run straight;
+for each value its negative."""
 _NEAR = PROBE.abs() <= 20
 
 _RELATIVE = 1e-6
@@ -62,7 +63,7 @@ def _candidates(values: Tensor) -> Iterator[tuple[nn.Module, float]]:
     yield from ((module, _SMOOTH) for module in (nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Mish()))
     yield from ((module, _SMOOTH) for module in (nn.Sigmoid(), nn.Tanh(), nn.SELU()))
     yield nn.Hardsigmoid(), _KINKED
-    if abs(at[-1.0]) > 0 and at[1.0] > 0:
+    if at[-1.0] < 0 < at[1.0]:
         yield nn.LeakyReLU(_short(-at[-1.0])), _KINKED
     low, high = min(values.tolist()), max(values.tolist())
     if -1e6 < low < high < 1e6:
