@@ -13,6 +13,7 @@ from synq_tune.models.batchnorm import batchnorm_layers
 from synq_tune.models.graph import module_of
 from synq_tune.models.taps import CAM_TAP, FINAL_MAP_TAP
 from synq_tune.quantization.activations import is_known_activation
+from synq_tune.quantization.gates import may_be_gate
 from synq_tune.quantization.layers import QUANTIZED_LAYERS
 from synq_tune.quantization.placement import (
     is_float_map,
@@ -27,11 +28,12 @@ from synq_tune.quantization.student import activation_quantizers
 
 _QUANTIZED = tuple(QUANTIZED_LAYERS.values())
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+_NO_LAYERS = (*_NORMS, nn.PReLU)
+"""Modules whose weights scale values one by one."""
 _BATCHNORMS = nn.modules.batchnorm._BatchNorm
 _BATCH = 2
 """What shapes were traced for; windows of an image stand in the first axis beside it."""
-_GATES = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax)
-_GATE_CALLS = (F.sigmoid, F.hardsigmoid, F.softmax, "sigmoid", "sigmoid_", "softmax")
+_GATES = ("sigmoid", "hardsigmoid", "softmax")
 _POOLS = ("AvgPool2d", "AdaptiveAvgPool2d", "adaptive_avg_pool2d", "avg_pool2d", "mean")
 
 
@@ -118,7 +120,7 @@ Grids = dict[str, nn.Module]
 def _layer(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | None:
     module = module_of(graph, node)
     weight = getattr(module, "weight", None)
-    if weight is None or isinstance(module, _NORMS) or str(node.target) in grids:
+    if weight is None or isinstance(module, _NO_LAYERS) or str(node.target) in grids:
         return _product(graph, node, grids) or _filter(graph, node, grids)
     is_quantized = isinstance(module, _QUANTIZED)
     kind = type(module).__name__.removeprefix("Quantized")
@@ -234,8 +236,10 @@ def _why_float(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> str:
         return "logits"
     if node.op == "placeholder":
         return "the network's input"
-    if isinstance(module, _GATES) or node.target in _GATE_CALLS:
+    if kind.lower().strip("_") in _GATES:
         return "a gate in [0, 1]"
+    if may_be_gate(graph, node):
+        return "a gate"
     if kind in _POOLS:
         return "pooled values"
     if is_sum(node):

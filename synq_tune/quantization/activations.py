@@ -1,58 +1,59 @@
-"""Which nodes of a graph are activation functions, and which of them we know how to quantize."""
+"""Which nodes of a graph are activation functions, and which of them we know how to quantize.
+
+Known is every function of single values in torch.nn. Most are activations wherever they stand; the
+functions of `gates.py` are where a layer or a sum reads them, and stay float where they only
+multiply other values.
+"""
 
 from __future__ import annotations
-
-import operator
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from synq_tune.models.graph import module_of
+from synq_tune.quantization.gates import is_gate, is_self_gated, may_be_gate
 
-KNOWN_MODULES = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU)
+KNOWN_MODULES = (
+    nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU,
+    nn.CELU, nn.SELU, nn.Mish, nn.Threshold, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink,
+)  # fmt: skip
 KNOWN_FUNCTIONS = (
-    F.relu, torch.relu, torch.relu_, F.relu6, F.silu, F.hardswish, F.gelu, "relu", "relu_",
+    F.relu, F.relu_, torch.relu, torch.relu_, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu,
+    F.leaky_relu_, F.prelu, torch.prelu, F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_, F.elu,
+    F.elu_, F.celu, F.celu_, torch.celu, torch.celu_, F.selu, F.selu_, torch.selu, torch.selu_,
+    F.mish, F.threshold, F.threshold_, torch.threshold, torch.threshold_, F.hardshrink,
+    torch.hardshrink, F.softshrink, F.tanhshrink, "relu", "relu_", "prelu", "hardshrink",
+)  # fmt: skip
+KNOWN_NAMES = (
+    "ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU, CELU, SELU, SiLU, Mish, GELU, Hardswish, Hardtanh, "
+    "Hardsigmoid, Sigmoid, LogSigmoid, Tanh, Softplus, Softsign, Threshold, Hardshrink, Softshrink, "
+    "Tanhshrink"
+)
+"""As messages list them."""
+
+# Softmax multiplies a map by values in [0, 1]; like the logits it stays float.
+FLOAT_MODULES = (
+    nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax, nn.MultiheadAttention,
 )  # fmt: skip
 
-# Gates multiply a map by values in [0, 1]; like the logits they stay float.
-FLOAT_MODULES = (nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, nn.LogSoftmax, nn.MultiheadAttention)
-
 _UNKNOWN_FUNCTIONS = {
-    F.elu, F.selu, F.celu, F.leaky_relu, F.prelu, F.mish, F.softplus, F.tanh, torch.tanh,
-    F.hardtanh, F.rrelu, F.glu, F.logsigmoid, F.softsign, F.tanhshrink, F.hardshrink, F.softshrink,
-    F.threshold, torch.sin, torch.cos, torch.tan, torch.atan, torch.sinh, torch.cosh, torch.erf,
-    torch.exp, torch.log, torch.log1p, torch.sign, torch.prelu,
+    F.glu, torch.sin, torch.cos, torch.tan, torch.atan, torch.sinh, torch.cosh, torch.erf,
+    torch.exp, torch.log, torch.log1p, torch.sign,
 }  # fmt: skip
 _UNKNOWN_METHODS = {
-    "tanh", "tanh_", "sin", "cos", "tan", "atan", "sinh", "cosh", "erf", "exp", "exp_", "log",
-    "log1p", "sign", "prelu",
+    "sin", "cos", "tan", "atan", "sinh", "cosh", "erf", "exp", "exp_", "log", "log1p", "sign",
 }  # fmt: skip
-
-_PRODUCTS = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
-_SIGMOIDS = (F.sigmoid, torch.sigmoid, "sigmoid", "sigmoid_")
 
 
 def is_known_activation(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node is an activation function whose output the paper's quantizer quantizes."""
+    if may_be_gate(graph, node):
+        return not is_gate(graph, node)
     module = module_of(graph, node)
     is_function = node.op in ("call_function", "call_method") and node.target in KNOWN_FUNCTIONS
-    return type(module) in KNOWN_MODULES or is_function or _is_written_out_silu(graph, node)
-
-
-def _is_written_out_silu(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """x · sigmoid(x), as older networks write SiLU; a gate has another factor."""
-    if node.target not in _PRODUCTS or len(node.args) != 2:
-        return False
-    return any(
-        isinstance(gate, fx.Node) and _is_sigmoid(graph, gate) and gate.args[0] is x
-        for x, gate in (node.args, node.args[::-1])
-    )
-
-
-def _is_sigmoid(graph: fx.GraphModule, node: fx.Node) -> bool:
-    is_function = node.op in ("call_function", "call_method") and node.target in _SIGMOIDS
-    return is_function or isinstance(module_of(graph, node), nn.Sigmoid)
+    is_module = type(module) in KNOWN_MODULES
+    return is_module or is_function or is_self_gated(graph, node)
 
 
 def unknown_activation(graph: fx.GraphModule, node: fx.Node) -> str | None:
@@ -60,7 +61,7 @@ def unknown_activation(graph: fx.GraphModule, node: fx.Node) -> str | None:
     module = module_of(graph, node)
     if module is not None:
         is_activation = type(module).__module__ == "torch.nn.modules.activation"
-        known = isinstance(module, KNOWN_MODULES + FLOAT_MODULES)
+        known = isinstance(module, KNOWN_MODULES + FLOAT_MODULES) or may_be_gate(graph, node)
         return f"{type(module).__name__} at {node.target}" if is_activation and not known else None
     if node.op == "call_function" and node.target in _UNKNOWN_FUNCTIONS:
         return f"{node.target.__name__} at {node.name}"

@@ -34,8 +34,10 @@ _MOVING_METHODS = (
     "roll",
 )  # fmt: skip
 
-_CLIPPING_MODULES = (nn.ReLU, nn.ReLU6)
-_CLIPPING_FUNCTIONS = (F.relu, torch.relu, torch.relu_, F.relu6, "relu", "relu_")
+_CLIPPING_MODULES = (nn.ReLU, nn.Hardtanh)  # ReLU6 is a Hardtanh
+_CLIPPING_FUNCTIONS = (
+    F.relu, F.relu_, torch.relu, torch.relu_, F.relu6, F.hardtanh, F.hardtanh_, "relu", "relu_",
+)  # fmt: skip
 _BATCHNORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _LAYERS = (nn.Conv2d, nn.Linear)
 _SUMS = (operator.add, operator.iadd, torch.add, "add", "add_")

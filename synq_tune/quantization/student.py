@@ -15,7 +15,7 @@ from synq_tune.errors import InputError, lookup
 from synq_tune.models.graph import find_nodes, insert_after
 from synq_tune.models.operation import is_float
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.quantization.activations import unknown_activation
+from synq_tune.quantization.activations import KNOWN_NAMES, unknown_activation
 from synq_tune.quantization.layers import QUANTIZED_LAYERS, computed_weight, quantized_layer
 from synq_tune.quantization.ports import readers_of
 from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
@@ -98,8 +98,8 @@ def _refuse_unknown(graph: fx.GraphModule) -> None:
     unknown = [u for n in graph.graph.nodes if (u := unknown_activation(graph, n))]
     if unknown:
         raise InputError(
-            f"`activation functions are known (ReLU, ReLU6, SiLU, Hardswish, GELU)` must hold, "
-            f"but got {_first_of(unknown)}"
+            f"`activation functions are known ({KNOWN_NAMES})` must hold, but got "
+            f"{_first_of(unknown)}"
         )
     computed = [u for n in graph.graph.nodes if (u := computed_weight(graph, n))]
     if computed:

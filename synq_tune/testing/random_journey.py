@@ -1,0 +1,175 @@
+"""Take a random network through the whole chain: whole, refused by name, or a defect.
+
+    python -m synq_tune.testing.random_journey 17 18        # what becomes of these numbers
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from synq_tune.bench.coverage import check_parity
+from synq_tune.config import FineTune, StudySpec
+from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.errors import InputError
+from synq_tune.export.best import export_student
+from synq_tune.finetune.loop import finetune
+from synq_tune.finetune.source import ViewSource
+from synq_tune.finetune.views import make_views
+from synq_tune.inspection.student import inspect_student
+from synq_tune.models.build import build_model
+from synq_tune.models.graph import module_of
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import activation_quantizers, calibrate, quantize_student
+from synq_tune.recipes.merge import build_spec, read_recipe
+from synq_tune.testing.random_networks import NUM_CLASSES, input_shape
+
+_OWN = f"python:{__package__}.random_networks:random_network"
+_CODES_MAY_DIFFER = 0.02
+"""Share of a file's value codes: floats added in another order end in the neighbouring code."""
+
+
+@dataclass(frozen=True)
+class Journey:
+    """What became of one network."""
+
+    seed: int
+    quantizer: str
+    refusal: str | None = None
+    """The one line, or None: it passed the whole chain."""
+
+
+class DefectError(AssertionError):
+    """A network neither passed the chain nor was refused by name."""
+
+
+def take(seed: int, folder: Path) -> Journey:
+    """Quantize, calibrate, take two steps, export, compare.
+
+    Args:
+        seed: names the network and how it is quantized.
+        folder: for the exported files.
+
+    Raises:
+        DefectError: the text names the seed, the stage and what happened.
+    """
+    spec = draw_spec(seed)
+    stage = ["load"]
+    try:
+        _walk(spec, seed, folder, stage)
+    except InputError as error:
+        text = str(error)
+        if "\n" in text or "`" not in text:
+            raise DefectError(f"seed {seed}: refused in {stage[0]}, not in one line: {text!r}") from error
+        return Journey(seed, spec.quantizer, text)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise DefectError(
+            f"seed {seed} ({spec.quantizer}, {stage[0]}): {type(error).__name__}: {first}"
+        ) from error
+    return Journey(seed, spec.quantizer)
+
+
+def draw_spec(seed: int) -> StudySpec:
+    """Settings of that number: one of five quantizers, bits of 2, 3, 4 or 8."""
+    rng = random.Random(f"spec {seed}")
+    quantizer = rng.choice(["minmax", "lsq", "deploy", "minmax", "lsq", "deploy", "vit_minmax", "vit_lsq"])
+    with_attention = quantizer.startswith("vit") or rng.random() < 0.1
+    width = lambda: rng.choice([2, 3, 4, 8])  # noqa: E731
+    bits: dict[str, Any] = {"weights": width(), "activations": width()}
+    bits |= {key: width() for key in ("first", "last", "skip") if rng.random() < 0.15}
+    channels, *size = input_shape(seed)
+    tree = read_recipe("synq")
+    return build_spec({
+        **tree, "name": "fuzz", "quantizer": quantizer, "bits": bits,
+        "teacher": {
+            "model": _OWN, "kwargs": {"seed": seed, "with_attention": with_attention},
+            "input_size": size[0], "channels": channels, "num_classes": NUM_CLASSES,
+            "mean": [0.5] * channels, "std": [0.25] * channels,
+        },
+        "finetune": {**tree["finetune"], "epochs": 2, "batch_size": 4, "steps_per_epoch": 1,
+                     "num_views": 1, "d0": None, "lr": 1e-3, "calibration_batches": 2,
+                     "lambda_cam": rng.choice([0.0, 20.0])},
+    }, "fuzz")  # fmt: skip
+
+
+def _walk(spec: StudySpec, seed: int, folder: Path, stage: list[str]) -> None:
+    teacher = load_teacher(spec.teacher)
+    images = torch.randn(12, *input_shape(seed), generator=torch.Generator().manual_seed(seed))
+    _check_trace(teacher, build_model(spec.teacher), images)
+    stage[0] = "quantize"
+    student = quantize_student(teacher, spec.bits, spec.quantizer)
+    _check_grids(student)
+    inspect_student(student)
+    stage[0] = "calibrate"
+    source = _source(teacher, images, spec.finetune)
+    calibrate(student, source.calibration_batches())
+    stage[0] = "fine-tune"
+    for _ in finetune(student, source, spec.finetune):
+        pass
+    stage[0] = "export"
+    report = export_student(student, teacher, spec, folder, images, images)
+    stage[0] = "parity"
+    _check_report(report, spec.quantizer)
+
+
+@torch.no_grad()
+def _check_trace(teacher: LoadedTeacher, network: nn.Module, images: Tensor) -> None:
+    expected, traced = network.eval()(images.clone()), teacher(images.clone())
+    difference = float((expected - traced).abs().max())
+    size = float(expected.abs().max())
+    assert difference <= 1e-4 * max(size, 1.0), f"graph and network differ by {difference:.2g}"
+
+
+def _check_grids(student: fx.GraphModule) -> None:
+    grids = activation_quantizers(student)
+    assert grids, "no value has a grid"
+    for node in student.graph.nodes:
+        if str(node.target) in grids:
+            assert node.users, f"{node.target} has no reader"
+            read = module_of(student, node) is grids[str(node.target)]
+            assert read, f"{node.target} is another module"
+
+
+def _source(teacher: LoadedTeacher, images: Tensor, config: FineTune) -> ViewSource:
+    labels = teacher(images).argmax(1)
+    dataset = SyntheticDataset(images.half(), labels, 4, "noise", "0" * 32, "", Path(), {})
+    views = make_views(teacher, dataset, config)
+    if config.lambda_cam > 0 and config.cam not in views.saliency:
+        config.lambda_cam
+    return ViewSource(dataset.train_images, dataset.train_labels, views, config, seed=0)
+
+
+def _check_report(report: dict[str, Any], quantizer: str) -> None:
+    check_parity(report)
+    for name, golden in report["golden"].items():
+        codes = golden["activation_codes"]
+        allowed = 0 if name == "packed" else _CODES_MAY_DIFFER * codes["codes"]
+        assert golden["weight_codes"]["mismatches"] == 0, f"{name}: golden weight codes differ"
+        assert codes["mismatches"] <= allowed, (
+            f"{name}: {codes['mismatches']} of {codes['codes']} value codes differ: {codes['where']}"
+        )
+    packed = report["logits"]["packed"]["max_difference"]
+    assert packed == 0, f"packed: logits differ by {packed:.2g}"
+
+
+def main() -> None:
+    """Print what becomes of the numbers given."""
+    for text in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                journey = take(int(text), Path(folder))
+                print(f"{text}: {journey.refusal or 'whole'} ({journey.quantizer})", flush=True)
+            except DefectError as error:
+                print(f"DEFECT {error}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
