@@ -15,18 +15,18 @@ from synq_tune.models.graph import module_of
 from synq_tune.quantization.gates import is_gate, is_self_gated, may_be_gate
 
 KNOWN_MODULES = (
-    nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.ELU,
+    nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.GELU, nn.LeakyReLU, nn.PReLU, nn.ELU,
     nn.CELU, nn.SELU, nn.Mish, nn.Threshold, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink,
 )  # fmt: skip
 KNOWN_FUNCTIONS = (
     F.relu, F.relu_, torch.relu, torch.relu_, F.relu6, F.silu, F.hardswish, F.gelu, F.leaky_relu,
-    F.leaky_relu_, F.prelu, torch.prelu, F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_, F.elu,
+    F.leaky_relu_, F.prelu, torch.prelu, F.elu,
     F.elu_, F.celu, F.celu_, torch.celu, torch.celu_, F.selu, F.selu_, torch.selu, torch.selu_,
     F.mish, F.threshold, F.threshold_, torch.threshold, torch.threshold_, F.hardshrink,
     torch.hardshrink, F.softshrink, F.tanhshrink, "relu", "relu_", "prelu", "hardshrink",
 )  # fmt: skip
 KNOWN_NAMES = (
-    "ReLU, ReLU6, LeakyReLU, PReLU, RReLU, ELU, CELU, SELU, SiLU, Mish, GELU, Hardswish, Hardtanh, "
+    "ReLU, ReLU6, LeakyReLU, PReLU, ELU, CELU, SELU, SiLU, Mish, GELU, Hardswish, Hardtanh, "
     "Hardsigmoid, Sigmoid, LogSigmoid, Tanh, Softplus, Softsign, Threshold, Hardshrink, Softshrink, "
     "Tanhshrink"
 )
@@ -37,9 +37,10 @@ FLOAT_MODULES = (
     nn.Softmax, nn.Softmax2d, nn.Softmin, nn.LogSoftmax, nn.MultiheadAttention,
 )  # fmt: skip
 
+# RReLU is another function at each training step, and GLU is two tensors and a gate.
 _UNKNOWN_FUNCTIONS = {
-    F.glu, torch.sin, torch.cos, torch.tan, torch.atan, torch.sinh, torch.cosh, torch.erf,
-    torch.exp, torch.log, torch.log1p, torch.sign,
+    F.glu, F.rrelu, F.rrelu_, torch.rrelu, torch.rrelu_, torch.sin, torch.cos, torch.tan,
+    torch.atan, torch.sinh, torch.cosh, torch.erf, torch.exp, torch.log, torch.log1p, torch.sign,
 }  # fmt: skip
 _UNKNOWN_METHODS = {
     "sin", "cos", "tan", "atan", "sinh", "cosh", "erf", "exp", "exp_", "log", "log1p", "sign",

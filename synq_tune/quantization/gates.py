@@ -25,9 +25,11 @@ GATE_FUNCTIONS = (
     "sigmoid", "sigmoid_", "tanh", "tanh_",
 )  # fmt: skip
 
-_MULTIPLIES = (
+_TIMES = (
     operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply", "multiply_",
-    operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div", "div_",
+)  # fmt: skip
+_MULTIPLIES = (
+    *_TIMES, operator.truediv, operator.itruediv, torch.div, torch.true_divide, "div", "div_",
     torch.lerp, "lerp", "lerp_", torch.addcmul, "addcmul", "addcmul_", *PRODUCTS,
 )  # fmt: skip
 _SHAPED_AS = ("expand_as", "view_as", "type_as", "reshape_as")
@@ -43,7 +45,7 @@ def may_be_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(graph, node)
     if module is not None:
         return isinstance(module, GATE_MODULES) and not isinstance(module, nn.ReLU6)
-    return node.op in ("call_function", "call_method") and node.target in GATE_FUNCTIONS
+    return _called(node) in GATE_FUNCTIONS
 
 
 def is_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -59,13 +61,18 @@ def is_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
 def is_self_gated(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node is x · g(x) of a gate function g, as SiLU and Mish are written out."""
     operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
-    if node.target not in _MULTIPLIES[:8] or len(operands) != 2:
+    if _called(node) not in _TIMES or len(operands) != 2:
         return False
     return any(_is_gate_of(graph, gate, x) for x, gate in (operands, operands[::-1]))
 
 
+def _called(node: fx.Node) -> object:
+    """The function or the method's name that a node calls; a module may be named "mul", too."""
+    return node.target if node.op in ("call_function", "call_method") else None
+
+
 def _only_multiplies(graph: fx.GraphModule, node: fx.Node) -> bool:
-    readers = [r for r in node.users if not (r.op == "call_method" and r.target in ("size", "dim"))]
+    readers = [r for r in node.users if _called(r) not in ("size", "dim")]
     return bool(readers) and all(_multiplies(graph, reader, node) for reader in readers)
 
 
@@ -73,8 +80,8 @@ def _multiplies(graph: fx.GraphModule, reader: fx.Node, node: fx.Node) -> bool:
     if reader.op == "output":
         return True
     others = [n for n in reader.all_input_nodes if n is not node and _reads_image(n)]
-    if others and reader.target not in _SHAPED_AS:
-        return reader.target in _MULTIPLIES
+    if others and _called(reader) not in _SHAPED_AS:
+        return _called(reader) in _MULTIPLIES
     module = module_of(graph, reader)
     has_weights = module is not None and next(module.parameters(), None) is not None
     return not has_weights and _only_multiplies(graph, reader)
@@ -99,7 +106,7 @@ def _is_gate_of(graph: fx.GraphModule, gate: fx.Node, x: fx.Node) -> bool:
     found = False
     while gate is not x:
         is_function = may_be_gate(graph, gate)
-        with_number = gate.target in _WITH_NUMBERS and len(gate.all_input_nodes) == 1
+        with_number = _called(gate) in _WITH_NUMBERS and len(gate.all_input_nodes) == 1
         if not (is_function or with_number) or not gate.all_input_nodes:
             return False
         found = found or is_function

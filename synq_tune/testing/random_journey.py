@@ -1,6 +1,6 @@
 """Take a random network through the whole chain: whole, refused by name, or a defect.
 
-    python -m synq_tune.testing.random_journey 17 18        # what becomes of these numbers
+python -m synq_tune.testing.random_journey 17 18        # what becomes of these numbers
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from synq_tune.recipes.merge import build_spec, read_recipe
 from synq_tune.testing.random_networks import NUM_CLASSES, input_shape
 
 _OWN = f"python:{__package__}.random_networks:random_network"
-_CODES_MAY_DIFFER = 0.02
-"""Share of a file's value codes: floats added in another order end in the neighbouring code."""
+_CODES_MAY_DIFFER = {"packed": 0.0, "onnx": 0.02, "hardware": 0.2}
+"""Share of a file's value codes: floats added in another order end in the neighbouring code, and so do
+biases on the grid of a 2-bit layer's accumulator."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,12 @@ class DefectError(AssertionError):
     """A network neither passed the chain nor was refused by name."""
 
 
-def take(seed: int, folder: Path) -> Journey:
+def take(seed: int, folder: Path | None) -> Journey:
     """Quantize, calibrate, take two steps, export, compare.
 
     Args:
         seed: names the network and how it is quantized.
-        folder: for the exported files.
+        folder: for the exported files; None stops in front of the export, which takes longest.
 
     Raises:
         DefectError: the text names the seed, the stage and what happened.
@@ -67,7 +68,9 @@ def take(seed: int, folder: Path) -> Journey:
     except InputError as error:
         text = str(error)
         if "\n" in text or "`" not in text:
-            raise DefectError(f"seed {seed}: refused in {stage[0]}, not in one line: {text!r}") from error
+            raise DefectError(
+                f"seed {seed}: refused in {stage[0]}, not in one line: {text!r}"
+            ) from error
         return Journey(seed, spec.quantizer, text)
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
@@ -80,7 +83,9 @@ def take(seed: int, folder: Path) -> Journey:
 def draw_spec(seed: int) -> StudySpec:
     """Settings of that number: one of five quantizers, bits of 2, 3, 4 or 8."""
     rng = random.Random(f"spec {seed}")
-    quantizer = rng.choice(["minmax", "lsq", "deploy", "minmax", "lsq", "deploy", "vit_minmax", "vit_lsq"])
+    quantizer = rng.choice(
+        ["minmax", "lsq", "deploy", "minmax", "lsq", "deploy", "vit_minmax", "vit_lsq"]
+    )
     with_attention = quantizer.startswith("vit") or rng.random() < 0.1
     width = lambda: rng.choice([2, 3, 4, 8])  # noqa: E731
     bits: dict[str, Any] = {"weights": width(), "activations": width()}
@@ -100,7 +105,7 @@ def draw_spec(seed: int) -> StudySpec:
     }, "fuzz")  # fmt: skip
 
 
-def _walk(spec: StudySpec, seed: int, folder: Path, stage: list[str]) -> None:
+def _walk(spec: StudySpec, seed: int, folder: Path | None, stage: list[str]) -> None:
     teacher = load_teacher(spec.teacher)
     images = torch.randn(12, *input_shape(seed), generator=torch.Generator().manual_seed(seed))
     _check_trace(teacher, build_model(spec.teacher), images)
@@ -114,10 +119,12 @@ def _walk(spec: StudySpec, seed: int, folder: Path, stage: list[str]) -> None:
     stage[0] = "fine-tune"
     for _ in finetune(student, source, spec.finetune):
         pass
+    if folder is None:
+        return
     stage[0] = "export"
     report = export_student(student, teacher, spec, folder, images, images)
     stage[0] = "parity"
-    _check_report(report, spec.quantizer)
+    _check_report(report)
 
 
 @torch.no_grad()
@@ -142,16 +149,14 @@ def _source(teacher: LoadedTeacher, images: Tensor, config: FineTune) -> ViewSou
     labels = teacher(images).argmax(1)
     dataset = SyntheticDataset(images.half(), labels, 4, "noise", "0" * 32, "", Path(), {})
     views = make_views(teacher, dataset, config)
-    if config.lambda_cam > 0 and config.cam not in views.saliency:
-        config.lambda_cam
     return ViewSource(dataset.train_images, dataset.train_labels, views, config, seed=0)
 
 
-def _check_report(report: dict[str, Any], quantizer: str) -> None:
+def _check_report(report: dict[str, Any]) -> None:
     check_parity(report)
     for name, golden in report["golden"].items():
         codes = golden["activation_codes"]
-        allowed = 0 if name == "packed" else _CODES_MAY_DIFFER * codes["codes"]
+        allowed = _CODES_MAY_DIFFER[name] * codes["codes"]
         assert golden["weight_codes"]["mismatches"] == 0, f"{name}: golden weight codes differ"
         assert codes["mismatches"] <= allowed, (
             f"{name}: {codes['mismatches']} of {codes['codes']} value codes differ: {codes['where']}"

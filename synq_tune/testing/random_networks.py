@@ -19,6 +19,7 @@ from synq_tune.testing.random_parts import (
     Channelwise,
     Concat,
     Gate,
+    Keywords,
     Residual,
     Shared,
     Split,
@@ -72,6 +73,11 @@ def input_shape(seed: int) -> tuple[int, int, int]:
     return rng.choice([1, 3, 3]), size, size
 
 
+class _Network(nn.Sequential):
+    def forward(self, x: Tensor, mask: Tensor | None = None, *, features: bool = False) -> Tensor:
+        return super().forward(x)
+
+
 def _draw(rng: Random, channels: int, size: int, with_attention: bool) -> nn.Sequential:
     """Stem, two to four parts, head."""
     c = rng.choice([4, 6, 8])
@@ -83,7 +89,7 @@ def _draw(rng: Random, channels: int, size: int, with_attention: bool) -> nn.Seq
     for i in range(count):
         part, c, size = (Attention(rng, c), c, size) if i == place else _part(rng, c, size)
         parts.append(part)
-    return nn.Sequential(*parts, *_head(rng, c, size))
+    return _Network(*parts, *_head(rng, c, size))
 
 
 def _part(rng: Random, c: int, size: int) -> tuple[nn.Module, int, int]:
@@ -93,7 +99,7 @@ def _part(rng: Random, c: int, size: int) -> tuple[nn.Module, int, int]:
         lambda: Residual(rng, c), lambda: Residual(rng, c), lambda: Gate(rng, c),
         lambda: Shared(rng, c), lambda: Unused(rng, c), lambda: Where(rng, c),
         lambda: Channelwise(rng, c, size), lambda: Split(rng, c) if c % 2 == 0 else Gate(rng, c),
-        lambda: _padded(rng, c),
+        lambda: _padded(rng, c), lambda: Keywords(rng, c),
     ]  # fmt: skip
     kind = rng.random()
     if kind < 0.2:

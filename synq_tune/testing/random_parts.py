@@ -45,6 +45,21 @@ def draw_block(rng: Random, c: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(convolution, *draw_norm(rng, out), draw_activation(rng, out))
 
 
+class Keywords(nn.Module):
+    """Everything by keyword."""
+
+    def __init__(self, rng: Random, c: int) -> None:
+        super().__init__()
+        self.conv, self.norm = draw_convolution(rng, c, c), nn.BatchNorm2d(c)
+        self.act = nn.LeakyReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps of the same shape with twice the channels, halved again."""
+        y = F.relu(input=self.norm(input=self.conv(input=x)))
+        y = torch.cat(tensors=[self.act(input=y), F.pad(input=x, pad=(0, 0, 0, 0))], dim=1)
+        return torch.add(input=torch.flatten(input=y, start_dim=2).view(y.shape)[:, ::2], other=x)
+
+
 class Residual(nn.Module):
     """A sum of a map and its block, in each spelling."""
 
