@@ -201,7 +201,7 @@ from torch import nn
 
 def net(kind):
     norm = nn.Identity() if kind == "no_batchnorm" else nn.BatchNorm2d(4)
-    act = nn.Mish() if kind == "unknown_activation" else nn.ReLU()
+    act = nn.RReLU() if kind == "unknown_activation" else nn.ReLU()
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)]
     return nn.Sequential(nn.Conv2d(1, 4, 3), norm, act, *head)
 """
@@ -209,7 +209,7 @@ def net(kind):
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
-    [("no_batchnorm", "has BatchNorm layers"), ("unknown_activation", "Mish at 2")],
+    [("no_batchnorm", "has BatchNorm layers"), ("unknown_activation", "RReLU at 2")],
 )
 def test_a_network_that_cannot_be_asked(refused, tmp_path: Path, kind: str, expected: str) -> None:
     """One line before any work, not a bad dataset."""

@@ -2,7 +2,8 @@
 
 Weights: symmetric per output channel, s = max|w| / ((2^k - 1) / 2), so that +max|w| rounds up and is clipped
 to the largest code. Activations: asymmetric per tensor, s = (max - min) / (2^k - 1) with the zero point
--round(min / s) held in 0 … 2^k - 1; min and max are those of all calibration images. PSAQ's own code has no
+-round(min / s) held in 0 … 2^k - 1; min and max are those of all calibration images, and 0 lies between
+them, so that the zero point is a code where all values have one sign. PSAQ's own code has no
 backward; the identity here is what lets a student with these grids be trained.
 """
 
@@ -70,8 +71,10 @@ class VitMinMaxActivation(nn.Module):
     def end_calibration(self) -> None:
         """Fix the grid to the range observed."""
         levels = 2**self.bits - 1
-        scale = ((self.observer.high - self.observer.low) / levels).clamp_min(1e-8)
-        unsigned = (-torch.round(self.observer.low / scale)).clamp(0, levels)
+        # A range that misses zero would be moved until it has it, and lose its other end.
+        low, high = self.observer.low.clamp_max(0.0), self.observer.high.clamp_min(0.0)
+        scale = ((high - low) / levels).clamp_min(1e-8)
+        unsigned = (-torch.round(low / scale)).clamp(0, levels)
         self.scale.copy_(scale)
         # Codes here are signed: code + zero point counts from PSAQ's own.
         self.zero_point.copy_(2 ** (self.bits - 1) - unsigned)

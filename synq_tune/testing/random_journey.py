@@ -8,6 +8,8 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,15 +167,29 @@ def _check_report(report: dict[str, Any]) -> None:
     assert packed == 0, f"packed: logits differ by {packed:.2g}"
 
 
+def summary(journeys: Iterable[Journey]) -> list[str]:
+    """How many are whole, and how many are refused for each reason."""
+    journeys = list(journeys)
+    reasons = Counter(j.refusal.split("`")[1].split(" (")[0] for j in journeys if j.refusal)
+    whole = sum(j.refusal is None for j in journeys)
+    return [f"{whole} of {len(journeys)} networks whole", *(
+        f"{count} refused: `{reason}`" for reason, count in reasons.most_common()
+    )]  # fmt: skip
+
+
 def main() -> None:
     """Print what becomes of the numbers given."""
+    journeys = []
     for text in sys.argv[1:]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                journey = take(int(text), Path(folder))
-                print(f"{text}: {journey.refusal or 'whole'} ({journey.quantizer})", flush=True)
+                journeys.append(take(int(text), Path(folder)))
             except DefectError as error:
                 print(f"DEFECT {error}", flush=True)
+            else:
+                last = journeys[-1]
+                print(f"{text} ({last.quantizer}): {last.refusal or 'whole'}", flush=True)
+    print(*summary(journeys), sep="\n")
 
 
 if __name__ == "__main__":

@@ -167,8 +167,8 @@ class Gate(nn.Module):
         self.act, self.fc2 = draw_activation(rng, hidden), layer(hidden, c)
         self.squeeze = rng.choice(["module", "mean", "function"])
         self.gate = rng.choice(
-            [nn.Sigmoid(), nn.Hardsigmoid(), torch.sigmoid, F.hardsigmoid, Tensor.sigmoid,
-             Tensor.sigmoid_, lambda s: 1 + torch.tanh(s), lambda s: F.relu6(s + 3) / 6]
+            [nn.Sigmoid(), nn.Hardsigmoid(), torch.sigmoid, F.hardsigmoid, lambda s: s.sigmoid(),
+             lambda s: s.sigmoid_(), lambda s: 1 + torch.tanh(s), lambda s: F.relu6(s + 3) / 6]
         )  # fmt: skip
         self.product = rng.choice(["*", "*=", "torch.mul", ".mul", "expand"])
 
