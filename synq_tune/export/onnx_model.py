@@ -21,6 +21,7 @@ from synq_tune.export.hardware import prepared
 from synq_tune.export.metadata import to_texts
 from synq_tune.export.onnx_biases import separate_biases, write_integer_biases
 from synq_tune.export.onnx_nodes import CODES, activation_nodes, container_of, weight_nodes
+from synq_tune.export.onnx_shared import separate_weights
 from synq_tune.export.onnx_translate import DOMAIN, INPUT, layer_of, translate
 from synq_tune.export.options import STORAGE, OnnxOptions, metadata_of
 from synq_tune.quantization.frozen import StandaloneModel, frozen_activations, frozen_layers
@@ -41,6 +42,8 @@ def write_onnx(
     """
     frozen = prepared(model.frozen, options)
     proto = translate(StandaloneModel(frozen, model.preprocessing), options)
+    if options.integer_biases:
+        separate_weights(proto)
     write_integer_biases(proto, frozen)
     separate_biases(proto)
     containers = _fill_placeholders(proto, frozen, options)
@@ -71,11 +74,14 @@ def _fill_placeholders(
             name = layer_of(node)
             known = name in containers
             containers[name] = container_of(weights[name], options.weight_container)
+            # A second call's tensors: its own in files for integer runtimes, else those of the first.
+            is_own = known and options.integer_biases
             new, tensors = weight_nodes(
-                name, weights[name], containers[name], node.output[0], options.integer_biases
-            )
+                f"{name}.{node.output[0]}" if is_own else name,
+                weights[name], containers[name], node.output[0], options.integer_biases,
+            )  # fmt: skip
             nodes += new
-            proto.graph.initializer.extend([] if known else tensors)
+            proto.graph.initializer.extend(tensors if is_own or not known else [])
         else:
             name = layer_of(node)
             new, tensors = activation_nodes(name, activations[name], node)
