@@ -85,6 +85,23 @@ def residual_net() -> nn.Module:
     return _with_statistics(net, (3, 8, 8))
 
 
+class _Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv, self.linear = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(self.stem(x).relu()).relu()
+        return self.linear(self.conv(x).relu().mean((2, 3)))
+
+
+def shared_net() -> nn.Module:
+    """One convolution, without a bias to tell its calls apart, called twice."""
+    net = _Shared()
+    net.conv.bias = None
+    return net
+
+
 def _with_statistics(net: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     """Give BatchNorm the statistics of noise: without them a deep network's signal dies out."""
     for module in net.modules():

@@ -113,6 +113,15 @@ def test_parity_and_golden_know_the_absorbed_codes(export: Export) -> None:
     assert {"hardware BASIC", "hardware ALL"} <= exported.report["logits"].keys()
 
 
+def test_a_layer_called_twice_runs_in_integers(export: Export) -> None:
+    """Each call has its own copy of the weight: onnxruntime refuses a file in which two share one."""
+    exported = export("shared_net", "deploy", 8)
+    exceptions = [
+        e for n, r in exported.report["logits"].items() if "hardware" in n for e in r["exceptions"]
+    ]
+    assert "hardware ALL" in exported.report["logits"] and not exceptions
+
+
 def test_a_wide_stream_is_rounded_again_in_integers(export: Export) -> None:
     """Layers read 3 bits of what sums read in 8; integer runtimes get both grids."""
     exported = export("residual_net", "deploy", 3, 8, 8)
