@@ -123,6 +123,7 @@ def _spec(
     return build_spec({
         **tree,
         "name": "coverage",
+        "search": {},
         "quantizer": quantizer or family.quantizer,
         "teacher": {
             "model": model, "num_classes": NUM_CLASSES, "input_size": input_size,

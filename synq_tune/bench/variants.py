@@ -14,11 +14,9 @@ from synq_tune import own_code
 from synq_tune.config import Bits, FineTune, StudySpec, Synthesis
 from synq_tune.errors import InputError, SearchSpaceError, lookup
 from synq_tune.recipes import yaml12
+from synq_tune.recipes.asked import KEPT
 from synq_tune.recipes.merge import load_space, parse_assignment, read_recipe
 from synq_tune.recipes.own_names import absolute_names, find_file
-
-BUDGET = ("epochs", "batch_size", "steps_per_epoch")
-"""Fields of finetune that a variant's recipe leaves as the space has them."""
 
 # A field that a variant fixes is no longer searched, which `first` could not be valid with.
 _NOTHING_FIRST = 'study={"first": []}'
@@ -41,10 +39,10 @@ def load_comparison(
 ) -> Comparison:
     """Read a file of variants and merge recipe < space < variant < assignments < flags.
 
-    A variant is a partial space. One that names a `recipe` takes the recipe's fields of finetune
-    over the space's own, all but the budget (`BUDGET`), and its own settings over both: otherwise a
-    space that states its finetune would hide what the recipe is about. Everything else of the
-    recipe lies under the space, as always.
+    A variant is a partial space. One that names a `recipe` takes the recipe's finetune in place of
+    the space's, all but the budget and the network's layer (`KEPT`), and its own settings over it.
+    Everything else of the recipe lies under the space, so that variants differ in nothing but what
+    they name: images and quantizer stay the space's where it states them.
 
     Args:
         path: YAML with `baseline: NAME` and `variants: {NAME: SETTINGS}`.
@@ -54,21 +52,28 @@ def load_comparison(
         SearchSpaceError: file, key or value is wrong.
         InputError: there are no labelled images to compare on.
     """
-    assignments = list(assignments)
-    common = load_space(space, [_NOTHING_FIRST, *assignments], flags)
+    first, later = _split(list(assignments))
+    common = load_space(space, [*first, *later], flags)
     _check_labelled(common)
     baseline, trees = _read(path)
-    _check_one_recipe(path, trees, assignments)
+    _check_one_recipe(path, trees, first)
     folders = (Path(), path.resolve().parent, Path(space).resolve().parent)
     variants = {}
     for name, tree in trees.items():
         try:
-            sets = _as_assignments(absolute_names(tree, folders), space, folders)
-            spec = load_space(space, [_NOTHING_FIRST, *sets, *assignments], flags)
+            recipe, sets = _as_assignments(absolute_names(tree, folders), space, folders)
+            spec = load_space(space, [*first, *sets, *later], flags, recipe=recipe)
         except InputError as error:
             raise SearchSpaceError(f"{path}: variants.{name}: {error}") from error
         variants[name] = spec.model_copy(update={"search": {}})
     return Comparison(baseline, variants)
+
+
+def _split(assignments: list[str]) -> tuple[list[str], list[str]]:
+    """Assignments before and after the variants' own settings: up to a recipe, and the rest."""
+    asks = [i for i, text in enumerate(assignments) if "recipe" in parse_assignment(text)]
+    cut = asks[-1] + 1 if asks else 0
+    return [_NOTHING_FIRST, *assignments[:cut]], assignments[cut:]
 
 
 def settings_of(spec: StudySpec) -> dict[str, Any]:
@@ -147,16 +152,20 @@ def _check_one_recipe(
         )
 
 
-def _as_assignments(tree: dict[str, Any], space: str, folders: tuple[Path, ...]) -> list[str]:
-    """A variant's settings in the form of `--set`, its recipe spelled out before its own."""
+def _as_assignments(
+    tree: dict[str, Any], space: str, folders: tuple[Path, ...]
+) -> tuple[str | None, list[str]]:
+    """A variant's recipe, and its settings in the form of `--set`, the recipe's before its own."""
     if "recipe" not in tree:
-        return _spell(tree)
+        return None, _spell(tree)
     recipe = str(tree["recipe"])
     if recipe.endswith((".yaml", ".yml")):
         recipe = str(find_file("recipe", recipe, folders))
     own = load_space(space, [_NOTHING_FIRST]).finetune
-    fields = {**read_recipe(recipe).get("finetune", {}), **{k: getattr(own, k) for k in BUDGET}}
-    return _spell({"recipe": recipe, "finetune": fields}) + _spell({**tree, "recipe": recipe})
+    kept = {key: getattr(own, key) for key in KEPT}
+    method = FineTune.model_validate({**read_recipe(recipe).get("finetune", {}), **kept})
+    settings = {key: value for key, value in tree.items() if key != "recipe"}
+    return recipe, _spell({"finetune": method.model_dump(mode="json")}) + _spell(settings)
 
 
 def _spell(tree: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from synq_tune.memory import synthesis_bytes, trial_bytes
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import quantize_student
+from synq_tune.recipes.overrides import overrides_line
 from synq_tune.synthesis import synthesizer
 
 
@@ -34,7 +35,7 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
     return [
         f"{head}, quantizer {spec.quantizer}", *teacher.note_lines, "", *layer_lines(inspection), "",
         *tensor_lines(inspection), "", *summary_lines(inspection, spec.bits),
-        memory_line(spec, teacher),
+        memory_line(spec, teacher), overrides_line(spec),
     ]  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""The one merge: recipe, then space, then `--from`, then `--set`, then the command's own flags."""
+"""The one merge: recipe, then space, then `--from`, then `--set`, then the command's own flags.
+
+`--set recipe=NAME` is a `--set` of all that the recipe states: see `synq_tune.recipes.asked`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from pydantic import ValidationError
 
 from synq_tune.config import FORMAT, StudySpec
 from synq_tune.errors import SearchSpaceError, in_stage, lookup
-from synq_tune.recipes import yaml12
+from synq_tune.recipes import asked, yaml12
 from synq_tune.recipes.best_known import read_best_known, tried_first
 from synq_tune.recipes.nulls import unset, unset_path, without_nulls
 from synq_tune.recipes.own_names import absolute_names, find_file
@@ -139,15 +142,18 @@ def load_space(
     assignments: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
     start: str | None = None,
+    recipe: str | None = None,
 ) -> StudySpec:
     """Read a space by name or file and merge recipe < space < start < assignments < flags.
 
     Args:
         space: name of a file in `search_spaces/`, or a path ending in `.yaml`.
-        assignments: `key.path=value` texts, applied in order.
+        assignments: `key.path=value` texts, applied in order. `recipe=NAME` puts the recipe's method over
+            the space's and all earlier ones.
         flags: nested values of the command's own flags; `None` leaves are ignored.
         start: a best-known configuration by name or file: the settings to start from, and the first
             to be tried.
+        recipe: by name or file, what lies under the space instead of the recipe that it names.
 
     Raises:
         SearchSpaceError: a file, key or value is wrong; the message says which.
@@ -159,16 +165,36 @@ def load_space(
             f"{path}: `format == {FORMAT}` must hold, but got format={tree.get('format')!r}."
         )
     sets = [parse_assignment(text) for text in assignments]
-    recipe = next(
-        (s["recipe"] for s in reversed(sets) if "recipe" in s), tree.get("recipe", "synq")
-    )
     beside = path.resolve().parent
-    recipe = _absolute_recipe(str(recipe), beside)
+    sets = [_with_absolute_recipe(s, beside) for s in _last_recipe_only(sets)]
+    named = next((s["recipe"] for s in sets if "recipe" in s), None)
+    _check_start(start, named)
+    under = named or _absolute_recipe(str(recipe or tree.get("recipe", "synq")), beside)
     best = read_best_known(start) if start is not None else None
-    stacked = _stack(recipe, tree, best.finetune if best else {}, sets, flags or {})
+    stacked = _stack(under, tree, best.finetune if best else {}, sets, flags or {})
     stacked = tried_first(stacked, best) if best else stacked
     merged = absolute_names(stacked, (Path(), beside))
-    return build_spec({**merged, "recipe": recipe}, str(path))
+    return build_spec({**merged, "recipe": under}, str(path))
+
+
+def _last_recipe_only(sets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of several recipes that are asked for the last one counts, and nothing of the others."""
+    last = max((i for i, s in enumerate(sets) if "recipe" in s), default=None)
+    return [s for i, s in enumerate(sets) if "recipe" not in s or i == last]
+
+
+def _with_absolute_recipe(assignment: dict[str, Any], beside: Path) -> dict[str, Any]:
+    if "recipe" not in assignment:
+        return assignment
+    return {"recipe": _absolute_recipe(str(assignment["recipe"]), beside)}
+
+
+def _check_start(start: str | None, recipe: str | None) -> None:
+    if start is not None and recipe is not None:
+        raise SearchSpaceError(
+            "`--from goes with the space's own recipe` must hold, but got --from "
+            f"{start} and --set recipe={recipe}: each states the same settings. Pass one of them."
+        )
 
 
 def _absolute_recipe(name: str, beside: Path) -> str:
@@ -184,13 +210,31 @@ def _stack(
     sets: list[dict[str, Any]],
     flags: Mapping[str, Any],
 ) -> dict[str, Any]:
-    below = read_recipe(recipe)
+    below = {key: value for key, value in read_recipe(recipe).items() if key != "search"}
     merged = deep_merge(below, _with_file_key(without_nulls(tree)))
     merged = deep_merge(merged, {"finetune": start})
     for assignment in sets:
-        path = unset_path(assignment)
-        merged = unset(merged, below, path) if path else _fix(merged, _with_file_key(assignment))
+        if assignment.get("recipe") is not None:
+            merged = _ask(merged, recipe)
+        elif path := unset_path(assignment):
+            merged = unset(merged, below, path)
+        else:
+            merged = _fix(merged, _with_file_key(assignment))
     return deep_merge(merged, _drop_none(flags))
+
+
+def _ask(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """The recipe's method over a study; configurations to try first were of another recipe."""
+    asked.check_sections(tree, f"--set recipe={name}")
+    recipe = read_recipe(name)
+    rest = {k: v for k, v in recipe.items() if k not in ("finetune", "search")}
+    own_finetune, own_search = tree.get("finetune") or {}, tree.get("search") or {}
+    merged = deep_merge(tree, rest)
+    merged["finetune"] = asked.finetune_of(own_finetune, recipe)
+    merged["search"] = asked.search_of(own_search, recipe)
+    if "quantizer" in merged:
+        merged["quantizer"] = asked.quantizer_of(tree.get("quantizer"), recipe.get("quantizer"))
+    return deep_merge(merged, {"study": {"first": []}})
 
 
 def _with_file_key(tree: dict[str, Any]) -> dict[str, Any]:
@@ -207,23 +251,28 @@ def _drop_none(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """The tree of a recipe by name or file; a recipe may not search."""
+    """The tree of a recipe by name or file.
+
+    Its `search` holds where the recipe is asked for; a space says itself what it searches.
+
+    Raises:
+        SearchSpaceError: there is none, or a range does not hold the recipe's own value.
+    """
     path = _named_file("recipe", name, RECIPES_DIR)
-    tree = yaml12.read(path)
-    if "search" in tree:
-        raise SearchSpaceError(f"{path}: `a recipe has no search` must hold.")
-    return absolute_names(without_nulls(tree), (Path(), path.resolve().parent))
+    tree = without_nulls(yaml12.read(path))
+    asked.check_ranges(tree, str(path))
+    return absolute_names(tree, (Path(), path.resolve().parent))
 
 
 def with_recipe(spec: StudySpec, recipe: str) -> StudySpec:
     """The same study with the training settings of another recipe at the same budget.
 
     Teacher, bits, quantizer, dataset, epochs and batch size stay; everything else of `finetune`
-    comes from the recipe. Used for the ladder's rung "the paper's defaults".
+    comes from the recipe. Used for the ladder's rung "the paper's defaults", whose study has one
+    dataset and one placement of grids.
     """
-    budget = ("epochs", "batch_size", "steps_per_epoch", "calibration_batches")
     finetune = read_recipe(recipe).get("finetune", {})
-    kept = {key: getattr(spec.finetune, key) for key in budget}
+    kept = {key: getattr(spec.finetune, key) for key in asked.KEPT}
     tree = {**spec.model_dump(by_alias=True), "recipe": recipe, "search": {}}
     tree["finetune"] = {**finetune, **kept}
     tree["study"] = {**tree["study"], "first": ()}

@@ -17,6 +17,7 @@ from synq_tune.finetune.low_pass import energy_kept, low_pass
 from synq_tune.inspection.command import memory_line
 from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.recipes.overrides import overrides_line
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
@@ -150,6 +151,7 @@ class StudyDriver:
         print(f"study     {self.folder}")
         print(f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}")
         print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
+        print(overrides_line(self.spec))
         print("\n".join(summary_lines(prepared.inspection, self.spec.bits)))
         print(memory_line(self.spec, teacher), flush=True)
 
