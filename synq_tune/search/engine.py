@@ -23,7 +23,7 @@ from synq_tune.search.cargo import Cargo, pack
 from synq_tune.search.feeders import Feeder
 from synq_tune.search.first_come import FirstCome
 from synq_tune.search.nodes import looker
-from synq_tune.search.ordered_halving import OrderedHalving
+from synq_tune.search.ordered_halving import OrderedHalving, judged_rows
 from synq_tune.search.resources import Plan
 from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
 from synq_tune.search.sources import Sources
@@ -54,32 +54,36 @@ class Work:
 
 
 class SearchAsha(FirstCome, AsyncHyperBandScheduler):
-    """ASHA over the search trials; repeats and rungs of the ladder always run to their end."""
+    """ASHA over the search trials; repeats and rungs of the ladder always run to their end.
+
+    Known by the runs' keys: Tune gives a run that is tried again another identity, and its values at the
+    rungs would count twice.
+    """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """Give a search trial its bracket."""
         if _is_searched(trial):
-            super().on_trial_add(tune_controller, trial)
+            super().on_trial_add(tune_controller, _by_key(trial))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stop a search trial below its rung's cut-off."""
         if not _is_searched(trial):
             return TrialScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, trial, result)
+        return super().on_trial_result(tune_controller, _by_key(trial), result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Forget a search trial's bracket."""
-        if _is_searched(trial):
-            super().on_trial_complete(tune_controller, trial, result)
+        """Nothing: a trial's last evaluation, of all images and a trained student, is no rung's."""
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Forget a search trial's bracket."""
-        if _is_searched(trial):
-            super().on_trial_remove(tune_controller, trial)
+        """Nothing: a run may be tried again, and its values stay."""
 
 
 def _is_searched(trial: Any) -> bool:
     return trial.config["run"]["kind"] == "search"
+
+
+def _by_key(trial: Any) -> SimpleNamespace:
+    return SimpleNamespace(trial_id=trial.config["run"].get("key", trial.trial_id))
 
 
 def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialScheduler:
@@ -95,18 +99,18 @@ def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialSche
         stop_last_trials=False,
     )  # fmt: skip
     for run in state.of_kind("search"):
-        if run.is_final:
-            _replay(scheduler, run, metric)
+        _replay(scheduler, run, metric)
     return scheduler
 
 
 def _replay(scheduler: TrialScheduler, run: Run, metric: str) -> None:
-    """Let a fresh scheduler see what a finished run reported."""
+    """Let a fresh scheduler see what a run reported, up to where it goes on if it is not over."""
     trial = SimpleNamespace(trial_id=run.key, config={"run": {"kind": run.kind}})
     scheduler.on_trial_add(None, trial)
-    for row in run.history:
-        result = {"epoch": row["epoch"], "objective": objective(row["metrics"], metric)}
-        scheduler.on_trial_result(None, trial, result)
+    for row in judged_rows(run):
+        value = objective(row["metrics"], metric)
+        if value is not None and (run.is_final or row["epoch"] <= run.kept_epoch):
+            scheduler.on_trial_result(None, trial, {"epoch": row["epoch"], "objective": value})
 
 
 def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
