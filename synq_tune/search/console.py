@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.target import hardly_needed_line, target_line
 
@@ -74,6 +75,7 @@ def study_lines(state: StudyState) -> list[str]:
         *ladder_lines(state.stages["ladder"]["rungs"]),
         "",
         f"best      {best['key']}: " + ", ".join(f"{k}={v}" for k, v in best["params"].items()),
+        *(f"confirm   {line}" for line in confirm_lines(state)),
         *(f"note      {line}" for line in notes),
         f"exported  {best['export_dir']}/model.onnx",
     ]

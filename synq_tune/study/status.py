@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.study import summary
+from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.lock import holder
 from synq_tune.study.objective import mode_of
 from synq_tune.study.state import Run, StudyState
@@ -28,7 +29,10 @@ def format_status(state: StudyState, folder: Path) -> str:
         state: of the study.
         folder: its folder.
     """
-    parts = (_head(state, folder), _trials(state), _best(state), _ladder(state), _places(state))
+    parts = (
+        _head(state, folder), _trials(state), _confirm(state), _best(state), _ladder(state),
+        _places(state),
+    )  # fmt: skip
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -101,6 +105,11 @@ def _trial(run: Run, columns: Sequence[tuple[str, str, str]]) -> list[str]:
     if run.error:
         tail += f"  [{summary.redact_uri(' '.join(run.error.split()))[:100]}]"
     return [name, run.state, *metrics, str(run.epochs_run), f"{run.seconds:.1f}", tail]
+
+
+def _confirm(state: StudyState) -> str:
+    heads = ["confirm ", *[" " * 8] * len(state.runs)]
+    return "\n".join(f"{h} {line}" for h, line in zip(heads, confirm_lines(state), strict=False))
 
 
 def _best(state: StudyState) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import heapq
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -39,10 +40,10 @@ def score(run: Run, metric: str) -> tuple[float, float, float]:
     return -math.inf if value is None else value, -kl, -(run.number or 0)
 
 
-def _score(runs: list[Run], metric: str) -> tuple[float, ...]:
-    """Score of the mean of several runs of one configuration."""
+def mean_score(runs: list[Run], metric: str) -> tuple[float, ...]:
+    """Score of the mean of several runs of one configuration, in whatever order."""
     scores = [score(run, metric) for run in runs]
-    return tuple(sum(values) / len(values) for values in zip(*scores, strict=True))
+    return tuple(math.fsum(values) / len(values) for values in zip(*scores, strict=True))
 
 
 def finalists(state: StudyState, top: int) -> list[Run]:
@@ -65,24 +66,71 @@ def confirmations(state: StudyState) -> dict[int, list[Run]]:
     return dict(repeats)
 
 
+@dataclass(frozen=True)
+class Repeated:
+    """A configuration and all its runs, each with another seed."""
+
+    run: Run
+    """The search trial, which completed."""
+    runs: list[Run]
+    """It and its repeats."""
+    completed: list[Run]
+    """Those with a value: the trial itself, and the repeats that measured the metric."""
+
+    @property
+    def num_failures(self) -> int:
+        """Seeds under which it gave no value: diverged, failed, or not measured."""
+        return sum(run.is_final for run in self.runs) - len(self.completed)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no repeat is still to be run."""
+        return all(run.is_final for run in self.runs)
+
+    def rank(self, metric: str) -> tuple[float, ...]:
+        """The largest is the best: first whoever failed least often, then the mean of its values."""
+        return -self.num_failures, *mean_score(self.completed, metric)
+
+
+def repeated(state: StudyState) -> list[Repeated]:
+    """Every completed search trial that has repeats, in order of number."""
+    metric, repeats = resolve_metric(state), confirmations(state)
+    found = []
+    for number, runs in sorted(repeats.items()):
+        originals = [run for run in state.of_kind("search") if run.number == number]
+        group = [*originals, *runs]
+        completed = [run for run in group if _is_candidate(run, metric)]
+        if originals and originals[0] in completed:
+            found.append(Repeated(originals[0], group, completed))
+    return found
+
+
 def best_run(state: StudyState) -> Run | None:
     """The search run to export; None while none has completed.
 
-    Among the finalists whose confirm runs are all over, the best mean of the original and its
-    completed repeats; before there are any, the best completed run. Where none of them meets the
+    Among the finalists whose confirm runs are all over, the one with the fewest failed seeds, and of
+    those the best mean: a configuration that diverges under one seed in three is not as good as its
+    lucky runs. Before there are any, the best completed run. Where the chosen one does not meet the
     target, a later run that does is the best without repeats: the search ends with it.
     """
     metric = resolve_metric(state)
     ranked = finalists(state, top=len(state.runs))
-    confirmed = _confirmed(state, ranked, metric)
-    if not confirmed:
+    judged = _judged(state)
+    if not judged:
         return next(iter(ranked), None)
-    chosen = max(confirmed, key=lambda group: _score(group, metric))[0]
+    chosen = max(judged, key=lambda group: group.rank(metric)).run
     if meets_target(state, chosen):
         return chosen
-    tested = {group[0].key for group in confirmed}
+    tested = {group.run.key for group in judged}
     later = (run for run in ranked if run.key not in tested and meets_target(state, run))
     return next(later, chosen)
+
+
+def _judged(state: StudyState) -> list[Repeated]:
+    """The configurations of which all repeats that were asked for are over."""
+    confirm = state.spec.study.confirm
+    asked = max(2, confirm.seeds if confirm else 2)
+    return [group for group in repeated(state) if len(group.runs) >= asked and group.is_over]
 
 
 def loss_of(state: StudyState, run: Run) -> float | None:
@@ -100,15 +148,6 @@ def meets_target(state: StudyState, run: Run | None) -> bool:
     target = state.spec.study.target_loss
     loss = loss_of(state, run) if run is not None else None
     return target is not None and loss is not None and loss <= target
-
-
-def _confirmed(state: StudyState, ranked: list[Run], metric: str) -> list[list[Run]]:
-    """Each run whose repeats are all over, followed by those of them that completed."""
-    confirm, repeats = state.spec.study.confirm, confirmations(state)
-    expected = max(1, confirm.seeds - 1 if confirm else 1)
-    groups = [[run, *repeats.get(run.number or 0, [])] for run in ranked]
-    over = [g for g in groups if len(g) > expected and all(run.is_final for run in g)]
-    return [[run for run in group if _is_candidate(run, metric)] for group in over]
 
 
 def summarize(state: StudyState, study_dir: Path) -> dict[str, Any]:
@@ -137,6 +176,7 @@ def _without_trials(state: StudyState, study_dir: Path) -> dict[str, Any]:
         "dataset": _picked(state, "dataset", ("path", "sha256", "num_images", "method")),
         "trials": [],
         "counts": counts(state),
+        "finalists": [finalist(group, resolve_metric(state)) for group in repeated(state)],
         "confirm": [_confirm(run) for run in state.of_kind("confirm")],
         "ladder": ladder(state),
         "best": best(state),
@@ -227,6 +267,18 @@ def _trial(run: Run) -> dict[str, Any]:
 
 def _confirm(run: Run) -> dict[str, Any]:
     return {key: getattr(run, key) for key in ("key", "number", "seed", "state", "metrics")}
+
+
+def finalist(group: Repeated, metric: str) -> dict[str, Any]:
+    """How a repeated configuration did: {number, seeds, states, mean}.
+
+    `seeds` is how many runs it has, `states` how many of them are in each state, `mean` the metric's
+    over those that completed.
+    """
+    values = [run.metrics[metric] for run in group.completed]
+    states = dict(Counter(run.state for run in group.runs))
+    mean = math.fsum(values) / len(values)
+    return {"number": group.run.number, "seeds": len(group.runs), "states": states, "mean": mean}
 
 
 def iso_time(seconds: float | None) -> str | None:
