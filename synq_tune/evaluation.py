@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -99,8 +100,8 @@ def confidence_interval(percent: float, count: int) -> tuple[float, float]:
 class Probes:
     """Unlabelled images on which every student is compared with the teacher: the same for all.
 
-    The hold-out part of the synthetic dataset, unfiltered, a seeded crop of each image and a mix of
-    each with another: three times as many as the hold-out.
+    For choosing the hold-out part of the synthetic dataset, unfiltered, a seeded crop of each image and
+    a mix of each with another: three times as many as the hold-out. For reporting as many others.
     """
 
     images: Tensor
@@ -141,24 +142,41 @@ def _centred(logits: Tensor) -> Tensor:
     return logits - logits.mean(1, keepdim=True)
 
 
-def load_probes(teacher: LoadedTeacher, dataset: SyntheticDataset, store: Path) -> Probes:
+ProbesPart = Literal["choose", "report"]
+
+
+def load_probes(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, store: Path, part: ProbesPart = "choose"
+) -> Probes:
     """The probes of a dataset from `store`, made by the first process that needs them.
 
     All processes of a node map one file: they share its memory, and the teacher is asked once.
+
+    Args:
+        part: see `make_probes`.
     """
     about = {"dataset": dataset.sha256, "teacher": teacher.fingerprint, "format": 1}
+    about |= {} if part == "choose" else {"part": part}
     path = store / "probes" / f"{content_address(about)}.safetensors"
 
     def make(temporary: Path) -> None:
-        save_file(vars(make_probes(teacher, dataset)), temporary)
+        save_file(vars(make_probes(teacher, dataset, part)), temporary)
 
     once(path, make)
     return Probes(**load_file(path))
 
 
-def make_probes(teacher: LoadedTeacher, dataset: SyntheticDataset) -> Probes:
-    """Build the probes of a dataset; the same dataset always gives the same probes."""
-    images = torch.cat(list(_probe_images(dataset))).half()
+def make_probes(
+    teacher: LoadedTeacher, dataset: SyntheticDataset, part: ProbesPart = "choose"
+) -> Probes:
+    """Build the probes of a dataset; the same dataset always gives the same probes.
+
+    Args:
+        part: those on which trials are compared and chosen, or as many other images that choose
+            nothing and are there to report on.
+    """
+    make = {"choose": _probe_images, "report": _report_images}[part]
+    images = torch.cat(list(make(dataset))).half()
     device = next(teacher.graph.parameters()).device
     with asking_teacher():
         return Probes(images, _finite(predict(teacher, images, device)))
@@ -167,8 +185,32 @@ def make_probes(teacher: LoadedTeacher, dataset: SyntheticDataset) -> Probes:
 def _probe_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
     images = dataset.holdout_images.float()
     generator = torch.Generator().manual_seed(int(dataset.address[:8], 16))
-    boxes = random_boxes(len(images), _PROBE_CROP, generator)
-    weights = torch.rand(len(images), 1, 1, 1, generator=generator) * 0.4 + 0.3
     yield images
-    yield crop_and_flip(images, boxes, torch.zeros(len(images), dtype=torch.bool))
-    yield weights * images + (1 - weights) * images.roll(1, 0)
+    yield _cropped(images, generator)
+    yield _mixed(images, images.roll(1, 0), generator)
+
+
+def _report_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
+    """Other crops, mixes of other pairs, and mixes of crops: no image of the choosing part is among them.
+
+    They come from the same hold-out, since an image that is held out for this alone would be one less
+    to choose on, or one more to make.
+    """
+    images = dataset.holdout_images.float()
+    generator = torch.Generator().manual_seed(int(dataset.address[:8], 16) + 1)
+    pairs = images.roll(
+        -(1 + len(images) // 3), 0
+    )  # never the neighbour that the choosing part takes
+    yield _cropped(images, generator)
+    yield _mixed(images, pairs, generator)
+    yield _mixed(_cropped(images, generator), _cropped(pairs, generator), generator)
+
+
+def _cropped(images: Tensor, generator: torch.Generator) -> Tensor:
+    boxes = random_boxes(len(images), _PROBE_CROP, generator)
+    return crop_and_flip(images, boxes, torch.zeros(len(images), dtype=torch.bool))
+
+
+def _mixed(images: Tensor, others: Tensor, generator: torch.Generator) -> Tensor:
+    weights = torch.rand(len(images), 1, 1, 1, generator=generator) * 0.4 + 0.3
+    return weights * images + (1 - weights) * others

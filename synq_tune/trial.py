@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,7 @@ class Assets:
     teacher: LoadedTeacher
     dataset: SyntheticDataset
     probes: Probes
+    """The unlabelled images that may decide."""
     choose: LabelledImages | None
     """The labelled half that may decide; None without `val_data`."""
     report: LabelledImages | None
@@ -67,6 +69,11 @@ class Assets:
     store: Path
     device: torch.device
     _rows: dict[int, Tensor | None] = field(default_factory=dict)
+
+    @cached_property
+    def report_probes(self) -> Probes:
+        """The unlabelled images that only report; few processes need them."""
+        return load_probes(self.teacher, self.dataset, self.store, "report")
 
     def evaluate(self, student: Callable[[Tensor], Tensor], is_last: bool) -> dict[str, float]:
         """Accuracies of a student: all choosing images at the last epoch, `eval_images` before."""

@@ -6,11 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from synq_tune.config import Teacher
 from synq_tune.data.labelled import load_labelled
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.evaluation import Probes, confidence_interval, load_probes, make_probes, top1
+from synq_tune.evaluation import (
+    Probes,
+    confidence_interval,
+    load_probes,
+    make_probes,
+    predict,
+    top1,
+)
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 
 
@@ -43,6 +51,33 @@ def test_probes_are_the_same_for_every_trial(teacher: LoadedTeacher) -> None:
     assert first.images.shape == (48, 1, 8, 8)
     assert torch.equal(first.images, again.images)
     assert torch.equal(first.images[:16], images[24:])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 16])
+def test_what_reports_did_not_choose(teacher: LoadedTeacher, tmp_path: Path, count: int) -> None:
+    """As many images again, none of which is a choosing probe or a training image, and no pair twice."""
+    images = torch.randn(40, 1, 8, 8).half()
+    labels = torch.zeros(40, dtype=torch.int64)
+    dataset = SyntheticDataset(images, labels, count, "noise", "1" * 32, "0" * 64, Path("none"), {})
+    choose, report = (
+        load_probes(teacher, dataset, tmp_path, part) for part in ("choose", "report")
+    )
+    assert torch.equal(report.images, make_probes(teacher, dataset, "report").images)
+    assert report.images.shape == choose.images.shape
+    nearest = torch.cdist(report.images.float().flatten(1), choose.images.float().flatten(1)).min()
+    assert nearest > 0.01
+    assert torch.equal(predict(teacher, report.images, "cpu"), report.teacher_logits)
+    assert torch.equal(load_probes(teacher, dataset, tmp_path).images, choose.images)
+    if count > 3:
+        mixes = [_pairs(part.images[first : first + count], dataset.holdout_images)
+                 for part, first in ((choose, 2 * count), (report, count))]  # fmt: skip
+        assert not set(mixes[0]) & set(mixes[1])
+
+
+def _pairs(mixes: Tensor, sources: Tensor) -> list[frozenset[int]]:
+    """Which two images each was mixed from: those that a least-squares fit gives weight."""
+    weights = torch.linalg.lstsq(sources.float().flatten(1).T, mixes.float().flatten(1).T).solution
+    return [frozenset(column.topk(2).indices.tolist()) for column in weights.T]
 
 
 def test_stored_probes_are_the_probes(teacher: LoadedTeacher, tmp_path: Path) -> None:

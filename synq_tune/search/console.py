@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from synq_tune.study.confirmed import confirm_lines
+from synq_tune.study.measured_on import measured_on
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.target import hardly_needed_line, target_line
 
@@ -41,11 +42,7 @@ def run_line(state: StudyState, key: str) -> str | None:
 
 def ladder_lines(rungs: list[dict[str, Any]]) -> list[str]:
     """The ladder as a table; accuracies in percent."""
-    first = rungs[0]
-    if "top1" in first:
-        note = f"chosen on {first['chosen_on']}, measured on {first['num_images']} images"
-    else:
-        note = "no labelled images: agreement with the teacher only"
+    note = measured_on(rungs[0])
     lines = [f"{'':34}{'top1':>7}  {'95 % interval':<16}{'agreement':>10}   ({note})"]
     for rung in rungs:
         top1 = f"{rung['top1']:7.2f}" if "top1" in rung else "      -"

@@ -1,4 +1,8 @@
-"""The final table: what each step from float to the best student found is worth."""
+"""The final table: what each step from float to the best student found is worth.
+
+Everything in it is measured on images that chose nothing: labelled ones of the reporting half, and probes
+made for reporting.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,10 @@ def _rung(
 ) -> dict[str, Any]:
     """One line: accuracy on the reporting half with its 95 % interval, agreement with the teacher."""
     rung: dict[str, Any] = {"name": name, "agreement": agreement}
+    rung |= {
+        "probes": len(assets.report_probes.images),
+        "probes_chosen_on": len(assets.probes.images),
+    }
     if accuracy is not None and assets.report is not None:
         count = len(assets.report)
         low, high = confidence_interval(accuracy, count)
@@ -31,7 +39,8 @@ def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> d
     preprocessing = assets.teacher.preprocessing
     data = assets.report
     accuracy = None if data is None else top1(model, data, preprocessing, assets.device)
-    return _rung(name, accuracy, assets.probes.compare(model, assets.device)["agreement"], assets)
+    compared = assets.report_probes.compare(model, assets.device)
+    return _rung(name, accuracy, compared["agreement"], assets)
 
 
 def _calibrated(assets: Assets, calibrate_on: str, seed: int) -> Callable[[Tensor], Tensor]:
@@ -82,4 +91,4 @@ def _of_paper(state: StudyState, assets: Assets) -> list[dict[str, Any]]:
         return [{"name": paper.label, "agreement": None, "diverged": paper.error}]
     if paper is None or paper.state != "completed":
         return []
-    return [_rung(paper.label, paper.report_top1, paper.metrics.get("agreement"), assets)]
+    return [_rung(paper.label, paper.report_top1, paper.report_agreement, assets)]

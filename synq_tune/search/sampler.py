@@ -23,12 +23,15 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from synq_tune.config import Domain, StudySpec
+from synq_tune.search.design import spread
 from synq_tune.seeds import derive_seed
 from synq_tune.store import canonical_json
 from synq_tune.study.state import Run, StudyState
 
+FEWEST_STARTUP = 10
+"""Trials that are spread over the space before TPE takes over: from fewer it learns one corner."""
 STARTUP_SHARE = 4
-"""One trial in four, at most, is drawn at random before TPE takes over."""
+"""In a long study one trial in four."""
 _MAX_DRAWS = 8
 """Of TPE for one proposal."""
 _MAX_TRIALS_READ = 800
@@ -53,7 +56,8 @@ class Sampler:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
         self.metric_of = metric_of
-        self.startup = max(1, spec.study.num_trials // STARTUP_SHARE)
+        self.startup = max(FEWEST_STARTUP, spec.study.num_trials // STARTUP_SHARE)
+        self._design: list[dict[str, Any]] | None = None
         domains = {key: domain for key, domain in sorted(spec.search.items()) if _size(domain) > 1}
         self._distributions = {key: _distribution(domain) for key, domain in domains.items()}
         self._study = optuna.create_study(direction="maximize", sampler=_random_sampler(0))
@@ -128,6 +132,9 @@ class Sampler:
         In a discrete space TPE soon repeats itself: it does not know that a second run of the same
         configuration would tell nothing.
         """
+        for params in self._spread() if self._num_informative < self.startup else ():
+            if self._is_new(params):
+                return params
         generator = random.Random(derive_seed("draw", self.spec.study.seed, number))
         drawn = self._drawn(derive_seed("proposal", self.spec.study.seed, number))
         near = self._neighbours(drawn[-1], generator)
@@ -135,6 +142,15 @@ class Sampler:
             if self._is_new(params):
                 return params
         return self._draw_new(generator)
+
+    def _spread(self) -> list[dict[str, Any]]:
+        """The design of this study's first trials, made when it is needed first."""
+        if self._design is None:
+            seed = derive_seed("design", self.spec.study.seed)
+            beside = first_configurations(self.spec)
+            count = min(self.startup, self.spec.study.num_trials)
+            self._design = spread(self.spec.search, count, seed, beside)
+        return self._design
 
     def _drawn(self, seed: int) -> list[dict[str, Any]]:
         """Draws of one sampler up to the first new one; at the start at random, then TPE."""

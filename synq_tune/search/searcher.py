@@ -170,7 +170,7 @@ class LedgerCallback(NotSaved, Callback):
         return {"kept_sha256": sha256} if sha256 else {}
 
     def _finish(self, key: str, result: dict[str, Any]) -> None:
-        optional = ("error", "report_top1")
+        optional = ("error", "report_top1", "report_agreement")
         self._record(
             "finished", key,
             state=result.get("state", "stopped"),

@@ -149,16 +149,22 @@ class TrialWorker(tune.Trainable):
         return {"seconds": self.seconds_before + time.monotonic() - self.started}
 
     def _finish(self) -> dict[str, Any]:
-        """Send a search trial's student; measure the others on the reporting half."""
+        """Send a search trial's student; measure the others on the images that only report."""
         if self.run_info["kind"] == "search":
             return {"parcel": Parcel(tensor_bytes(self.trial.student.state_dict()))}
-        assets = self._assets()
-        if assets.report is None:
-            return {}
-        preprocessing = assets.teacher.preprocessing
         with diverges_at(self.trial.config.epochs, self.trial.config):
-            value = top1(self.trial.student, assets.report, preprocessing, assets.device)
-        return {"report_top1": value}
+            return self._reported()
+
+    def _reported(self) -> dict[str, Any]:
+        """Accuracies on the images that only report."""
+        assets, student, found = self._assets(), self.trial.student, {}
+        if assets.report is not None:
+            preprocessing = assets.teacher.preprocessing
+            found["report_top1"] = top1(student, assets.report, preprocessing, assets.device)
+        if self.run_info["kind"] == "ladder":
+            compared = assets.report_probes.compare(student, assets.device)
+            found["report_agreement"] = compared["agreement"]
+        return found
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         """Nothing: the ledger is the only state (Tune insists on the method)."""

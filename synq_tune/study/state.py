@@ -16,7 +16,8 @@ Events of a ledger, one JSON object per line, in the order they happened. Every 
     evaluated  key, epoch, metrics, losses; partial when top1 is of a subset of the labelled images;
                kept_sha256 when the training state after it was kept
     kept       key, epoch, kept_sha256: the same after an epoch that is not evaluated
-    finished   key, state, metrics, epochs_run, seconds, error, checkpoint_sha256, report_top1
+    finished   key, state, metrics, epochs_run, seconds, error, checkpoint_sha256, report_top1,
+               report_agreement
 
 `apply` is the only place where an event changes a state.
 """
@@ -77,6 +78,8 @@ class Run:
     """Of the student's file; None if it was not kept."""
     report_top1: float | None = None
     """Percent on the reporting half, which decides nothing."""
+    report_agreement: float | None = None
+    """Percent on the probes that decide nothing; None of runs that are no rung, and of older ledgers."""
     encoded: str | None = field(default=None, repr=False, compare=False)
     """Its entry of `summary.json`, kept once the run is final: a thousand finished trials are not
     encoded anew at every transition."""
@@ -222,6 +225,7 @@ def _finished(state: StudyState, event: Mapping[str, Any]) -> None:
     run.seconds = event.get("seconds", 0.0)
     run.checkpoint_sha256 = event.get("checkpoint_sha256")
     run.report_top1 = event.get("report_top1")
+    run.report_agreement = event.get("report_agreement")
     run.epochs_run = event.get("epochs_run", run.epochs_run)
     run.metrics = _measured(state, run.history, event.get("metrics") or {})
 

@@ -10,6 +10,7 @@ from typing import Any
 from synq_tune.study import summary
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.lock import holder
+from synq_tune.study.measured_on import measured_on
 from synq_tune.study.objective import mode_of
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.target import target_line
@@ -128,15 +129,9 @@ def _ladder(state: StudyState) -> str:
     if not rungs:
         return ""
     header = ["ladder", "top1 %", "95 % interval", "agree %"]
-    return _measured_on(rungs) + _table(header, [_rung(r) for r in rungs], left=("ladder",))
-
-
-def _measured_on(rungs: list[dict[str, Any]]) -> str:
-    """How many images decided and how many measured; the two never overlap."""
-    chosen, measured = rungs[-1].get("chosen_on"), rungs[-1].get("num_images")
-    if not measured:
-        return "no labelled images: agreement with the teacher only\n"
-    return f"chosen on {chosen}, measured on {measured} images\n"
+    return (
+        measured_on(rungs[-1]) + "\n" + _table(header, [_rung(r) for r in rungs], left=("ladder",))
+    )
 
 
 def _rung(rung: dict[str, Any]) -> list[str]:

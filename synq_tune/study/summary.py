@@ -210,7 +210,8 @@ def counts(state: StudyState) -> dict[str, int]:
 
 
 def ladder(state: StudyState) -> list[dict[str, Any]]:
-    """The rungs of the final table: {name, top1, low, high, num_images, agreement}."""
+    """The rungs of the final table: {name, top1, low, high, num_images, chosen_on, agreement, probes,
+    probes_chosen_on}; the agreement is measured on `probes` images that chose nothing."""
     data: Any = state.stages.get("ladder", [])
     return data["rungs"] if isinstance(data, dict) else data
 
