@@ -74,6 +74,22 @@ def test_a_variants_own_settings_lie_over_its_recipe_and_set_over_all(tmp_path: 
     assert (trial.temperature, trial.epochs, trial.tau, trial.kd_weight) == (3, 7, 0.1, 20)
 
 
+def test_a_variants_recipe_is_whole_and_its_images_are_the_spaces(tmp_path: Path) -> None:
+    """Fields that a space states and the recipe leaves out are not mixed in; variants share a dataset."""
+    variants = "{base: {}, paper: {recipe: synq_paper}}"
+    found = _load(tmp_path, variants, "study.val_data=digits", space="cifar_resnet20_w3a3").variants
+    assert (found["base"].finetune.range_share, found["paper"].finetune.range_share) == (0.6, 1.0)
+    assert found["base"].synthesis == found["paper"].synthesis
+
+
+def test_a_recipe_for_all_variants_lies_under_their_own_settings(tmp_path: Path) -> None:
+    """`--set recipe` asks for another common ground; what is set before and after it keeps its order."""
+    variants = "{base: {finetune: {tau: 0.9}}}"
+    sets = ("finetune.lr=1", "recipe=synq_paper", "finetune.d0=7")
+    trial = _load(tmp_path, variants, *sets).variants["base"].finetune
+    assert (trial.tau, trial.d0, trial.lr, trial.temperature) == (0.9, 7, 1e-4, 1.0)
+
+
 def test_a_recipe_file_beside_the_variants_is_found(tmp_path: Path) -> None:
     """Names in the file are looked for beside it."""
     (tmp_path / "own.yaml").write_text("format: 1\nfinetune: {temperature: 9}\n")
