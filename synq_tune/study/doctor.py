@@ -123,10 +123,17 @@ def _restate(ledger: Ledger, best: dict[str, Any]) -> None:
         ledger.append("session", action="finished")
 
 
+_ADDED_SINCE = ("finalists",)
+"""Keys that summaries of older studies lack; that is no damage."""
+
+
 def _summary(ledger: Ledger) -> Iterator[Finding]:
     path = ledger.folder / SUMMARY_NAME
     expected = json.loads(json.dumps(summarize(ledger.state, ledger.folder)))
-    if _json_of(path) != expected:
+    found = _json_of(path)
+    if isinstance(found, dict):
+        found = {key: expected[key] for key in _ADDED_SINCE if key not in found} | found
+    if found != expected:
         how = "out of date or damaged" if path.is_file() else "missing"
         yield Finding(f"{path.name}: {how}", lambda: write_summary(ledger.state, ledger.folder))
 

@@ -154,3 +154,18 @@ def test_other_projections_are_asked(folder: Path) -> None:
     """MLflow's findings stand among the others."""
     finding = Finding("MLflow has no run of trial-0000")
     assert examine(Ledger.open(folder), (lambda ledger: [finding],)) == [finding]
+
+
+def test_a_summary_of_an_older_version_is_no_damage(folder: Path) -> None:
+    """It lacks keys that were added since."""
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["finalists"]
+    path.write_text(json.dumps(summary))
+    assert not [
+        found for found in examine(Ledger.open(folder, read_only=True)) if "summary" in str(found)
+    ]
+    path.write_text(json.dumps(summary | {"seed": 99}))
+    assert [
+        found for found in examine(Ledger.open(folder, read_only=True)) if "summary" in str(found)
+    ]
