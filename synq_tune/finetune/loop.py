@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from synq_tune.config import FineTune
 from synq_tune.errors import NonFiniteLossError
@@ -22,7 +22,7 @@ from synq_tune.finetune.losses import (
     feature_loss,
     masked_cross_entropy,
 )
-from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, warmup_factor
+from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, update, warmup_factor
 from synq_tune.finetune.source import Batch, ViewSource
 from synq_tune.models.taps import FEATURE_TAP, record, tap_names
 
@@ -91,9 +91,7 @@ def _update(
     losses = step(batch)
     optimizer.zero_grad(set_to_none=True)
     losses[0].backward()
-    if config.grad_clip is not None:
-        nn.utils.clip_grad_norm_(step.student.parameters(), config.grad_clip)
-    optimizer.step()
+    update(optimizer, config.grad_clip)
     return losses.detach()
 
 

@@ -1,43 +1,33 @@
-"""The recipe's optimizer: which tensor moves at which rate, and how the rate falls."""
+"""The recipe's optimizer: one update, and how the rate rises and falls."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from synq_tune.config import FineTune
-
-_SMALLEST_SIZE = 1e-3
+from synq_tune.finetune.rates import rates
 
 
 def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
     """The recipe's optimizer over all parameters of a student.
 
-    Each group's `lr_factor` multiplies the rate that `set_lr` sets. With `lr_relative` it is the
-    tensor's root mean square at the start (at least 1e-3, so that zeros can move).
+    Each group's `lr_factor` multiplies the rate that `set_lr` sets; its `sizes`, where it has any, are
+    what `update` divides each parameter by.
     """
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for name, parameter in student.named_parameters():
-        is_step = name.endswith(".scale")
-        factor = _kind_factor(parameter, is_step, config)
-        factor *= _size(parameter) if config.lr_relative else 1.0
-        groups.setdefault((factor, is_step), []).append(parameter)
-    # Decaying a learned step size would shrink the grid itself.
-    return _optimizer(
-        [
-            {"params": of, "lr_factor": factor, "weight_decay": 0 if is_step else config.weight_decay}
-            for (factor, is_step), of in groups.items()
-        ],
-        config,
-    )  # fmt: skip
-
-
-def _kind_factor(parameter: Tensor, is_step: bool, config: FineTune) -> float:
-    if is_step:
-        return config.step_lr_factor
-    return config.norm_lr_factor if parameter.dim() == 1 else 1.0
+    groups: dict[tuple[float, bool, bool], dict] = {}
+    for parameter, rate in rates(student, config):
+        key = (rate.factor, rate.is_decayed, rate.sizes is not None)
+        decay = config.weight_decay if rate.is_decayed else 0
+        empty = {"params": [], "lr_factor": rate.factor, "weight_decay": decay, "sizes": []}
+        group = groups.setdefault(key, empty)
+        group["params"].append(parameter)
+        if rate.sizes is not None:
+            group["sizes"].append(rate.sizes)
+    return _optimizer(list(groups.values()), config)
 
 
 def _optimizer(groups: list[dict], config: FineTune) -> torch.optim.Optimizer:
@@ -50,8 +40,27 @@ def _optimizer(groups: list[dict], config: FineTune) -> torch.optim.Optimizer:
     )
 
 
-def _size(tensor: Tensor) -> float:
-    return max(float(tensor.detach().square().mean().sqrt()), _SMALLEST_SIZE)
+@torch.no_grad()
+def update(optimizer: torch.optim.Optimizer, grad_clip: float | None) -> None:
+    """Clip the gradients to a global norm and move the parameters, both measured in `sizes`."""
+    sized = list(_sized(optimizer))
+    for parameter, size in sized:
+        parameter.div_(size)
+        parameter.grad.mul_(size)
+    if grad_clip is not None:
+        every = [p for group in optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(every, grad_clip)
+    optimizer.step()
+    for parameter, size in sized:
+        parameter.mul_(size)
+
+
+def _sized(optimizer: torch.optim.Optimizer) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Parameters that have sizes and a gradient, with their sizes."""
+    for group in optimizer.param_groups:
+        if group["sizes"]:
+            pairs = zip(group["params"], group["sizes"], strict=True)
+            yield from ((p, size) for p, size in pairs if p.grad is not None)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -78,6 +78,6 @@ class ViewSource:
 
     def calibration_batches(self) -> Iterator[Tensor]:
         """Images of the first views, enough for `calibration_batches` batches (N, C, H, W)."""
-        for number in range(self.config.calibration_batches):
-            epoch, step = divmod(number, self.steps_per_epoch)
-            yield next(itertools.islice(self.batches(epoch), step, None)).images
+        epochs = itertools.chain.from_iterable(map(self.batches, itertools.count()))
+        for batch in itertools.islice(epochs, self.config.calibration_batches):
+            yield batch.images

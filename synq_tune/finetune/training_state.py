@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-FORMAT = 1
+FORMAT = 2
+"""1, of versions whose learned scales were parameters themselves, is not read: such a trial starts again."""
 _META = "synq_tune"
 
 
@@ -37,7 +38,9 @@ def about(data: bytes) -> dict[str, Any]:
     except (ValueError, KeyError) as error:
         raise ValueError(f"`the bytes are a training state` must hold, but got {error}.") from error
     if found["format"] != FORMAT:
-        raise ValueError(f"`format == {FORMAT}` must hold, but got format={found['format']}.")
+        raise ValueError(
+            f"`format == {FORMAT}` must hold, but got format={found['format']}, of another version."
+        )
     return found
 
 
@@ -53,6 +56,9 @@ def pack(student: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, **mor
         for slot, value in slots.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{slot}/{names[parameter]}"] = value
+    for group in optimizer.param_groups:
+        for parameter, size in zip(group["params"], group["sizes"], strict=False):
+            tensors[f"sizes/{names[parameter]}"] = size
     tensors |= {f"generator/{name}": value for name, value in _generators(student).items()}
     groups = [
         {
@@ -83,9 +89,11 @@ def restore(data: bytes, student: nn.Module, optimizer: torch.optim.Optimizer) -
     parameters = dict(student.named_parameters())
     optimizer.param_groups.clear()
     optimizer.state.clear()
+    sizes = _of(tensors, "sizes/")
     for group in info["groups"]:
         members = [parameters[name] for name in group["params"]]
-        optimizer.add_param_group({**group, "params": members})
+        of = [sizes[n].to(parameters[n].device) for n in group["params"] if n in sizes]
+        optimizer.add_param_group({**group, "params": members, "sizes": of})
     for key, value in _of(tensors, "optimizer/").items():
         slot, _, name = key.partition("/")
         optimizer.state[parameters[name]][slot] = value.to(parameters[name].device)

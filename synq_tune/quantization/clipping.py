@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.quantization.least_error import least_error_range
-from synq_tune.quantization.quantizers import LsqActivation, MinMaxActivation, MinMaxWeight
+from synq_tune.quantization.quantizers import MinMaxActivation, MinMaxWeight
 from synq_tune.quantization.student import activation_quantizers, weight_layers
 
 
@@ -59,6 +59,5 @@ def mask_gradients(student: nn.Module, bits: int) -> None:
 def _static_ranges(student: nn.Module, bits: int) -> list[MinMaxActivation]:
     return [
         grid for grid in activation_quantizers(student).values()
-        if isinstance(grid, MinMaxActivation) and not isinstance(grid, LsqActivation)
-        and grid.bits == bits
+        if isinstance(grid, MinMaxActivation) and grid.bits == bits
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from synq_tune.quantization.affine import affine_parameters, code_limits, per_channel
 from synq_tune.quantization.fake_quant import fake_quantize, learned_fake_quantize
+from synq_tune.quantization.learned_scale import LearnedScale
 from synq_tune.quantization.least_error import least_error_range
 from synq_tune.quantization.observer import RangeObserver, least_squares, min_max
 from synq_tune.quantization.placement import Placement, after_activations, every_tensor
@@ -46,7 +47,7 @@ class MinMaxWeight(nn.Module):
         return fake_quantize(weight, scale, zero, self.limits)
 
 
-class LsqWeight(nn.Module):
+class LsqWeight(LearnedScale):
     """Learned step size (Esser et al., 2020), one per output channel, on a grid that need not be symmetric.
 
     Step and zero point start from the range in which rounding costs least; the zero point, an integer
@@ -59,9 +60,19 @@ class LsqWeight(nn.Module):
         super().__init__()
         self.bits = bits
         self.limits = code_limits(bits)
-        scale, zero_point = self.starting_grid(weight.detach().flatten(1), bits)
-        self.scale = nn.Parameter(scale)
+        scale, zero_point = self._start(weight.detach().flatten(1))
+        self._learn_scale(scale)
         self.register_buffer("zero_point", zero_point)
+
+    def _start(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """`starting_grid` of rows of any size; a row of zeros takes the others' middle step."""
+        unit = _power_of_two(rows)
+        scale, zero_point = self.starting_grid(rows / unit[:, None], self.bits)
+        scale, is_alive = scale * unit, rows.any(1)
+        if is_alive.any():
+            scale = torch.where(is_alive, scale, scale[is_alive].median())
+            zero_point = torch.where(is_alive, zero_point, 0.0)
+        return scale, zero_point
 
     @staticmethod
     def starting_grid(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -74,11 +85,17 @@ class LsqWeight(nn.Module):
 
     def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point, each (O,)."""
-        return self.scale.clamp_min(1e-8), self.zero_point
+        return self.scale, self.zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
         step, zero = (per_channel(v, weight) for v in self.parameters_of(weight))
         return _learned(weight, step, zero, self.limits, weight[0].numel())
+
+
+def _power_of_two(rows: Tensor) -> Tensor:
+    """The power of two below each row's largest magnitude (O,), 1/2 for zeros: dividing is exact."""
+    _, exponent = torch.frexp(rows.abs().amax(1))
+    return torch.ldexp(torch.ones_like(rows[:, 0]), exponent - 1)
 
 
 class SymmetricLsqWeight(LsqWeight):
@@ -91,11 +108,8 @@ class SymmetricLsqWeight(LsqWeight):
         return scale, torch.zeros_like(scale)
 
 
-class MinMaxActivation(nn.Module):
-    """Asymmetric, per tensor, static range observed in calibration; identity gradient.
-
-    With `masks_gradient` what lies beyond the grid passes no gradient.
-    """
+class CalibratedActivation(nn.Module):
+    """Asymmetric, per tensor, on the range observed in calibration."""
 
     batch_range = staticmethod(min_max)
 
@@ -103,9 +117,7 @@ class MinMaxActivation(nn.Module):
         super().__init__()
         self.bits = bits
         self.limits = code_limits(bits)
-        self.masks_gradient = False
         self.observer = RangeObserver()
-        self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros(()))
 
     def observe(self, x: Tensor) -> None:
@@ -115,31 +127,42 @@ class MinMaxActivation(nn.Module):
     def end_calibration(self) -> None:
         """Fix the grid to the range observed."""
         scale, zero_point = affine_parameters(*self.observer.range(), self.bits)
-        self.scale.data.copy_(scale)
+        self.restart_scale(scale)
         self.zero_point.copy_(zero_point)
 
     def parameters_of(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, scalars."""
         return self.scale, self.zero_point
 
+
+class MinMaxActivation(CalibratedActivation):
+    """Static range; identity gradient.
+
+    With `masks_gradient` what lies beyond the grid passes no gradient.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.masks_gradient = False
+        self.register_buffer("scale", torch.ones(()))
+
+    def restart_scale(self, scale: Tensor) -> None:
+        """Take a scale, a scalar."""
+        self.scale.copy_(scale)
+
     def forward(self, x: Tensor) -> Tensor:
         grid = self.scale, self.zero_point, self.limits
         return fake_quantize(x, *grid, masks=self.masks_gradient)
 
 
-class LsqActivation(MinMaxActivation):
+class LsqActivation(LearnedScale, CalibratedActivation):
     """Learned step size, per tensor; starts from the range of least squared error."""
 
     batch_range = staticmethod(least_squares)
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits)
-        del self.scale
-        self.scale = nn.Parameter(torch.ones(()))
-
-    def parameters_of(self) -> tuple[Tensor, Tensor]:
-        """Scale and zero point, scalars."""
-        return self.scale.clamp_min(1e-8), self.zero_point
+        self._learn_scale(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
         scale, zero_point = self.parameters_of()

@@ -9,6 +9,7 @@ from torchvision.models import mobilenet_v2, resnet18
 
 from synq_tune.config import Bits
 from synq_tune.inspection.student import inspect_student
+from synq_tune.quantization.learned_scale import learned_scales
 from synq_tune.quantization.placement import is_sum, moves
 from synq_tune.quantization.student import (
     activation_quantizers,
@@ -64,7 +65,7 @@ def test_weights_are_symmetric_without_the_lowest_code(student: torch.fx.GraphMo
 def test_steps_are_learned(student: torch.fx.GraphModule) -> None:
     """Weights' and activations' steps get a gradient."""
     student(torch.randn(2, 3, 64, 64)).square().mean().backward()
-    steps = [p for n, p in student.named_parameters() if n.endswith("scale")]
+    steps = learned_scales(student)
     assert len(steps) == len(weight_layers(student)) + len(activation_quantizers(student))
     assert all(p.grad is not None for p in steps)
 
