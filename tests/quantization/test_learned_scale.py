@@ -29,7 +29,9 @@ def _activation(x: Tensor, bits: int) -> LsqActivation:
 
 @pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize("kind", WEIGHTS)
-def test_a_channels_size_changes_nothing_but_the_scale(kind: type[nn.Module], factor: float) -> None:
+def test_a_channels_size_changes_nothing_but_the_scale(
+    kind: type[nn.Module], factor: float
+) -> None:
     """Codes and the gradient of what learns are bit for bit those of the channel at another size."""
     weight = torch.randn(6, 5, 3, 3)
     sizes = torch.where(torch.arange(6) % 2 == 0, factor, 1.0).view(6, 1, 1, 1)
@@ -44,9 +46,7 @@ def test_a_channels_size_changes_nothing_but_the_scale(kind: type[nn.Module], fa
 
 @pytest.mark.parametrize("rate", [0.3, 30.0, 1e4])
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
-def test_no_update_makes_a_scale_zero(
-    optimizer: type[torch.optim.Optimizer], rate: float
-) -> None:
+def test_no_update_makes_a_scale_zero(optimizer: type[torch.optim.Optimizer], rate: float) -> None:
     """Hundreds of large updates in random directions, for channels of very different sizes."""
     weight = torch.randn(8, 20) * 10.0 ** torch.arange(-16.0, 16.0, 4.0)[:, None]
     quantizers = [kind(weight, 3) for kind in WEIGHTS] + [_activation(weight[4:5], 3)]
