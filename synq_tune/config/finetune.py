@@ -24,11 +24,15 @@ class FineTune(Settings):
     """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
     lr: float = Field(1e-3, gt=0)
     lr_relative: bool = False
-    """Each tensor's rate is `lr` times its root mean square at the start: with Adam `lr` is then the
-    share of its size by which a tensor moves in an update, alike in layers and networks."""
+    """Rates are `lr` times a size at the start, the root mean square: of each output channel in the weights
+    of quantized layers, of the whole tensor elsewhere. With Adam `lr` is then the share of its size by which
+    a channel moves in an update, alike in channels, layers and networks. Gradients of such weights are
+    measured in the same sizes where `grad_clip` clips them."""
     step_lr_factor: float = Field(1.0, gt=0)
-    """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`; Adam moves a parameter by about
-    the rate whatever its gradient, and a step is a hundredth of the weights it scales."""
+    """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`. The logarithm of a step learns: with
+    `lr_relative` and Adam an update moves each step by about `lr` times this factor of itself. Without, it
+    moves a layer's middle step by what the same rate moves any parameter by, and the others in proportion
+    to their size."""
     norm_lr_factor: float = Field(1.0, gt=0)
     """Learning rate of BatchNorm's factors and of biases over `lr`: few parameters that shift whole
     channels, and with them the student, towards what only synthetic images show."""

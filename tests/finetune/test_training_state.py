@@ -122,8 +122,9 @@ def _begun(trial: Trial):
 @pytest.mark.parametrize(
     "data",
     [b"", b"\x08\0\0\0\0\0\0\0{}      ", tensor_bytes({"a": torch.zeros(1)}),
-     tensor_bytes({"a": torch.zeros(1)}, {"format": 99})],
-    ids=["empty", "not tensors", "no state", "another format"],
+     tensor_bytes({"a": torch.zeros(1)}, {"format": 99}),
+     tensor_bytes({"student/conv.weight_quantizer.scale": torch.zeros(1)}, {"format": 1})],
+    ids=["empty", "not tensors", "no state", "another format", "before learned ratios"],
 )  # fmt: skip
 def test_other_bytes_are_refused(data: bytes) -> None:
     """A file of another kind or a later version is said to be one."""
