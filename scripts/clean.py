@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synq_tune.cli import exit_code
-from synq_tune.store import DEFAULT_STORE
+from synq_tune.store import store_folder
 from synq_tune.study.store_contents import chosen, delete, entries, table
 
 
@@ -22,7 +22,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--store", type=Path, default=Path(DEFAULT_STORE), metavar="DIR")
+    parser.add_argument("--store", metavar="DIR")
     parser.add_argument(
         "--studies", type=Path, default=Path("studies"), metavar="DIR", help="who may use it"
     )
@@ -40,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(argv)
-    store = arguments.store.expanduser().resolve()
+    store = store_folder(arguments.store)
     shown = chosen(entries(store, arguments.studies), arguments.older_than, arguments.names)
     print(table(shown))
     for entry in shown if arguments.delete else []:

@@ -17,7 +17,7 @@ from synq_tune.bench.compare_table import read_recorded, report
 from synq_tune.bench.variants import load_comparison
 from synq_tune.cli import exit_code
 from synq_tune.errors import InputError
-from synq_tune.store import DEFAULT_STORE
+from synq_tune.store import store_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         # torch takes a second to import: wrong settings are refused before.
         from synq_tune.bench.compare import compare
 
-        store = Path(arguments.store).expanduser()
+        store = store_folder(arguments.store)
         lines = compare(comparison, arguments.seeds, arguments.output, store, shown)
     for line in lines:
         print(line, flush=True)
@@ -56,7 +56,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="sets")
     parser.add_argument("--weights", metavar="FILE", help="the teacher's checkpoint")
     parser.add_argument("--val-data", metavar="SRC")
-    parser.add_argument("--store", metavar="DIR", default=DEFAULT_STORE)
+    parser.add_argument("--store", metavar="DIR")
     parser.add_argument("--report", action="store_true", help="print the table, run nothing")
     return parser.parse_args(argv)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synq_tune.cli import exit_code
 from synq_tune.recipes.merge import load_space
-from synq_tune.store import DEFAULT_STORE
+from synq_tune.store import store_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         "--from", metavar="NAME|FILE", dest="start", help="the settings of search_spaces/best/NAME"
     )
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--store", metavar="DIR", default=DEFAULT_STORE)
+    parser.add_argument("--store", metavar="DIR")
     parser.add_argument("--export-to", metavar="DIR", type=Path)
     arguments = parser.parse_args(argv)
     flags = {
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     # torch takes a second to import: wrong settings are refused before.
     from synq_tune.search.one_trial import run_one_trial
 
-    for row in run_one_trial(spec, Path(arguments.store).expanduser(), arguments.export_to):
+    for row in run_one_trial(spec, store_folder(arguments.store), arguments.export_to):
         values = {**row.metrics, **{f"loss/{k}": v for k, v in row.losses.items()}}
         print(f"epoch {row.epoch:4d}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
     return 0

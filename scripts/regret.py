@@ -18,7 +18,7 @@ from pathlib import Path
 from synq_tune.cli import exit_code
 from synq_tune.errors import InputError
 from synq_tune.recipes.merge import load_space
-from synq_tune.store import DEFAULT_STORE
+from synq_tune.store import store_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def _record(arguments: argparse.Namespace) -> Iterable[str]:
     spec = load_space(arguments.space, arguments.sets, flags)
     from synq_tune.bench.grid import record_grid
 
-    store = Path(arguments.store).expanduser()
+    store = store_folder(arguments.store)
     # Folders of this machine are nobody's business in a file that is passed on.
     shown = ["--record", arguments.record.name, "--space", Path(arguments.space).name]
     shown += [part for text in arguments.sets for part in ("--set", text)]
@@ -62,7 +62,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--val-data", metavar="SRC")
     parser.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="sets")
     parser.add_argument("--grid-seeds", type=int, default=1, metavar="N")
-    parser.add_argument("--store", metavar="DIR", default=DEFAULT_STORE)
+    parser.add_argument("--store", metavar="DIR")
     return parser.parse_args(argv)
 
 

@@ -11,7 +11,6 @@ import argparse
 import sys
 
 from synq_tune.cli import exit_code
-from synq_tune.study.command import search_command
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -66,7 +65,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    return search_command(parse(argv))
+    arguments = parse(argv)
+    # After the signals are heeded: settings take a moment to import.
+    from synq_tune.study.command import search_command
+
+    return search_command(arguments)
 
 
 if __name__ == "__main__":

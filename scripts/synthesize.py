@@ -11,7 +11,7 @@ from pathlib import Path
 
 from synq_tune.cli import exit_code
 from synq_tune.recipes.merge import load_space
-from synq_tune.store import DEFAULT_STORE
+from synq_tune.store import store_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--space", required=True, metavar="NAME|FILE")
     parser.add_argument("--weights", metavar="FILE", help="the teacher's checkpoint")
     parser.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="sets")
-    parser.add_argument("--store", metavar="DIR", default=DEFAULT_STORE)
+    parser.add_argument("--store", metavar="DIR")
     parser.add_argument("--export", choices=("png", "npy"), help="also write images and labels")
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("synthetic"))
     arguments = parser.parse_args(argv)
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     # torch takes a second to import: wrong settings are refused before.
     from synq_tune.synthesis.command import synthesize_space
 
-    store = Path(arguments.store).expanduser()
+    store = store_folder(arguments.store)
     print(synthesize_space(spec, store, arguments.export, arguments.output))
     return 0
 

@@ -18,6 +18,7 @@ from synq_tune.errors import (
     is_full_disk,
     is_raised_here,
 )
+from synq_tune.process.ending import orderly
 
 DONE, OUR_FAULT, WRONG_INPUT, NOTHING_FINISHED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -29,6 +30,7 @@ _LIBRARIES = (
 """Their warnings tell developers of this package what to change."""
 
 
+@orderly
 def exit_code(
     main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None
 ) -> int:
@@ -43,8 +45,8 @@ def exit_code(
 
     Returns:
         What `main` returned; 2 after a mistake of the user, and where a library or the user's own code
-        raised; 3 where the only training or synthesis there was diverged; 130 after Ctrl+C; 1 after a
-        fault of this package, which the line asks to report.
+        raised; 3 where the only training or synthesis there was diverged; 130 after Ctrl+C, SIGTERM and
+        SIGHUP; 1 after a fault of this package, which the line asks to report.
     """
     try:
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from synq_tune.errors import InputError
+from synq_tune.process.home import is_lent
+
 DEFAULT_STORE = "~/.cache/synq_tune"
+
+
+def store_folder(given: str | None = None) -> Path:
+    """The absolute path of the store asked for, or of the default one.
+
+    Raises:
+        InputError: it is in a home that is not there.
+    """
+    named = given or DEFAULT_STORE
+    if named.startswith("~") and is_lent():
+        raise InputError(
+            "`HOME is a folder of yours` must hold, because the store of synthetic images is in it "
+            f"({named}). Set HOME, or pass --store DIR."
+        )
+    return Path(named).expanduser().resolve()
 
 
 def canonical_json(value: Any) -> str:
@@ -70,13 +89,33 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` between processes; the kernel frees it when a holder dies."""
+    """Hold an exclusive lock on `path` between processes; the kernel frees it when a holder dies.
+
+    Raises:
+        InputError: there cannot be a lock, such as on a disk that is only read.
+    """
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a")  # noqa: SIM115
+    except OSError as error:
+        raise _no_lock(path, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise _no_lock(path, error) from None
         yield
+
+
+def _no_lock(path: Path, error: OSError) -> Exception:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return InputError(
+        f"`{path.parent} can be written and locked` must hold, but got: {error.strerror}. Choose "
+        "another folder (--store, --output-dir or --tracking-uri)."
+    )
 
 
 def once(path: Path, make: Callable[[Path], None]) -> bool:
@@ -85,6 +124,8 @@ def once(path: Path, make: Callable[[Path], None]) -> bool:
     Returns:
         Whether this call made it.
     """
+    if path.exists():  # whole, since it appears by rename: a store that is only read will do
+        return False
     with file_lock(path.with_name(path.name + ".lock")):
         if path.exists():
             return False

@@ -24,7 +24,7 @@ HOMES = {
 }
 
 ORDER = [
-    "errors", "notes", "own_code", "redact", "error_log", "config", "cli", "store", "seeds",
+    "errors", "notes", "own_code", "redact", "error_log", "process", "config", "cli", "store", "seeds",
     "models", "data", "quantization", "synthesis", "finetune", "reconstruction",
     "recipes", "evaluation", "trial", "memory", "inspection", "export",
     "study", "tracking", "analysis", "search", "bench", "testing",

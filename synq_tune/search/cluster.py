@@ -4,109 +4,80 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
 import socket
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import utils
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
 from ray._raylet import GcsClient
 from ray.exceptions import AuthenticationError, RpcError
 
 from synq_tune.errors import InputError
+from synq_tune.process.signals import KINDS
 from synq_tune.search.nodes import check_nodes
+from synq_tune.search.ray_start import local_ray
 from synq_tune.search.resources import Machine
 
-_OBJECT_STORE_BYTES = 256 * 2**20
-_STARTS = 3
 _PATIENCE = 10.0
 """Seconds within which a cluster's head takes a connection."""
 _TOKEN = "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the cluster's token."
 
 
 @contextlib.contextmanager
-def ray_cluster(address: str | None, py_modules: Sequence[str] = ()) -> Iterator[list[Machine]]:
+def ray_cluster(
+    address: str | None, py_modules: Sequence[str] = (), prefix: str = "sqt_"
+) -> Iterator[list[Machine]]:
     """Start Ray on this machine, or join the cluster at `address`; yields its machines.
 
     Args:
         address: a running cluster's, or None.
         py_modules: packages and modules of the user that a cluster's machines may not have.
+        prefix: of the folder that Ray gets where it is started.
 
     Raises:
-        InputError: the cluster cannot be joined, or a machine of it does not run what this one does.
+        InputError: Ray does not start, the cluster cannot be joined, or a machine of it does not run
+            what this one does.
     """
-    common: dict[str, Any] = {
-        "log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False,
-    }  # fmt: skip
-    handlers = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        if address:
-            shipped = {"runtime_env": {"py_modules": list(py_modules)}} if py_modules else {}
-            _join(address, shipped)
-            check_nodes()
-        else:
-            _start(common)
-        _install(handlers)
+    with _own_signals(), _joined(address, py_modules) if address else local_ray(prefix):
+        _hide_token()
         alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
         yield [(there.get("CPU", 0.0), there.get("GPU", 0.0)) for there in alive]
-    finally:
-        ray.shutdown()
-        _install(handlers)
-
-
-def _install(handlers: Mapping[int, Any]) -> None:
-    """Take signals back: Ray sets a handler when it starts, and lets SIGTERM kill when it ends."""
-    for kind, handler in handlers.items():
-        signal.signal(kind, handler)
-
-
-def _start(common: dict[str, Any]) -> None:
-    """Start Ray here; it gives itself 30 s, which on a busy machine may not be enough.
-
-    What a failed start leaves running ends with this process.
-    """
-    for left in reversed(range(_STARTS)):
-        try:
-            # "local": by default Ray would join any cluster that runs on this machine.
-            with _for_this_machine():
-                ray.init("local", object_store_memory=_OBJECT_STORE_BYTES, **common)
-            _hide_token()
-            return
-        except Exception as error:
-            ray.shutdown()
-            if not left:
-                raise
-            print(f"Ray did not start, once more: {error}"[:200], file=sys.stderr)
 
 
 @contextlib.contextmanager
-def _for_this_machine() -> Iterator[None]:
-    """Let Ray start for this machine alone; it has no settings of its own for these two.
+def _joined(address: str, py_modules: Sequence[str]) -> Iterator[None]:
+    try:
+        _join(address, {"runtime_env": {"py_modules": list(py_modules)}} if py_modules else {})
+        check_nodes()
+        yield
+    finally:
+        ray.shutdown()
 
-    With 127.0.0.1 as its address, as it does by itself on macOS and Windows: otherwise its ports would be
-    open to the network. And without its API server, which asks Azure, Google and AWS over the network
-    whether this machine is theirs, even without a dashboard and with usage statistics switched off.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER, services.start_api_server
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    services.start_api_server = lambda *arguments, **options: (
-        None,
-        None,
-    )  # as after a failed start
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the driver's handlers: Ray sets its own where it starts, and the default where it ends."""
+    handlers = {kind: signal.getsignal(kind) for kind in KINDS}
+    set_sigterm_handler = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER, services.start_api_server = before
+        utils.set_sigterm_handler = set_sigterm_handler
+        for kind, handler in handlers.items():
+            signal.signal(kind, handler)
 
 
 def _hide_token() -> None:
     """Ray writes its token, with which code can be run in its workers, for everyone to read."""
     path = Path.home() / ".ray" / "auth_token"
-    if path.is_file() and path.stat().st_mode & 0o077:
+    is_ours = os.access(path, os.W_OK) and path.is_file()
+    if is_ours and path.stat().st_mode & 0o077:
         path.chmod(0o600)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -193,6 +194,7 @@ def worker_context(
         "dataset": str(dataset),
         "store": str(store),
         "folder": str(folder),
+        "cwd": os.getcwd(),
         "metric": metric,
         "sources": sources.for_workers(),
         "labelled": labelled,

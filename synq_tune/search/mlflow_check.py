@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from synq_tune.errors import stage
+from synq_tune.process.invocation import command_line
 from synq_tune.redact import redact_uri
 from synq_tune.study.doctor import Finding
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.places import tracking_of
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run
 from synq_tune.tracking import STATUSES, Tracker, TrackingError, default_tracking_uri
@@ -25,10 +27,9 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
         uri: the store; by default the one that the ledger names.
     """
     state, folder = ledger.state, ledger.folder
-    recorded = state.stages.get("tracking", {}).get("uri")
-    if uri is None and recorded is None and not state.runs:
+    if uri is None and "tracking" not in state.stages and not state.runs:
         return []  # the study never got that far
-    uri = uri or recorded or default_tracking_uri(folder)
+    uri = uri or tracking_of(state, folder) or default_tracking_uri(folder)
     try:
         with stage("asking the tracking store", f"--tracking-uri {redact_uri(uri)}"):
             tracker = Tracker.find(uri, folder, state)
@@ -71,8 +72,8 @@ def _not_uploaded(ledger: Ledger) -> Iterator[str]:
     refused = ledger.state.stages.get("uploads", {}).get("refused", {})
     for name, error in refused.items():
         yield (
-            f"MLflow has not taken the study's {name} ({error}); try again: python "
-            f"scripts/search.py --resume {ledger.folder}"
+            f"MLflow has not taken the study's {name} ({error}); try again: "
+            + command_line("search.py", "--resume", ledger.folder)
         )
 
 

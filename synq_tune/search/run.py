@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import time
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +43,7 @@ from synq_tune.search.searcher import StopRequest
 from synq_tune.search.sources import Sources, open_sources
 from synq_tune.search.tracked import TrackedStudy
 from synq_tune.store import sha256_file
-from synq_tune.study.files import leftovers, prune
+from synq_tune.study.files import leftovers, place_prefix, prune, ray_places
 from synq_tune.study.hours import seconds_spent
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.objective import mode_of, objective
@@ -77,7 +79,7 @@ class StudyDriver:
         self.summary = SummaryWriter(options.folder)
         self.spec = _with_resources(ledger.state.spec, options)
         self.device = choose_device()
-        self.started = time.time()
+        self.started = time.monotonic()  # a clock may jump
         self.spent_before = seconds_spent(ledger)
         self._loaded: Assets | None = None
         self._labelled: str | None = None
@@ -95,7 +97,30 @@ class StudyDriver:
         self._tidy()
         sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device)
-        self._check_cluster(prepared)
+        with self._cluster(prepared, sources) as machines:
+            dataset_path = self._search_all(prepared, sources, machines)
+        best = best_run(self.ledger.state)
+        if best is None:
+            self._end("FAILED")
+            return None
+        self._finish(best, self._assets(dataset_path))
+        return best
+
+    def _cluster(
+        self, prepared: Prepared, sources: Sources
+    ) -> contextlib.AbstractContextManager[list[Machine]]:
+        """Ray, if there is something left to search: what it lacks is said before hours of synthesis."""
+        if self._is_searched(self._feeder(prepared)):
+            return contextlib.nullcontext([])
+        for left in ray_places(self.ledger.state):  # by killed drivers of this study
+            shutil.rmtree(left, ignore_errors=True)
+        prefix = place_prefix(self.ledger.state)
+        return ray_cluster(self.options.ray_address, sources.py_modules(), prefix)
+
+    def _search_all(self, prepared: Prepared, sources: Sources, machines: list[Machine]) -> Path:
+        """Everything up to the last trial; returns the dataset's folder."""
+        if machines:
+            plan_resources(self.spec.study, machines)
         self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
         prepared = self._share_labelled(prepared)
         self._describe(prepared)
@@ -104,13 +129,8 @@ class StudyDriver:
         sources.keep(self.folder)
         self.tracked.describe(self.ledger.state)
         self._calibrate(dataset_path)
-        self._search(prepared, dataset_path, sources)
-        best = best_run(self.ledger.state)
-        if best is None:
-            self._end("FAILED")
-            return None
-        self._finish(best, self._assets(dataset_path))
-        return best
+        self._search(prepared, dataset_path, sources, machines)
+        return dataset_path
 
     def _share_labelled(self, prepared: Prepared) -> Prepared:
         """Put the labelled images into the store, and out of this process's own memory.
@@ -138,6 +158,7 @@ class StudyDriver:
 
     def stage(self, name: str, data: dict[str, Any]) -> None:
         """Record a stage, unless the ledger already says the same."""
+        self.interrupts.check()  # a library may have swallowed what a signal raised
         if self.ledger.state.stages.get(name) != data:
             self.ledger.append("stage", name=name, data=data)
         self.summary.write(self.ledger.state)
@@ -199,24 +220,24 @@ class StudyDriver:
             assets = partial(self._assets, dataset_path)
             run_calibration(self.ledger, assets, self.folder, self._on_transition)
 
-    def _search(self, prepared: Prepared, dataset_path: Path, sources: Sources) -> None:
+    def _search(
+        self, prepared: Prepared, dataset_path: Path, sources: Sources, machines: list[Machine]
+    ) -> None:
         metric, feeder = prepared.metric, self._feeder(prepared)
         if self._is_searched(feeder):
             return
-        with ray_cluster(self.options.ray_address, sources.py_modules()) as machines:
-            store = self.options.store
-            cargo = None  # on this machine alone every worker reads the driver's files
-            if self.options.ray_address:
-                cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
-            context = worker_context(
-                self.spec, dataset_path, store, self.folder, metric, sources,
-                self._labelled, cargo,
-            )  # fmt: skip
-            stop = StopRequest(self.interrupts.requested, self._is_enough)
-            plan = partial(self._plan, machines)
-            work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
-            with self.interrupts.deferred():
-                run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
+        store = self.options.store
+        cargo = None  # on this machine alone every worker reads the driver's files
+        if self.options.ray_address:
+            cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
+        context = worker_context(
+            self.spec, dataset_path, store, self.folder, metric, sources, self._labelled, cargo
+        )
+        stop = StopRequest(self.interrupts.requested, self._is_enough)
+        plan = partial(self._plan, machines)
+        work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
+        with self.interrupts.deferred():
+            run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
         width = self.spec.study.deterministic
         if width is not None and (line := waiting_line(self.ledger.state, width)):
             print(line, flush=True)
@@ -229,12 +250,6 @@ class StudyDriver:
 
     def _is_searched(self, feeder: Feeder) -> bool:
         return self._is_enough() or feeder.is_done(self.ledger.state)
-
-    def _check_cluster(self, prepared: Prepared) -> None:
-        """A cluster that cannot run the study is told before hours of synthesis."""
-        if self.options.ray_address and not self._is_searched(self._feeder(prepared)):
-            with ray_cluster(self.options.ray_address) as machines:
-                plan_resources(self.spec.study, machines)
 
     def _plan(self, machines: list[Machine]) -> Plan:
         """How the cluster is divided now; printed when it changes."""
@@ -321,7 +336,7 @@ class StudyDriver:
 
     def _deadline_passed(self) -> bool:
         hours = self.spec.study.max_hours
-        spent = self.spent_before + time.time() - self.started
+        spent = self.spent_before + time.monotonic() - self.started
         return hours is not None and spent > 3600 * hours
 
 

@@ -239,7 +239,7 @@ def _raised_by(trial: Any) -> BaseException:
     if trial.pickled_error_file is not None:
         with open(trial.pickled_error_file, "rb") as file:
             return cloudpickle.load(file)
-    return RuntimeError(Path(trial.error_file).read_text())
+    return RuntimeError(Path(trial.error_file).read_text(encoding="utf-8", errors="replace"))
 
 
 class StopRequest(NotSaved, Stopper):

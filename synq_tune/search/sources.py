@@ -111,7 +111,7 @@ def _read_sums(path: Path) -> dict[str, str]:
     """Copy's name → SHA-256; empty before the study started."""
     if not path.exists():
         return {}
-    rows = (line.split("  ", 1) for line in path.read_text().splitlines())
+    rows = (line.split("  ", 1) for line in path.read_text(encoding="utf-8").splitlines())
     return {name: digest for digest, name in rows}
 
 

@@ -17,6 +17,7 @@ from synq_tune.errors import InputError, stage
 from synq_tune.export.load import load_onnx
 from synq_tune.redact import redact_uri
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.places import tracking_of
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import resolve_metric
 from synq_tune.tracking import (
@@ -62,7 +63,7 @@ class TrackedStudy:
         The ledger holds no credentials: a store that needs them is named again on resume.
         """
         recorded = ledger.state.stages.get("tracking", {}).get("uri")
-        uri = uri or recorded or default_tracking_uri(folder)
+        uri = uri or tracking_of(ledger.state, folder) or default_tracking_uri(folder)
         try:
             with stage("opening the tracking store", f"--tracking-uri {redact_uri(uri)}"):
                 study = cls(Tracker.open(uri, folder, ledger.state))

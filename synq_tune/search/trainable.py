@@ -23,6 +23,7 @@ from synq_tune.search.cargo import Cargo, unload
 from synq_tune.search.nodes import check_this_machine
 from synq_tune.search.parcel import Parcel
 from synq_tune.search.sources import receive
+from synq_tune.search.worker_folder import go_to, naming_missing_folder
 from synq_tune.study.objective import objective
 from synq_tune.trial import Assets, Trial, choose_device, load_assets
 
@@ -67,11 +68,12 @@ class TrialWorker(tune.Trainable):
         Args:
             config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to the
                 bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, metric, threads, sources, labelled, cargo, facts},
+            context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled, cargo, facts},
                 plain values.
         """
         torch.set_num_threads(context["threads"])
         receive(context["sources"])
+        go_to(context["cwd"])
         self.context = context
         self.folder = Path(context["folder"])
         self._start(config)
@@ -90,7 +92,8 @@ class TrialWorker(tune.Trainable):
     def _assets(self) -> Assets:
         key = str(self.folder)
         if key not in _ASSETS:
-            _ASSETS[key] = _load(self.context)
+            with naming_missing_folder(self.context["cwd"]):
+                _ASSETS[key] = _load(self.context)
         return _ASSETS[key]
 
     def _begin(self) -> None:

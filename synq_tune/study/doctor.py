@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.errors import InputError
+from synq_tune.process.invocation import command_line
 from synq_tune.store import sha256_file
-from synq_tune.study.files import leftovers, needed_files, ray_folders, state_path, surplus_files
+from synq_tune.study.files import (
+    leftovers,
+    needed_files,
+    ray_folders,
+    ray_places,
+    state_path,
+    surplus_files,
+)
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import holder, study_lock
 from synq_tune.study.summary import SUMMARY_NAME, damaged_export, summarize, write_summary
@@ -82,7 +90,7 @@ def _files(ledger: Ledger) -> Iterator[Finding]:
         yield Finding(
             f"{_name(path, folder)}: half-written, by a process that was killed", path.unlink
         )
-    for path in ray_folders(state):
+    for path in [*ray_folders(state), *ray_places(state)]:
         yield Finding(f"{path}: left by Ray, of a driver that was killed", partial(_remove, path))
     for path in surplus_files(folder, state):
         yield Finding(f"{_name(path, folder)}: no run needs it", path.unlink)
@@ -105,7 +113,8 @@ def _export(ledger: Ledger) -> Iterator[Finding]:
     for path in damaged_export(ledger.state, folder):
         how = "damaged" if path.is_file() else "missing"
         yield Finding(
-            f"{_name(path, folder)}: {how}; export it again: python scripts/search.py --resume {folder}"
+            f"{_name(path, folder)}: {how}; export it again: "
+            + command_line("search.py", "--resume", folder)
         )
     target = folder.resolve() / "best"
     if Path(best["export_dir"]) != target:
@@ -164,8 +173,8 @@ def doctor_command(folder: Path, fix: bool, projections: tuple[Projection, ...] 
     at_work = holder(folder)
     if at_work is not None:
         raise InputError(
-            f"`nobody drives the study` must hold, but process {at_work.pid} on {at_work.host} is at "
-            "work. scripts/status.py shows how far it is."
+            f"`nobody drives the study` must hold, but {at_work} is at work. "
+            "scripts/status.py shows how far it is."
         )
     if not fix:
         return _report(examine(Ledger.open(folder, read_only=True), projections), folder)
@@ -191,5 +200,5 @@ def _report(findings: list[Finding], folder: Path) -> int:
     if not findings:
         print(f"{folder}: nothing is wrong")
     elif any(finding.mend for finding in findings):
-        print(f"mend it with: python scripts/doctor.py {folder} --fix")
+        print(f"mend it with: {command_line('doctor.py', folder, '--fix')}")
     return LEFT if findings else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -74,3 +75,20 @@ def ray_prefix(state: StudyState) -> str:
 def ray_folders(state: StudyState) -> list[Path]:
     """Those folders on this machine."""
     return sorted(Path(tempfile.gettempdir()).glob(f"{ray_prefix(state)}*"))
+
+
+def place_prefix(state: StudyState) -> str:
+    """How the name of Ray's own folder begins, for its sockets and logs: short, as sockets' paths are."""
+    return f"sqt_{state.header.get('id', 'none')[:8]}_"
+
+
+def ray_roots() -> list[Path]:
+    """Folders in which Ray may live on this machine, the likeliest first."""
+    others = ("/tmp", "/var/tmp", "/dev/shm", f"/run/user/{os.getuid()}")
+    return [Path(root) for root in dict.fromkeys([tempfile.gettempdir(), *others])]
+
+
+def ray_places(state: StudyState) -> list[Path]:
+    """What Ray left of a driver of this study that was killed; only for who knows that none is at work."""
+    name = f"{place_prefix(state)}*"
+    return sorted(path for root in ray_roots() for path in root.glob(name))

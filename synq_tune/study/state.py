@@ -10,7 +10,7 @@ Events of a ledger, one JSON object per line, in the order they happened. Every 
     header     format, name, spec, created_by {package: version}
     session    action (started | finished | interrupted), pid, host
     stage      name (teacher | dataset | metric | budget | gpu | ladder | best | tracking | uploads |
-               …), data
+               places | …), data
     proposed   key, kind (search | confirm | ladder), number, params, seed, label
     started    key; epoch when it goes on from the state kept after it
     evaluated  key, epoch, metrics, losses; partial when top1 is of a subset of the labelled images;
@@ -176,7 +176,8 @@ def _budget(state: StudyState, event: Mapping[str, Any]) -> None:
     """A resumed study may have more trials, or another target, than its header says."""
     study = state.spec.study.model_copy(update=event["data"])
     state.spec = state.spec.model_copy(update={"study": study})
-    state.stages["budget"] = {**event["data"], "at": event["at"]}
+    # Counted, since a clock may jump: only sessions behind it know of it.
+    state.stages["budget"] = {**event["data"], "sessions": len(state.sessions)}
 
 
 def _proposed(state: StudyState, event: Mapping[str, Any]) -> None:

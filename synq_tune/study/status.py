@@ -12,6 +12,7 @@ from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.lock import holder
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.objective import mode_of
+from synq_tune.study.places import store_of
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.target import target_line
 
@@ -54,7 +55,7 @@ def stage_reached(state: StudyState) -> str:
 
 def _head(state: StudyState, folder: Path) -> str:
     driver = holder(folder)
-    driven = f"process {driver.pid} on {driver.host}" if driver else "nobody (resume to continue)"
+    driven = str(driver) if driver else "nobody (resume to continue)"
     rows = {
         "study": f"{folder.resolve().name} (space {state.spec.name})",
         "folder": str(folder.resolve()),
@@ -62,6 +63,7 @@ def _head(state: StudyState, folder: Path) -> str:
         "driver": "" if stage_reached(state) == "finished" and not driver else driven,
         "trials": _counts(state),
         "dataset": _dataset(state),
+        "store": str(store_of(state) or ""),
         "metric": _metric(state),
         "target": target_line(state) or "",
     }

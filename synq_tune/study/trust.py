@@ -12,6 +12,7 @@ from typing import Any
 from synq_tune.errors import InputError
 
 _NAME = re.compile(r"\w[\w.-]*")
+_STORE = re.compile(r"/(?!(.*/)?\.\.?(/|$)).*")
 _DATASET = re.compile(r"/(?!(.*/)?\.\.?/).*/datasets/\w[\w.-]*")
 
 
@@ -59,5 +60,7 @@ def _parts_of_paths(event: Mapping[str, Any]) -> Iterator[tuple[str, Any, re.Pat
     if event["event"] == "stage" and event["name"] == "best":
         for name in event["data"].get("files", ()):
             yield "a file of best/ has a plain name", name, _NAME
+    if event["event"] == "stage" and event["name"] == "places":
+        yield "the store is an absolute path", event["data"].get("store"), _STORE
     if event["event"] == "stage" and event["name"] == "dataset":
         yield "the dataset is STORE/datasets/NAME", event["data"].get("path"), _DATASET

@@ -104,6 +104,8 @@ def _perturbed(
 
 
 def _once(folder: Path, make: Callable[[], None]) -> tuple[SyntheticDataset, bool]:
+    if is_complete(folder):  # a store that is only read will do
+        return load_dataset(folder), True
     with file_lock(folder.with_name(f"{folder.name}.lock")):
         reused = is_complete(folder)
         if not reused:

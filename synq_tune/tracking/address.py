@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from synq_tune.errors import InputError
 from synq_tune.redact import redact_uri
+from synq_tune.study.places import absolute_uri
 
 if TYPE_CHECKING:
     from synq_tune.tracking.tracker import Tracker
@@ -27,10 +28,9 @@ def resolve_tracking_uri(uri: str) -> str:
     Raises:
         InputError: it names no database and no tracking server.
     """
-    scheme, separator, rest = uri.partition("://")
+    scheme, separator, _ = uri.partition("://")
     if scheme == "databricks" or (separator and scheme.partition("+")[0] in SCHEMES):
-        is_relative = scheme.startswith("sqlite") and not rest.startswith("//")
-        return f"{scheme}:///{Path(rest.lstrip('/')).absolute()}" if is_relative else uri
+        return absolute_uri(uri)
     raise InputError(
         f"`the tracking URI starts with one of {', '.join(f'{s}://' for s in SCHEMES)}` must hold, "
         f"but got {redact_uri(uri)!r}. For a file on this machine use sqlite:////path/to/mlflow.db."

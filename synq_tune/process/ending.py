@@ -1,0 +1,58 @@
+"""How a command begins and ends as a process: steady streams, heeded signals, exit 130 with a line."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from synq_tune.process.home import lend_home
+from synq_tune.process.invocation import same_command_line
+from synq_tune.process.signals import INTERRUPTED, Interrupts, heeding
+from synq_tune.process.streams import steady_streams
+
+_KEEPS_WORK = ("synthesize.py", "finetune.py", "compare.py")
+"""Commands that, given again, go on with what an interrupted one has finished."""
+_OWN_LINE = ("search.py",)
+
+
+def orderly(run: Callable[..., int]) -> Callable[..., int]:
+    """Decorate what runs a command: signals end it with 130, and it says how to go on."""
+
+    @functools.wraps(run)
+    def inside(*arguments: object, **named: object) -> int:
+        steady_streams()
+        lend_home()
+        with heeding() as interrupts:
+            interrupts.last_words = _say
+            try:
+                code = run(*arguments, **named)
+            except KeyboardInterrupt:
+                code = INTERRUPTED
+            return _ended(code, interrupts)
+
+    return inside
+
+
+def _ended(code: int, interrupts: Interrupts) -> int:
+    if not interrupts.requested.is_set() or code == 0:  # it came when all was done
+        return code
+    if _script() not in _OWN_LINE:
+        _say()
+    if interrupts.insisted:  # threads that still upload would hold the process
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(INTERRUPTED)
+    # Whatever else was raised came of the signal, such as an import that ended in its middle.
+    return INTERRUPTED
+
+
+def _script() -> str:
+    return Path(sys.argv[0]).name
+
+
+def _say() -> None:
+    rest = f"; go on with: {same_command_line()}" if _script() in _KEEPS_WORK else ""
+    print(f"interrupted{rest}", file=sys.stderr, flush=True)

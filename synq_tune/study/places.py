@@ -1,0 +1,81 @@
+"""Where a study's other files are: the store of datasets, and MLflow's database.
+
+The stage `places` of the ledger, {store, tracking_uri}, says what its drivers were told: `store` is an
+absolute path; `tracking_uri` has no credentials and is null for the default, which is beside the study
+and moves with it. Ledgers from before it have a dataset and an address of MLflow to go by.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from synq_tune.redact import redact_uri
+from synq_tune.store import store_folder
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.state import StudyState
+
+STAGE = "places"
+_DEFAULT_NAME = "mlflow.db"
+
+
+def store_of(state: StudyState) -> Path | None:
+    """The store that the study's last driver used; None if it never got that far."""
+    if STAGE in state.stages:
+        return Path(state.stages[STAGE]["store"])
+    dataset = state.stages.get("dataset")
+    return Path(dataset["path"]).parents[1] if dataset else None
+
+
+def tracking_of(state: StudyState, folder: Path) -> str | None:
+    """The tracking store that was asked for, without credentials; None for the default one."""
+    if STAGE in state.stages:
+        return state.stages[STAGE]["tracking_uri"]
+    uri = state.stages.get("tracking", {}).get("uri")
+    return None if uri is None or _is_default(uri, folder) else uri
+
+
+def _is_default(uri: str, folder: Path) -> bool:
+    """Whether it is the file beside the study, or was so before the study was moved."""
+    path = _sqlite_path(uri)
+    if path is None or path.name != _DEFAULT_NAME:
+        return False
+    return path.parent == folder.resolve().parent or not path.exists()
+
+
+def remember_places(ledger: Ledger, store: str | None, tracking_uri: str | None) -> Path:
+    """Record what a driver was told, where it differs from what was recorded; returns the store.
+
+    Args:
+        ledger: under the study's lock.
+        store: as given; None is what the study used before, or the default.
+        tracking_uri: likewise.
+
+    Raises:
+        InputError: the store is in a home that is not there.
+    """
+    state = ledger.state
+    folder = (None if store else store_of(state)) or store_folder(store)
+    given = absolute_uri(tracking_uri) if tracking_uri else tracking_of(state, ledger.folder)
+    data = {"store": str(folder), "tracking_uri": redact_uri(given) if given else None}
+    if state.stages.get(STAGE) != data:
+        ledger.append("stage", name=STAGE, data=data)
+    return folder
+
+
+def absolute_uri(uri: str) -> str:
+    """`uri`, with the path of a SQLite file made absolute."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or not scheme.startswith("sqlite") or rest.startswith("//"):
+        return uri
+    return f"{scheme}:///{Path(rest.lstrip('/')).absolute()}"
+
+
+def tracking_path(state: StudyState, folder: Path) -> Path | None:
+    """The file of the study's tracking store; None where that is no file of this machine."""
+    uri = tracking_of(state, folder)
+    return folder.resolve().parent / _DEFAULT_NAME if uri is None else _sqlite_path(uri)
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    scheme, _, rest = uri.partition(":///")
+    return Path(rest.partition("?")[0]) if scheme.startswith("sqlite") else None
