@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 from synq_tune.cli import exit_code
-from synq_tune.recipes.merge import load_space
-from synq_tune.store import store_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,6 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         "teacher": {"weights": {"file": arguments.weights}},
         "study": {"val_data": arguments.val_data, "seed": arguments.seed},
     }
+    # After the signals are heeded: settings take a moment to import.
+    from synq_tune.recipes.merge import load_space
+    from synq_tune.store import store_folder
+
     spec = load_space(arguments.space, arguments.sets, flags, arguments.start)
     # torch takes a second to import: wrong settings are refused before.
     from synq_tune.search.one_trial import run_one_trial

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 
 from synq_tune.cli import exit_code
-from synq_tune.recipes.merge import load_space
-from synq_tune.store import store_folder
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,6 +25,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("synthetic"))
     arguments = parser.parse_args(argv)
     flags = {"teacher": {"weights": {"file": arguments.weights}}}
+    # After the signals are heeded: settings take a moment to import.
+    from synq_tune.recipes.merge import load_space
+    from synq_tune.store import store_folder
+
     spec = load_space(arguments.space, arguments.sets, flags)
     # torch takes a second to import: wrong settings are refused before.
     from synq_tune.synthesis.command import synthesize_space

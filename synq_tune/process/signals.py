@@ -95,6 +95,8 @@ class Interrupts:
         with reader:
             while numbers := reader.recv(64):
                 for _ in filter(KINDS.__contains__, numbers):
+                    # Ray's own handler of SIGTERM, there until it is replaced, aborts after 3 s.
+                    signal.alarm(0)
                     self._arrived += 1
                     self._limit(_DEAF if self._arrived == 1 else _INSISTED)
 

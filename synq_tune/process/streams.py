@@ -43,14 +43,16 @@ def steady_streams() -> None:
 
 
 def _is_plain(stream: Any) -> bool:
-    return type(getattr(getattr(stream, "buffer", None), "raw", None)) is io.FileIO
+    buffer = getattr(stream, "buffer", None)
+    return type(getattr(buffer, "raw", buffer)) is io.FileIO  # without a buffer: python -u
 
 
 def _steady(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     stream.flush()
     raw = _Lasting(stream.fileno(), "w", closefd=False)
+    is_buffered = isinstance(stream.buffer, io.BufferedWriter)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, errors=_errors(stream),
+        io.BufferedWriter(raw) if is_buffered else raw, encoding=stream.encoding, errors=_errors(stream),
         line_buffering=stream.line_buffering, write_through=stream.write_through,
     )  # fmt: skip
 

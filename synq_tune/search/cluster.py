@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,9 @@ def ray_cluster(
         InputError: Ray does not start, the cluster cannot be joined, or a machine of it does not run
             what this one does.
     """
-    with _own_signals(), _joined(address, py_modules) if address else local_ray(prefix):
+    joined_or_own = _joined(address, py_modules) if address else local_ray(prefix)
+    with _own_signals() as take_back, joined_or_own:
+        take_back()
         _hide_token()
         alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
         yield [(there.get("CPU", 0.0), there.get("GPU", 0.0)) for there in alive]
@@ -60,17 +62,24 @@ def _joined(address: str, py_modules: Sequence[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep the driver's handlers: Ray sets its own where it starts, and the default where it ends."""
+def _own_signals() -> Iterator[Callable[[], None]]:
+    """Keep the driver's handlers: Ray sets its own where it starts, and the default where it ends.
+
+    Yields what takes them back from Ray's own code, which sees SIGTERM as a crash and aborts.
+    """
     handlers = {kind: signal.getsignal(kind) for kind in KINDS}
     set_sigterm_handler = utils.set_sigterm_handler
     utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = set_sigterm_handler
+
+    def take_back() -> None:
         for kind, handler in handlers.items():
             signal.signal(kind, handler)
+
+    try:
+        yield take_back
+    finally:
+        utils.set_sigterm_handler = set_sigterm_handler
+        take_back()
 
 
 def _hide_token() -> None:

@@ -69,7 +69,7 @@ def local_ray(prefix: str) -> Iterator[None]:
 
 
 def _stop(started: list[subprocess.Popen]) -> None:
-    """End Ray and its workers, which are in the groups of its processes.
+    """End Ray and its workers, which are in the sessions of its processes.
 
     Without asking them by SIGTERM first, to which they are deaf: Ray would wait a second for each.
     """
@@ -78,10 +78,21 @@ def _stop(started: list[subprocess.Popen]) -> None:
         end = head.kill_all_processes
         head.kill_all_processes = lambda **options: end(**options | {"allow_graceful": False})
     ray.shutdown()
-    for process in started:
+    for pid in _in_sessions({process.pid for process in started}):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     started.clear()
+
+
+def _in_sessions(sessions: set[int]) -> list[int]:
+    """Processes of these sessions that are left, where the system tells (Linux)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            pid, _, rest = stat.read_text(encoding="utf-8", errors="replace").partition(" ")
+            if int(rest.rpartition(")")[2].split()[3]) in sessions:
+                found.append(int(pid))
+    return found
 
 
 def _start(place: Path, started: list[subprocess.Popen]) -> None:

@@ -177,7 +177,8 @@ def _budget(state: StudyState, event: Mapping[str, Any]) -> None:
     study = state.spec.study.model_copy(update=event["data"])
     state.spec = state.spec.model_copy(update={"study": study})
     # Counted, since a clock may jump: only sessions behind it know of it.
-    state.stages["budget"] = {**event["data"], "sessions": len(state.sessions)}
+    count = len(state.sessions)
+    state.stages["budget"] = {**event["data"], "at": event["at"], "sessions": count}
 
 
 def _proposed(state: StudyState, event: Mapping[str, Any]) -> None:

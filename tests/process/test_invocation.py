@@ -1,0 +1,59 @@
+"""A printed command line works in the shell that shows it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_SCRIPT = """
+from synq_tune.process.invocation import command_line, same_command_line
+print(command_line("other.py", "--resume", "a folder's; name"))
+print(same_command_line())
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Path:
+    folder = tmp_path / "my scripts"
+    folder.mkdir()
+    (folder / "other.py").write_text("import sys; print(sys.argv[1:])")
+    (folder / "one.py").write_text(_SCRIPT)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("python", "script", "where"),
+    [
+        (sys.executable, "{scripts}/one.py", "/"),
+        (sys.executable, "one.py", "{scripts}"),
+        (sys.executable, "./one.py", "{scripts}"),
+        ("python3", "my scripts/one.py", "{scripts}/.."),
+    ],
+)
+def test_it_runs_as_printed(scripts: Path, python: str, script: str, where: str) -> None:
+    """Whatever the folder, the name of the interpreter, and the characters of a path."""
+    where = where.format(scripts=scripts)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    first = subprocess.run(
+        [python, "-u", script.format(scripts=scripts), "τ x"],
+        cwd=where, env=environment, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    again = subprocess.run(
+        ["bash", "-c", first[0]], cwd=where, env=environment, capture_output=True, text=True
+    )
+    assert again.stdout.strip() == str(["--resume", "a folder's; name"]), again.stderr
+    assert shlex.split(first[1])[1:] == ["-u", script.format(scripts=scripts), "τ x"]
+
+
+def test_the_checkouts_script_is_named_where_another_runs() -> None:
+    """Under a test runner, or in a notebook, there is no script beside the one that runs."""
+    from synq_tune.process.invocation import command_line
+
+    _, script, _ = shlex.split(command_line("search.py", "x"))
+    assert Path(script).is_file()
