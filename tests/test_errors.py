@@ -120,10 +120,10 @@ def test_an_empty_val_data(refused, tmp_path: Path) -> None:
 
 
 def test_another_number_of_classes(refused, tmp_path: Path) -> None:
-    """Seven folders do not fit ten classes."""
-    data = _class_folders(tmp_path / "val", 7)
+    """Twelve folders do not fit ten classes; seven numbers would be seven of the ten labels."""
+    data = _class_folders(tmp_path / "val", 12)
     error = refused("--space", "digits_w3a3", "--val-data", str(data))
-    assert "7" in error and "10" in error
+    assert "got 12" in error and "== 10" in error
 
 
 def test_a_teacher_near_chance(refused, tmp_path: Path) -> None:
