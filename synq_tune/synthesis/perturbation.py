@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synq_tune.config import Bits
+from synq_tune.errors import NonFiniteLossError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.synthesis.batches import to_half
@@ -40,7 +41,7 @@ def perturb(
         (N, C, H, W) float16 on the CPU.
 
     Raises:
-        NonFiniteLossError: a pixel is not finite, as where student or gradient are not.
+        NonFiniteLossError: a gradient or a pixel is not finite.
     """
     device = device_of(teacher)
     parts = images.split(batch_size)
@@ -64,4 +65,6 @@ def _step(
     # The sum keeps each image's gradient independent of the batch; the sign ignores scale.
     divergence = F.kl_div(student_log, teacher_log, reduction="sum", log_target=True)
     (gradient,) = torch.autograd.grad(divergence, images)
+    if not gradient.isfinite().all():  # the sign of NaN is 0, which would leave the image as it was
+        raise NonFiniteLossError("the gradient of the perturbation is not finite.")
     return images.detach() + epsilon * gradient.sign()
