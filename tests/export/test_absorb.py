@@ -66,6 +66,11 @@ def _frozen(net: nn.Module, quantizer: str, bits: int = 4) -> fx.GraphModule:
     return freeze(student)
 
 
+def _with_head(body: nn.Sequential) -> nn.Sequential:
+    """An activation, which every student has, and a classifier behind `body`."""
+    return nn.Sequential(*body, nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+
+
 def _norms(graph: nn.Module) -> int:
     return sum(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in graph.modules())
 
@@ -76,7 +81,7 @@ def _norms(graph: nn.Module) -> int:
 def test_the_function_stays(name: str, quantizer: str) -> None:
     """No BatchNorm is left, every scale is positive, and the logits are the same."""
     body = NETWORKS[name]()
-    frozen = _frozen(nn.Sequential(*body, nn.Flatten(), nn.LazyLinear(5)), quantizer)
+    frozen = _frozen(_with_head(body), quantizer)
     images = torch.randn(16, 3, 6, 6)
     expected = frozen(images)
     absorb_batchnorms(frozen)
@@ -89,7 +94,7 @@ def test_the_function_stays(name: str, quantizer: str) -> None:
 
 def test_codes_change_their_sign_only() -> None:
     """Equal where gamma > 0, negated where gamma < 0, zero where gamma is 0."""
-    frozen = _frozen(nn.Sequential(*NETWORKS["bias"](), nn.Flatten(), nn.LazyLinear(5)), "deploy")
+    frozen = _frozen(_with_head(NETWORKS["bias"]()), "deploy")
     before = frozen_layers(frozen)["0"].codes.clone()
     absorb_batchnorms(frozen)
     weight = frozen_layers(frozen)["0"]
@@ -101,7 +106,7 @@ def test_codes_change_their_sign_only() -> None:
 @torch.no_grad()
 def test_the_lowest_code_takes_the_complement() -> None:
     """A channel with the code -2^(b-1) stays within its bits, and only it gets a zero point."""
-    frozen = _frozen(nn.Sequential(*NETWORKS["bias"](), nn.Flatten(), nn.LazyLinear(5)), "lsq")
+    frozen = _frozen(_with_head(NETWORKS["bias"]()), "lsq")
     weight = frozen_layers(frozen)["0"]
     weight.zero_point.zero_()
     weight.codes[1, 0, 0, 0] = -8
