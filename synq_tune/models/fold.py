@@ -8,8 +8,6 @@ from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weig
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
-from torchvision.transforms import Normalize as _Normalize
-from torchvision.transforms.v2 import Normalize as _NormalizeV2
 
 from synq_tune.errors import InputError
 from synq_tune.models.kinds import place
@@ -117,6 +115,11 @@ class Normalize(nn.Module):
         return (images - self.mean) / self.std
 
 
+def _is_normalize(kind: type) -> bool:
+    """By name: importing torchvision takes a second, and most networks do without."""
+    return kind.__name__ == "Normalize" and kind.__module__.startswith("torchvision.transforms")
+
+
 def open_normalize(model: nn.Module) -> list[str]:
     """Make torchvision's Normalize, which tracing passes over, an operation, in place.
 
@@ -125,7 +128,7 @@ def open_normalize(model: nn.Module) -> list[str]:
     """
     opened = []
     for path, module in model.named_modules():
-        if type(module) not in (_Normalize, _NormalizeV2):
+        if not _is_normalize(type(module)):
             continue
         values = {
             k: torch.as_tensor(vars(module).pop(k)).flatten().float() for k in ("mean", "std")
