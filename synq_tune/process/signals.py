@@ -6,9 +6,12 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
+from typing import Any
 
 KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Of a user, of a supervisor (`timeout`, systemd, Slurm, Kubernetes), of a terminal that is closed."""
@@ -28,11 +31,13 @@ class Interrupts:
         """Called before a process ends that cannot end by itself any more."""
         self._is_deferred = False
         self._heard = self._arrived = 0
+        self._lost = 0
+        """How often what was raised got lost and was raised again."""
 
     @property
     def insisted(self) -> bool:
         """Whether there was a second signal."""
-        return self._heard > 1
+        return self._heard - self._lost > 1
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Interrupts]:
@@ -41,10 +46,15 @@ class Interrupts:
             yield self
             return
         old = {kind: signal.signal(kind, self._handle) for kind in _heeded()}
+        hook, sys.unraisablehook = (
+            sys.unraisablehook,
+            partial(self._raise_again, sys.unraisablehook),
+        )
         try:
             with self._watched():
                 yield self
         finally:
+            sys.unraisablehook = hook
             for kind, handler in old.items():
                 signal.signal(kind, handler)
 
@@ -78,6 +88,16 @@ class Interrupts:
             return
         raise KeyboardInterrupt
 
+    def _raise_again(self, hook: Callable[[Any], None], lost: Any) -> None:
+        """Python drops what is raised where it cannot be, such as in a `__del__`: repeat the signal."""
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            hook(lost)
+            return
+        self._lost += 1
+        timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
+
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
         """Have a thread see signals at once: handlers run only where the main thread is in Python."""
@@ -107,7 +127,7 @@ class Interrupts:
 
     def _give_up(self) -> None:
         """End a process that did not heed its first signal, or is still there after its second."""
-        if self._heard == 0 or self._arrived > 1:
+        if self._heard == 0 or self._arrived - self._lost > 1:
             self.last_words()
             os._exit(INTERRUPTED)
 

@@ -78,9 +78,15 @@ def _stop(started: list[subprocess.Popen]) -> None:
         end = head.kill_all_processes
         head.kill_all_processes = lambda **options: end(**options | {"allow_graceful": False})
     ray.shutdown()
-    for pid in _in_sessions({process.pid for process in started}):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    sessions = {process.pid for process in started}
+    deadline = time.monotonic() + 5
+    while (left := _in_sessions(sessions)) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for process in started:
+            process.poll()
+        time.sleep(0.02)
     started.clear()
 
 
@@ -90,7 +96,8 @@ def _in_sessions(sessions: set[int]) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it has just ended
             pid, _, rest = stat.read_text(encoding="utf-8", errors="replace").partition(" ")
-            if int(rest.rpartition(")")[2].split()[3]) in sessions:
+            state, _, _, session, *_ = rest.rpartition(")")[2].split()
+            if int(session) in sessions and state != "Z":
                 found.append(int(pid))
     return found
 
@@ -181,16 +188,14 @@ def _for_this_machine(started: list[subprocess.Popen]) -> Iterator[None]:
 def _apart(popen: type, started: list[subprocess.Popen], *arguments: Any, **options: Any) -> Any:
     """Start a process that the driver's signals do not reach, sent to its group or to all processes.
 
-    It has a session of its own, and is deaf to what supervisors send to every process of a service. It
-    still dies with the driver, as Ray asks of the kernel before `prepare` is done.
+    It has a session of its own, and is deaf to what supervisors send to every process of a service,
+    as it begins with the signals blocked. It still dies with the driver: Ray asks that of the kernel.
     """
-    prepare = options.pop("preexec_fn", None) or (lambda: None)
-
-    def prepare_apart() -> None:
-        prepare()
-        signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
-
-    process = popen(*arguments, preexec_fn=prepare_apart, start_new_session=True, **options)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
+    try:
+        process = popen(*arguments, start_new_session=True, **options)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     started.append(process)
     return process
 

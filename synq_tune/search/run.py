@@ -119,6 +119,7 @@ class StudyDriver:
 
     def _search_all(self, prepared: Prepared, sources: Sources, machines: list[Machine]) -> Path:
         """Everything up to the last trial; returns the dataset's folder."""
+        self.interrupts.check()
         if machines:
             plan_resources(self.spec.study, machines)
         self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)

@@ -102,6 +102,25 @@ def test_an_error_that_came_of_the_signal_is_no_error() -> None:
     assert process.returncode in (1, 130)  # a traceback's code where nothing converts errors
 
 
+_LOST = """
+        class Loses:
+            def __del__(self):
+                print('ready', flush=True); time.sleep(60)
+        Loses()
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=lambda s: s.name)
+def test_a_signal_that_python_drops_is_repeated(number: signal.Signals) -> None:
+    """What is raised while an object is deleted is printed and forgotten, otherwise."""
+    process = _start(_LOST)
+    _until_ready(process)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130 and error.startswith("interrupted"), error
+
+
 def test_a_deaf_main_thread_ends_too() -> None:
     """A thread watches, for the case that a library's own code does not come back to Python."""
     body = (
