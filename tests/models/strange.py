@@ -219,10 +219,6 @@ class _Double(nn.Module):
         return 2 * weight.tanh()
 
 
-def _compiled(net: nn.Module) -> nn.Module:
-    return torch.compile(net)
-
-
 def _compiled_in_place(net: nn.Module) -> nn.Module:
     net.compile()
     return net
@@ -288,8 +284,8 @@ WRAPPERS: dict[str, Change] = {
     "data_parallel": nn.DataParallel,
     "data_parallel_inside": lambda net: nn.Sequential(nn.DataParallel(net), nn.Identity()),
     "averaged": AveragedModel,
-    "averaged_compiled_parallel": lambda net: nn.DataParallel(_compiled(AveragedModel(net))),
-    "compiled": _compiled, "compiled_in_place": _compiled_in_place,
+    "averaged_compiled_parallel": lambda net: nn.DataParallel(torch.compile(AveragedModel(net))),
+    "compiled": torch.compile, "compiled_in_place": _compiled_in_place,
     "compiled_part": _compiled_part, "compiled_forward": _compiled_forward,
     "stubs": _stubs, "quant_wrapper": QuantWrapper,
     "pruned": _each(lambda m: prune.l1_unstructured(m, "weight", 0.5)),
