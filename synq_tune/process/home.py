@@ -51,6 +51,8 @@ def lend_home() -> None:
 
 
 def _home() -> Path | None:
+    if not os.environ.get("HOME"):  # an empty one would be the current folder
+        os.environ.pop("HOME", None)
     try:
         return Path.home()
     except RuntimeError:  # HOME is not set, and the user is in no list of users

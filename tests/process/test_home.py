@@ -16,7 +16,8 @@ from synq_tune.cli import exit_code
 
 def main(argv):
     from synq_tune.store import store_folder
-    Path(os.environ.get("MPLCONFIGDIR", os.environ["HOME"]), "x").write_text("")
+    if "MPLCONFIGDIR" in os.environ:
+        Path(os.environ["MPLCONFIGDIR"], "fonts").touch()
     print(store_folder(argv[0] if argv else None))
     return 0
 
@@ -28,11 +29,12 @@ def _run(home: str | None, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "MPLCONFIGDIR")}
     environment |= {} if home is None else {"HOME": home}
     return subprocess.run(
-        [sys.executable, "-c", _CODE, *arguments], env=environment, capture_output=True, text=True
-    )
+        [sys.executable, "-c", _CODE, *arguments], env=environment, capture_output=True, text=True,
+        cwd="/proc",
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("home", ["/nonexistent", "/dev/null", "/proc", ""])
+@pytest.mark.parametrize("home", ["/nonexistent", "/dev/null", "/proc"])
 def test_a_store_that_is_named_is_used(home: str, tmp_path: Path) -> None:
     """Libraries get a folder of their own, which is gone afterwards."""
     done = _run(home, str(tmp_path / "store"))
@@ -45,6 +47,14 @@ def test_the_default_store_is_not_put_where_it_would_be_lost(home: str) -> None:
     done = _run(home)
     assert done.returncode == 2
     assert "Set HOME, or pass --store" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_an_empty_home_is_not_the_current_folder() -> None:
+    """It is as if it were not set: the list of users tells."""
+    import pwd
+
+    home = pwd.getpwuid(os.getuid()).pw_dir
+    assert _run("").stdout.strip() in ("", f"{home}/.cache/synq_tune")
 
 
 def test_a_home_that_is_there_is_used(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from torch import nn
 
 
 def network():
-    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                        nn.Linear(8, 4))
+    first = (nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    net = nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     net.load_state_dict(torch.load("beside_me.pth"))
     return net
 """
