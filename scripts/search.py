@@ -45,6 +45,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     folder.add_argument("--resume", metavar="DIR", help="go on with the study in this folder")
     where.add_argument("--store", metavar="DIR", help="synthetic datasets, shared by all studies")
     where.add_argument("--ray-address", metavar="ADDR", help="join a running cluster")
+    where.add_argument(
+        "--upload-images",
+        action="store_true",
+        help="send synthetic images to a tracking store on another machine, too; they resemble the "
+        "teacher's training data",
+    )
     where.add_argument("--tracking-uri", metavar="URI", help="default: studies/mlflow.db")
     how = parser.add_argument_group("how")
     how.add_argument(

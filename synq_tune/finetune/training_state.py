@@ -1,8 +1,8 @@
 """A run's training at the end of an epoch, as bytes: what it takes to continue as if never stopped.
 
-One safetensors blob holds the student, the optimizer's moments, the sizes its rates are relative to and
-torch's generators; its metadata, as JSON, the epoch and the optimizer's groups. The schedule and the order of images follow from the
-epoch alone. Nothing in it is a pickle.
+One safetensors blob holds the student, the optimizer's moments, the sizes its rates are relative to
+and torch's generators; its metadata, as JSON, the epoch and the optimizer's groups. The schedule and
+the order of images follow from the epoch alone. Nothing in it is a pickle.
 """
 
 from __future__ import annotations

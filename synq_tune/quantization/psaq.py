@@ -34,6 +34,8 @@ class GlobalRange(nn.Module):
 class VitMinMaxWeight(nn.Module):
     """Symmetric, per output channel, plain min-max of the latent weight at each forward."""
 
+    has_zero_points = False
+
     def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__()
         self.bits = bits

@@ -1,8 +1,8 @@
 """The quantizer families: how a weight and an activation get their grid, and what learns.
 
-Every weight quantizer answers `forward(weight)`, `parameters_of(weight)` and `limits`; every
-activation quantizer `forward(x)`, `parameters_of()`, `observe(x)`, `end_calibration()`. Adding a
-family is one entry here.
+Every weight quantizer answers `forward(weight)`, `parameters_of(weight)`, `limits` and
+`has_zero_points`; every activation quantizer `forward(x)`, `parameters_of()`, `observe(x)`,
+`end_calibration()`. Adding a family is one entry here.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from synq_tune.quantization.transformers import (
 class MinMaxWeight(nn.Module):
     """Asymmetric, per output channel, plain min-max of the latent weight at each forward."""
 
+    has_zero_points = True
+
     def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__()
         self.bits = bits
@@ -55,6 +57,8 @@ class LsqWeight(LearnedScale):
     that are not there: after calibration alone a 3-bit ResNet-20 reads 35 % of the CIFAR images with it and
     68 % with this one.
     """
+
+    has_zero_points = True
 
     def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__()
@@ -100,6 +104,8 @@ def _power_of_two(rows: Tensor) -> Tensor:
 
 class SymmetricLsqWeight(LsqWeight):
     """Learned steps with zero point 0, as integer kernels ask for it."""
+
+    has_zero_points = False
 
     @staticmethod
     def starting_grid(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
@@ -205,6 +211,7 @@ class Quantizer:
     """A family: the class of its weight grids, of its activation grids, and where the latter go."""
 
     weight: type[nn.Module]
+    """Its `has_zero_points` says whether any channel's grid may have one, which integer kernels refuse."""
     activation: type[nn.Module]
     placement: Placement
     prepare: Callable[[fx.GraphModule], None] = lambda graph: None

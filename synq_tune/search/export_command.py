@@ -8,6 +8,7 @@ from synq_tune.config import StudySpec
 from synq_tune.errors import InputError, NonFiniteError, stage
 from synq_tune.export import FILE_NAMES, exporter_of
 from synq_tune.export.best import export_student
+from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.sources import open_sources
 from synq_tune.study.ledger import Ledger
@@ -42,7 +43,7 @@ def export_trial(
     """
     exporter_of(format_, batch_size, normalize)  # refuses before any work
     state = Ledger.open(folder, read_only=True).state
-    _refuse_shifted_weights(state.spec, format_)
+    refuse_shifted_weights(state.spec, format_)
     run = _completed(state, number)
     open_sources(state.spec, folder)
     spec = state.spec.model_copy(
@@ -67,12 +68,12 @@ def export_trial(
     )
 
 
-def _refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
-    """The exporter would say so too, but only after the student is loaded or trained again."""
-    if format_ == "hardware" and spec.quantizer == "minmax":
+def refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
+    """Raise InputError where a hardware file cannot be: before the student is loaded, or trained again."""
+    if format_ == "hardware" and QUANTIZERS[spec.quantizer].weight.has_zero_points:
         raise InputError(
-            "`weights have zero point 0` must hold for integer hardware, but got quantizer=minmax. "
-            "Search with `quantizer: deploy`."
+            "`weights have zero point 0` must hold for integer hardware, but got "
+            f"quantizer={spec.quantizer}. Search with `quantizer: deploy`."
         )
 
 

@@ -65,6 +65,8 @@ class Options:
     store: Path
     ray_address: str | None = None
     tracking_uri: str | None = None
+    upload_images: bool = False
+    """Also to a tracking store on another machine; a later driver of the study goes on doing so."""
     max_concurrent: int | None = None
     gpus_per_trial: float | None = None
     max_hours: float | None = None
@@ -122,7 +124,10 @@ class StudyDriver:
         self.interrupts.check()
         if machines:
             plan_resources(self.spec.study, machines)
-        self.tracked = TrackedStudy.open(self.ledger, self.options.tracking_uri, self.folder)
+        options = self.options
+        self.tracked = TrackedStudy.open(
+            self.ledger, options.tracking_uri, self.folder, options.upload_images
+        )
         prepared = self._share_labelled(prepared)
         self._describe(prepared)
         self.tracked.describe(self.ledger.state)

@@ -57,24 +57,29 @@ class TrackedStudy:
         self._model: dict[str, str | None] = {"model": None, "version": None}
 
     @classmethod
-    def open(cls, ledger: Ledger, uri: str | None, folder: Path) -> TrackedStudy:
+    def open(
+        cls, ledger: Ledger, uri: str | None, folder: Path, upload_images: bool = False
+    ) -> TrackedStudy:
         """Open the store once: the one asked for, the ledger's, or the default.
 
-        The ledger holds no credentials: a store that needs them is named again on resume.
+        The ledger holds no credentials: a store that needs them is named again on resume. That images
+        may be sent is remembered.
         """
-        recorded = ledger.state.stages.get("tracking", {}).get("uri")
+        recorded = ledger.state.stages.get("tracking", {})
+        upload_images = upload_images or recorded.get("upload_images", False)
         uri = uri or tracking_of(ledger.state, folder) or default_tracking_uri(folder)
         try:
             with stage("opening the tracking store", f"--tracking-uri {redact_uri(uri)}"):
-                study = cls(Tracker.open(uri, folder, ledger.state))
+                study = cls(Tracker.open(uri, folder, ledger.state, upload_images))
         except TrackingError as error:
             raise InputError(
                 f"`the tracking store can be opened` must hold, but got: {error} "
                 "Start it, or choose another --tracking-uri."
             ) from None
-        shown = redact_uri(study.tracker.uri)
-        if recorded != shown:
-            ledger.append("stage", name="tracking", data={"uri": shown})
+        told = {"uri": redact_uri(study.tracker.uri)}
+        told |= {"upload_images": True} if upload_images else {}
+        if recorded != told:
+            ledger.append("stage", name="tracking", data=told)
         return study
 
     def sync(self, state: StudyState, key: str | None = None) -> None:

@@ -235,6 +235,7 @@ def _run(ledger: Ledger, store: Path, arguments: argparse.Namespace, interrupts:
         store=store,
         ray_address=arguments.ray_address,
         tracking_uri=arguments.tracking_uri,
+        upload_images=arguments.upload_images,
         max_concurrent=arguments.max_concurrent,
         gpus_per_trial=arguments.gpus_per_trial,
         max_hours=arguments.max_hours,

@@ -183,3 +183,11 @@ def test_errors_of_a_client_for_artifacts_are_outages() -> None:
     kind = type("EndpointConnectionError", (Exception,), {"__module__": "botocore.exceptions"})
     with pytest.raises(TrackingError, match="could not connect"), tracking_errors("sqlite:///x"):
         raise kind("could not connect")
+
+
+def test_that_images_may_be_sent_is_asked_once(ledger: Ledger, tmp_path: Path) -> None:
+    """The driver is told, and a later driver of the study goes on doing so."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    for asked, sends in ((False, False), (True, True), (False, True)):
+        study = TrackedStudy.open(ledger, uri, ledger.folder, upload_images=asked)
+        assert study.tracker.upload_images is sends
