@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import shutil
 import tempfile
@@ -119,6 +120,8 @@ def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
 
     A run whose worker died is tried again; one that never finishes stays `interrupted`.
     """
+    # Tune would print the traceback of a failed run, credentials and all; the callback keeps it in a log.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     left = MAX_ROUNDS
     while left:
         is_full = _run_round(work, scheduler())
