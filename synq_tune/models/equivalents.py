@@ -93,8 +93,7 @@ def _equivalent(
         module = fit(stretches.evaluate(node, {start: PROBE}))
         if module is None:
             continue
-        is_one = [n for n in node.all_input_nodes if "constant" not in n.meta] == [start]
-        if is_one and is_called(module, name_of(graph, node) or ""):
+        if is_called(module, name_of(graph, node) or ""):
             return None
         if isinstance(module, _BOUNDED) and _only_multiplies(graph, stretches, node):
             return None
