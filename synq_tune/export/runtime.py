@@ -174,9 +174,10 @@ def load_model_file(
 def _of_images(parts: list[np.ndarray], run: int, count: int, is_fed: bool) -> Tensor:
     """The rows of the first `count` of `run` images; a constant, such as a table of positions, once.
 
-    An image has several rows where attention works in windows.
+    An image has several rows where attention works in windows. Where all ran at once nothing is cut:
+    the first axis need not be the images' then, as with queries, keys and values side by side.
     """
-    if not is_fed:
+    if not is_fed or len(parts) == 1 and run == count:
         return torch.from_numpy(parts[0])
     joined = np.concatenate(parts)
     return torch.from_numpy(joined[: len(joined) // run * count])

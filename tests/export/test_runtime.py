@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from synq_tune.export import ALWAYS, FILE_NAMES
 from synq_tune.export.compare import LogitComparison, code_mismatches
 from synq_tune.export.evaluate_file import evaluate_file
 from synq_tune.export.golden import check_golden, write_golden
-from synq_tune.export.runtime import load_model_file
+from synq_tune.export.runtime import _of_images, load_model_file
 from synq_tune.quantization.frozen import StandaloneModel, freeze
 from tests.export import networks
 from tests.export.conftest import Exported
@@ -123,3 +124,11 @@ def test_missing_codes_count_as_different() -> None:
     codes = {"a": torch.zeros(3), "b": torch.zeros(2)}
     report = code_mismatches(codes, {"a": torch.tensor([0.0, 1.0, 0.0])})
     assert report["where"] == {"a": 1, "b": 2}
+
+
+def test_values_whose_first_axis_is_not_the_images_are_whole() -> None:
+    """Queries, keys and values of 12 images, (3, 12, …), once came back as no rows at all."""
+    values = np.arange(36, dtype=np.uint8).reshape(3, 12)
+    assert _of_images([values], 12, 12, is_fed=True).tolist() == values.tolist()
+    filled = _of_images([np.zeros((8, 2), np.uint8)] * 2, 16, 12, is_fed=True)
+    assert filled.shape == (12, 2)
