@@ -86,7 +86,7 @@ def test_every_value_is_taken_about_equally_often(size: int) -> None:
     "domain",
     [
         Domain(float=(1e-4, 1e-1), log=True), Domain(float=(-1.0, 1.0)), Domain(int=(1, 8)),
-        Domain(int=(1, 300), log=True), Domain(choice=("a", None, True)), Domain(float=(2.0, 2.0)),
+        Domain(int=(1, 300), log=True), Domain(choice=("a", None, True)), Domain(float=(2.0, 2.5)),
     ],
 )  # fmt: skip
 def test_shares_of_any_domain_are_its_values(domain: Domain) -> None:
