@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from synq_tune.config import Bits, Teacher
 from synq_tune.export.metadata import describe
-from synq_tune.export.packed import load_packed, write_packed
+from synq_tune.export.packed import build_packed, read_packed, write_packed
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.frozen import StandaloneModel, freeze
 from synq_tune.quantization.student import calibrate, quantize_student
@@ -116,4 +116,5 @@ def test_a_packed_file_brings_a_strange_network_back(
     write_packed(whole, describe(teacher, BITS, "minmax"), tmp_path / "m.safetensors")
     pixels = torch.rand(4, *SHAPE)
     with torch.no_grad():
-        assert torch.equal(load_packed(tmp_path / "m.safetensors", model)(pixels), whole(pixels))
+        path = tmp_path / "m.safetensors"
+        assert torch.equal(build_packed(*read_packed(path), path, model)(pixels), whole(pixels))
