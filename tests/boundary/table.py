@@ -85,7 +85,7 @@ def _libraries(here: Path) -> Iterator[Row]:
     vit, net18 = "timm:vit_tiny_patch16_224", "torchvision:resnet18"
     yield row("timm-name", "timm:resnet81", "resnet81")
     yield row("timm-kwargs", "timm:resnet18", "widht", "teacher.kwargs={widht: 4}", foreign=None)
-    yield row("timm-value", vit, "depth", "teacher.kwargs={depth: many}")
+    yield row("timm-value", vit, "depth", "teacher.kwargs={depth: many}", foreign=True)
     yield row("timm-heads", vit, "num_heads", "teacher.kwargs={num_heads: 7}", foreign=True)
     yield row("vit-size", vit, vit, "teacher.input_size=30", foreign=True)
     yield row("torchvision-kwargs", net18, "widht", "teacher.kwargs={widht: 4}", foreign=None)
