@@ -92,6 +92,11 @@ FUNCTIONS: dict[type[nn.Module], tuple[str, ...]] = {
 """What torch calls each of them as a function or a method."""
 
 
+def has_a_name(name: str) -> bool:
+    """Whether an operation of this name is an activation of torch.nn as it stands."""
+    return any(name in (*names, kind.__name__) for kind, names in FUNCTIONS.items())
+
+
 def is_called(module: nn.Module, name: str) -> bool:
     """Whether an operation is this activation under its own name."""
     return name in (*FUNCTIONS[type(module)], type(module).__name__)

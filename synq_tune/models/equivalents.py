@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import fx, nn
 
 from synq_tune.models.activation_fit import PROBE, fit, is_called
-from synq_tune.models.operation import is_float
+from synq_tune.models.operation import is_float, operation
 from synq_tune.models.pointwise import Stretches, hands_on, name_of, note_constants
 
 PREFIX = "activation_"
@@ -103,7 +104,9 @@ def _equivalent(
 
 def _only_multiplies(graph: fx.GraphModule, stretches: Stretches, node: fx.Node) -> bool:
     return all(
-        name_of(graph, reader) in _PRODUCTS and len(stretches.inputs(reader)) > 1
+        _only_multiplies(graph, stretches, reader)
+        if operation(reader) is F.interpolate
+        else name_of(graph, reader) in _PRODUCTS and len(stretches.inputs(reader)) > 1
         for reader in node.users
     )
 

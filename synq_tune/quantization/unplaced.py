@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from synq_tune.models.activation_fit import PROBE
+from synq_tune.models.activation_fit import PROBE, has_a_name
 from synq_tune.models.attention import is_product
 from synq_tune.models.graph import module_of
 from synq_tune.models.operation import is_float, operation
@@ -34,8 +35,9 @@ _POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 def unplaced_functions(graph: fx.GraphModule, placed: list[fx.Node]) -> list[str]:
     """What bends the values of a map, is no known activation, and has no grid: "where at where_1".
 
-    Left out is what weighs other values (gates, softmax), what only statistics are taken of, and what
-    is computed from known activations alone, whose values lie on a grid.
+    Left out is what torch.nn has a name for, which `activations.py` judges; what weighs other values
+    (gates, softmax); what only statistics are taken of; and what is computed from known activations
+    alone, whose values lie on a grid.
 
     Args:
         graph: whose grids are not inserted yet.
@@ -46,7 +48,8 @@ def unplaced_functions(graph: fx.GraphModule, placed: list[fx.Node]) -> list[str
         f"{name_of(graph, node)} at {node.name}"
         for node in graph.graph.nodes
         if stretches.origin[node] is not node and is_float(node) and node not in chosen
-        and not is_identity(graph, node) and not is_known_activation(graph, node)
+        and not is_identity(graph, node) and not has_a_name(name_of(graph, node) or "")
+        and not is_known_activation(graph, node)
         and _bends(graph, stretches, node) and _is_read_as_map(graph, stretches, node, node)
     ]  # fmt: skip
 
@@ -83,7 +86,8 @@ def _is_read_as_map(
 ) -> bool:
     """Whether a layer, a sum, a pooling or the like reads the values."""
     for reader in node.users:
-        if is_identity(graph, reader) or moves(graph, reader):
+        is_passed_on = is_identity(graph, reader) or moves(graph, reader)
+        if is_passed_on or operation(reader) is F.interpolate:
             if _is_read_as_map(graph, stretches, reader, function):
                 return True
         elif stretches.origin[reader] is not stretches.origin[node] and not _weighs(

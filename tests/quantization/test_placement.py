@@ -168,6 +168,8 @@ STAYS: dict[str, Middle] = {
     "length": lambda n, x: x / x.abs().sum((2, 3), keepdim=True).clamp_min(1e-12),
     "softmax": lambda n, x: F.relu(x) * x.flatten(2).softmax(2).view_as(x),
     "gate": lambda n, x: x * torch.sigmoid(x.mean((2, 3), keepdim=True)),
+    "resized gate": lambda n, x: x * F.interpolate(torch.sigmoid(F.avg_pool2d(x, 2)), (8, 8)),
+    "resized clamp": lambda n, x: x * F.interpolate((x[:, :, ::2] + 0.5).clamp(0, 1), (8, 8)),
     "clamped gate": lambda n, x: x * (x.mean((2, 3), keepdim=True) * 0.2 + 0.5).clamp(0, 1),
     "guard": lambda n, x: x.clamp(-65504, 65504),
     "mask": lambda n, x: x * (x.mean(1, keepdim=True) > 0),
