@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from synq_tune import trial as trial_module
 from synq_tune.config import StudySpec
 from synq_tune.data.images import LabelledImages
 from synq_tune.data.synthetic import SyntheticDataset, load_dataset, save_dataset
@@ -20,6 +19,7 @@ from synq_tune.errors import InputError, NonFiniteError
 from synq_tune.evaluation import Probes, make_probes
 from synq_tune.export.best import export_student
 from synq_tune.export.evaluate_file import file_top1
+from synq_tune.quantization import ready
 from synq_tune.recipes.merge import load_space
 from synq_tune.search.calibration import run_calibration
 from synq_tune.search.console import ladder_lines, no_trial_line
@@ -108,14 +108,14 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable], None]:
     """Have every student changed right behind its calibration."""
 
     def install(after: Callable[[fx.GraphModule], None]) -> None:
-        calibrate = trial_module.calibrate
+        calibrate = ready.calibrate
 
         def calibrate_and_break(student: fx.GraphModule, batches: Any) -> None:
             calibrate(student, batches)
             with torch.no_grad():
                 after(student)
 
-        monkeypatch.setattr(trial_module, "calibrate", calibrate_and_break)
+        monkeypatch.setattr(ready, "calibrate", calibrate_and_break)
 
     return install
 
@@ -263,7 +263,7 @@ def test_a_broken_student_is_not_exported(tmp_path: Path) -> None:
 def test_a_model_file_with_nan_logits_has_no_accuracy() -> None:
     """`evaluate.py` names the file."""
     file = SimpleNamespace(path="m.onnx", num_classes=10, logits=_nan)
-    file.preprocessing = SimpleNamespace()
+    file.preprocessing, file.metadata = SimpleNamespace(), {}
     import synq_tune.export.evaluate_file as module
 
     data = LabelledImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3).long())

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from synq_tune.process.home import lend_home
+from synq_tune.process.home import lend_home, take_home_back
 from synq_tune.process.invocation import same_command_line
 from synq_tune.process.signals import INTERRUPTED, Interrupts, heeding
 from synq_tune.process.streams import steady_streams
@@ -37,16 +37,18 @@ def orderly(run: Callable[..., int]) -> Callable[..., int]:
 
 
 def _ended(code: int, interrupts: Interrupts) -> int:
+    """The exit code; does not return after a signal."""
     if not interrupts.requested.is_set() or code == 0:  # it came when all was done
         return code
     if _script() not in _OWN_LINE:
         _say()
-    if interrupts.insisted:  # threads that still upload would hold the process
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(INTERRUPTED)
-    # Whatever else was raised came of the signal, such as an import that ended in its middle.
-    return INTERRUPTED
+    # Whatever else was raised came of the signal, such as an import that ended in its middle. What is
+    # done is on disk by now: to take libraries down in order, or to wait for their threads, would make
+    # a supervisor wait that is about to kill.
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    take_home_back()
+    os._exit(INTERRUPTED)
 
 
 def _script() -> str:

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 _lent: Path | None = None
+_scratch: Path | None = None
 
 
 def can_write(folder: Path) -> str | None:
@@ -35,7 +36,7 @@ def lend_home() -> None:
 
     A home that can be read stays: it may hold what the user has there, such as passwords of servers.
     """
-    global _lent
+    global _lent, _scratch
     home = _home()
     if _lent is not None or (home is not None and can_write(home) is None):
         return
@@ -43,11 +44,18 @@ def lend_home() -> None:
         scratch = Path(tempfile.mkdtemp(prefix="synq_tune_home_"))
     except OSError:
         return  # who needs temporary files says so
-    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    _scratch = scratch
+    atexit.register(take_home_back)
     os.environ.setdefault("MPLCONFIGDIR", str(scratch))
     if home is None or not home.is_dir() or not os.access(home, os.R_OK | os.X_OK):
         _lent = scratch
         os.environ["HOME"] = str(scratch)
+
+
+def take_home_back() -> None:
+    """Delete what was lent: the process ends."""
+    if _scratch is not None:
+        shutil.rmtree(_scratch, ignore_errors=True)
 
 
 def _home() -> Path | None:

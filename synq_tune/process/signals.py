@@ -34,11 +34,6 @@ class Interrupts:
         self._lost = 0
         """How often what was raised got lost and was raised again."""
 
-    @property
-    def insisted(self) -> bool:
-        """Whether there was a second signal."""
-        return self._heard - self._lost > 1
-
     @contextlib.contextmanager
     def installed(self) -> Iterator[Interrupts]:
         """Handle `KINDS` inside the block; only the main thread can."""

@@ -193,18 +193,6 @@ def _drive(ledger: Ledger, arguments: argparse.Namespace, interrupts: Interrupts
         ask_places(ledger, store)
         _session(ledger, "started")
         return _run(ledger, store, arguments, interrupts)
-    except InputError as error:
-        if isinstance(error, ForeignError) and interrupts.requested.is_set():
-            _record_interrupted(ledger)
-            raise KeyboardInterrupt from error
-        # Nothing was started: a folder made for this study alone must not stay behind. Somebody else's
-        # error may come after hours of synthesis, though.
-        state = ledger.state
-        has_work = isinstance(error, ForeignError) and "teacher" in state.stages
-        if is_first and not state.runs and not has_work:
-            ledger.discard()
-        error.study_folder = folder
-        raise
     except KeyboardInterrupt:
         _record_interrupted(ledger)
         raise
@@ -212,13 +200,27 @@ def _drive(ledger: Ledger, arguments: argparse.Namespace, interrupts: Interrupts
         if interrupts.requested.is_set():  # it came of the signal, such as an import cut short
             _record_interrupted(ledger)
             raise KeyboardInterrupt from error
+        error.study_folder = folder
+        if isinstance(error, InputError):
+            _discard_if_unstarted(ledger, is_first, error)
+            raise
         if not is_full_disk(error):
-            error.study_folder = folder
             raise
         raise InputError(
             f"`the disk has room` must hold, but got {first_line(error)}. Nothing is lost: free some, "
             f"then go on with: {resume_line(folder, arguments)}"
         ) from None
+
+
+def _discard_if_unstarted(ledger: Ledger, is_first: bool, error: InputError) -> None:
+    """A folder made for a study that never started must not stay behind.
+
+    Somebody else's error may come after hours of synthesis, though: such a study can go on.
+    """
+    state = ledger.state
+    has_work = isinstance(error, ForeignError) and "teacher" in state.stages
+    if is_first and not state.runs and not has_work:
+        ledger.discard()
 
 
 def _session(ledger: Ledger, action: str) -> None:

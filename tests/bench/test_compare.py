@@ -217,7 +217,7 @@ def test_a_run_that_diverges_is_a_row(tmp_path: Path) -> None:
     lines = _run(comparison, tmp_path, seeds=1)
     bad_row, good_row = _rows(tmp_path)
     assert (bad_row["state"], bad_row["top1_report"]) == ("diverged", None)
-    assert "loss is" in bad_row["error"] and good_row["state"] == "completed"
+    assert "not finite" in bad_row["error"] and good_row["state"] == "completed"
     assert "| bad | 0 | – | – | 1 | – | – |" in lines
     _run(comparison, tmp_path, seeds=1)
     assert len(_rows(tmp_path)) == 2

@@ -210,12 +210,12 @@ def test_psaq_weights_to_the_letter() -> None:
 
 @pytest.mark.parametrize("batches", [((-1.0, 3.0), (-2.0, 1.0)), ((1.0, 2.0), (1.5, 4.0))])
 def test_psaq_activations_to_the_letter(batches: tuple[tuple[float, float], ...]) -> None:
-    """Global min and max over batches, no average; the zero point is held in 0 … 2^k - 1."""
+    """Global min and max over batches, and zero; no average; the zero point is held in 0 … 2^k - 1."""
     grid = VitMinMaxActivation(4)
     for low, high in batches:
         grid.observe(torch.tensor([low, high, 0.5 * (low + high)]))
     grid.end_calibration()
-    low, high = min(b[0] for b in batches), max(b[1] for b in batches)
+    low, high = min(0.0, *(b[0] for b in batches)), max(0.0, *(b[1] for b in batches))
     scale = (high - low) / 15
     zero = min(max(-round(low / scale), 0), 15)
     x = torch.linspace(low - 1, high + 1, 101)

@@ -23,6 +23,11 @@ from synq_tune.testing.synthesizers import SMALL
 NETWORKS = sorted(set(MODELS) - {"cifar_resnet32", "cifar_resnet44", "cifar_resnet56"})
 
 
+class _Sine(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(x)
+
+
 def _small(*tail: nn.Module) -> nn.Sequential:
     head = (nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
     return nn.Sequential(*head, nn.Flatten(), *tail)
@@ -60,7 +65,7 @@ class _Branches(nn.Module):
         (_Branches(), "is traced"),
         (nn.Conv2d(1, 3, 3), r"logits \(N, K\)"),
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3)), "BatchNorm"),
-        (_small(nn.LeakyReLU(), nn.Linear(4, 3)), "quantized.*LeakyReLU"),
+        (_small(_Sine(), nn.Linear(4, 3)), "quantized.*sin"),
     ],
     ids=["branches", "maps", "no-batchnorm", "unknown-activation"],
 )
