@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.fx.operator_schemas import get_signature_for_torch_op
 
 
-def put_in_place(graph: fx.GraphModule) -> None:
+def put_in_place(root: nn.Module, graph: fx.Graph) -> None:
     """Rewrite, in place, every call that names the tensors it reads; whatever reads a graph then finds
     a node's input as its first argument. Names and values of other arguments stay."""
-    for node in graph.graph.nodes:
+    for node in graph.nodes:
         if any(isinstance(a, fx.Node) for a in _flat(node.kwargs)):
-            _rebind(graph, node)
+            _rebind(root, node)
 
 
-def _rebind(graph: fx.GraphModule, node: fx.Node) -> None:
-    for signature in _signatures(graph, node):
+def _rebind(root: nn.Module, node: fx.Node) -> None:
+    for signature in _signatures(root, node):
         try:
             bound = signature.bind(*node.args, **node.kwargs)
         except TypeError:
@@ -49,9 +49,9 @@ def _leading(
     return None if inspect.Parameter.empty in values else tuple(values)
 
 
-def _signatures(graph: fx.GraphModule, node: fx.Node) -> list[inspect.Signature]:
+def _signatures(root: nn.Module, node: fx.Node) -> list[inspect.Signature]:
     if node.op == "call_module":
-        return [inspect.signature(graph.get_submodule(str(node.target)).forward)]
+        return [inspect.signature(root.get_submodule(str(node.target)).forward)]
     if node.op == "call_method":
         return get_signature_for_torch_op(getattr(torch, str(node.target), None)) or []
     try:

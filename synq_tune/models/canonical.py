@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, fx
 
 from synq_tune.errors import InputError
-from synq_tune.models.arguments import put_in_place
 from synq_tune.models.equivalents import name_equivalents
 from synq_tune.models.functional import make_functional
 from synq_tune.models.observed_run import observe
@@ -28,7 +27,6 @@ def canonicalize(graph: fx.GraphModule, example: Tensor) -> fx.GraphModule:
         InputError: an operation in place cannot be written as one that gives a new tensor.
     """
     images = _random_like(example)
-    put_in_place(graph)
     seen = observe(graph, images)
     if make_functional(graph, seen):
         drop_unread(graph)

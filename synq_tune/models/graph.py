@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from synq_tune.errors import InputError
+from synq_tune.models.arguments import put_in_place
 from synq_tune.models.canonical import canonicalize
 from synq_tune.models.modularize import modularize
-from synq_tune.models.positional import make_positional
 from synq_tune.models.tracer import ShapeTracer
 
 
@@ -43,7 +43,7 @@ def trace(model: nn.Module, shape: tuple[int, int, int]) -> fx.GraphModule:
     for node in graph.nodes:
         value = tracer.values.get(node)
         node.meta["shape"] = tuple(value.shape) if isinstance(value, Tensor) else None
-    make_positional(model, graph)
+    put_in_place(model, graph)
     modularize(model, graph)
     traced = canonicalize(fx.GraphModule(model, graph), tracer.example)
     traced.meta["installed"] = tracer.installed
