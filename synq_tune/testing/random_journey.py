@@ -5,6 +5,7 @@ python -m synq_tune.testing.random_journey 17 18        # what becomes of these 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sys
 import tempfile
@@ -23,10 +24,9 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
 from synq_tune.export import FILE_NAMES
 from synq_tune.export.best import export_student
-from synq_tune.export.compare import code_mismatches
 from synq_tune.export.hardware import prepared
-from synq_tune.export.options import HARDWARE
-from synq_tune.export.runtime import load_model_file
+from synq_tune.export.options import options_of
+from synq_tune.export.runtime import ModelFile, load_model_file
 from synq_tune.finetune.loop import finetune
 from synq_tune.finetune.source import ViewSource
 from synq_tune.finetune.views import make_views
@@ -34,14 +34,14 @@ from synq_tune.inspection.student import inspect_student
 from synq_tune.models.build import build_model
 from synq_tune.models.graph import module_of
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.quantization.frozen import activation_codes, freeze
+from synq_tune.quantization.frozen import FrozenActivation, freeze, frozen_activations
 from synq_tune.quantization.student import activation_quantizers, calibrate, quantize_student
 from synq_tune.recipes.merge import build_spec, read_recipe
 from synq_tune.testing.random_networks import NUM_CLASSES, input_shape
 
 _OWN = f"python:{__package__}.random_networks:random_network"
-_CODES_MAY_DIFFER = 0.02
-"""Share of an ONNX file's value codes: floats added in another order end in the neighbouring code."""
+_EDGE = 2e-3
+"""In steps: floats added in another order may take a value this near a rounding edge to the other side."""
 
 
 _MAY_REFUSE = ("load", "quantize")
@@ -136,8 +136,11 @@ def _walk(spec: StudySpec, seed: int, folder: Path | None, stage: list[str]) -> 
     report = export_student(student, teacher, spec, folder, images, images)
     stage[0] = "parity"
     _check_report(report)
-    if "hardware" in report["golden"]:
-        _check_hardware(student, teacher, images, folder / FILE_NAMES["hardware"])
+    pixels = teacher.preprocessing.denormalize(images)
+    for name in report["golden"]:
+        file = load_model_file(folder / FILE_NAMES[name], python_model=_OWN)
+        # Biases in a hardware file are rounded: its codes are those of the network in that form.
+        _check_codes(prepared(freeze(student), options_of(file.metadata)), file, pixels)
 
 
 @torch.no_grad()
@@ -169,29 +172,49 @@ def _check_report(report: dict[str, Any]) -> None:
     check_parity(report)
     for name, golden in report["golden"].items():
         assert golden["weight_codes"]["mismatches"] == 0, f"{name}: golden weight codes differ"
-        if name != "hardware":  # whose biases are rounded: `_check_hardware`
-            _check_codes(
-                name, golden["activation_codes"], 0 if name == "packed" else _CODES_MAY_DIFFER
-            )
     packed = report["logits"]["packed"]["max_difference"]
     assert packed == 0, f"packed: logits differ by {packed:.2g}"
 
 
-def _check_codes(name: str, codes: dict[str, Any], share: float) -> None:
-    assert codes["mismatches"] <= share * codes["codes"], (
-        f"{name}: {codes['mismatches']} of {codes['codes']} value codes differ: {codes['where']}"
+@torch.no_grad()
+def _check_codes(form: fx.GraphModule, file: ModelFile, pixels: Tensor) -> None:
+    """The first grids that differ do so at rounding edges alone; behind them all may differ."""
+    found, values = (
+        file.activation_codes(pixels),
+        _values(form, file.preprocessing.normalize(pixels)),
     )
+    for name, grid in _in_call_order(form):
+        codes = grid.codes(values[name])
+        assert name in found, f"{file.path.name}: no codes of {name}"
+        assert codes.shape == found[name].shape, f"{file.path.name}: {name} has another shape"
+        differs = codes != found[name]
+        if differs.any():
+            steps = values[name][differs] / grid.scale - grid.zero_point
+            distance = float((steps - steps.floor() - 0.5).abs().max())
+            assert distance <= _EDGE, (
+                f"{file.path.name}: {int(differs.sum())} of {differs.numel()} codes of {name} differ, "
+                f"some {distance:.2g} steps from a rounding edge"
+            )
+            return
 
 
-def _check_hardware(
-    student: fx.GraphModule, teacher: LoadedTeacher, images: Tensor, path: Path
-) -> None:
-    """The file's codes are those of the network in the form it is written in, biases rounded."""
-    form = prepared(freeze(student), HARDWARE)
-    pixels = teacher.preprocessing.denormalize(images)
-    expected = activation_codes(form, teacher.preprocessing.normalize(pixels))
-    found = load_model_file(path).activation_codes(pixels)
-    _check_codes("hardware", code_mismatches(expected, found), _CODES_MAY_DIFFER)
+def _values(form: fx.GraphModule, images: Tensor) -> dict[str, Tensor]:
+    """What each grid reads."""
+    values: dict[str, Tensor] = {}
+    with contextlib.ExitStack() as stack:
+        for name, grid in frozen_activations(form).items():
+
+            def keep(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                values[name] = inputs[0]
+
+            stack.callback(grid.register_forward_pre_hook(keep).remove)
+        form(images)
+    return values
+
+
+def _in_call_order(form: fx.GraphModule) -> list[tuple[str, FrozenActivation]]:
+    grids = frozen_activations(form)
+    return [(name, grids[name]) for n in form.graph.nodes if (name := str(n.target)) in grids]
 
 
 def summary(journeys: Iterable[Journey]) -> list[str]:
