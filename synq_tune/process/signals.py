@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
@@ -18,7 +20,26 @@ KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
 _DEAF, _INSISTED = 15.0, 5.0
 """Seconds in which the main thread has to heed a first signal, and to end after a second one."""
+_SAME = 1.0
+"""Seconds within which several are one: `timeout` sends its signal to the process and to its group,
+systemd a SIGHUP behind the SIGTERM, and terminals and shells do likewise."""
 _current: Interrupts | None = None
+
+
+class Count:
+    """How often somebody signalled, which takes several signals at times."""
+
+    def __init__(self) -> None:
+        """Nobody did."""
+        self.number, self._last = 0, -math.inf
+
+    def add(self) -> bool:
+        """Count a signal; returns whether it is not one more of the last time."""
+        now = time.monotonic()
+        if now - self._last < _SAME:
+            return False
+        self.number, self._last = self.number + 1, now
+        return True
 
 
 class Interrupts:
@@ -30,9 +51,10 @@ class Interrupts:
         self.last_words: Callable[[], None] = lambda: None
         """Called before a process ends that cannot end by itself any more."""
         self._is_deferred = False
-        self._heard = self._arrived = 0
-        self._lost = 0
-        """How often what was raised got lost and was raised again."""
+        self._heard = Count()
+        self._arrived = Count()
+        self._is_lost = False
+        """Whether what was raised got lost, and comes again."""
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[Interrupts]:
@@ -76,9 +98,11 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._heard += 1
+        is_again, self._is_lost = self._is_lost, False
+        if not is_again and not self._heard.add():
+            return
         self.requested.set()
-        if self._heard == 1 and self._is_deferred:
+        if self._heard.number == 1 and self._is_deferred:
             _say("\nstopping: waiting for the running steps; again to stop at once\n")
             return
         raise KeyboardInterrupt
@@ -88,7 +112,7 @@ class Interrupts:
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             hook(lost)
             return
-        self._lost += 1
+        self._is_lost = True
         timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
         timer.daemon = True
         timer.start()
@@ -112,8 +136,8 @@ class Interrupts:
                 for _ in filter(KINDS.__contains__, numbers):
                     # Ray's own handler of SIGTERM, there until it is replaced, aborts after 3 s.
                     signal.alarm(0)
-                    self._arrived += 1
-                    self._limit(_DEAF if self._arrived == 1 else _INSISTED)
+                    if not self._is_lost and self._arrived.add():
+                        self._limit(_DEAF if self._arrived.number == 1 else _INSISTED)
 
     def _limit(self, seconds: float) -> None:
         timer = threading.Timer(seconds, self._give_up)
@@ -122,7 +146,7 @@ class Interrupts:
 
     def _give_up(self) -> None:
         """End a process that did not heed its first signal, or is still there after its second."""
-        if self._heard == 0 or self._arrived - self._lost > 1:
+        if self._heard.number == 0 or self._arrived.number > 1:
             self.last_words()
             os._exit(INTERRUPTED)
 

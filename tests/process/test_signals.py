@@ -32,6 +32,7 @@ _DEFERRED = """
             print('ready', flush=True)
             while not interrupts.requested.is_set():
                 time.sleep(0.01)
+            time.sleep(0.5)
             print('steps done', flush=True)
             {after}
 """
@@ -78,6 +79,23 @@ def test_steps_that_run_are_waited_for(number: signal.Signals) -> None:
     assert "again to stop at once" in error
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP), SIGNALS],
+    ids=["timeout", "systemd", "all"],
+)
+def test_what_comes_together_is_one(numbers: tuple[signal.Signals, ...]) -> None:
+    """`timeout` signals twice, systemd in two ways: nobody insists."""
+    process = _start(_DEFERRED.format(after=""))
+    _until_ready(process)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.05)
+    out, error = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, "steps done\n"), error
+    assert error.count("again to stop at once") == 1
+
+
 def test_a_second_signal_does_not_wait() -> None:
     """Not for steps, and not for threads of ours that still upload."""
     body = (
@@ -88,6 +106,7 @@ def test_a_second_signal_does_not_wait() -> None:
     _until_ready(process)
     process.send_signal(signal.SIGTERM)
     assert process.stdout is not None and process.stdout.readline() == "steps done\n"
+    time.sleep(1.5)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=10)
     assert process.returncode == 130
