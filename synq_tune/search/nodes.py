@@ -50,6 +50,8 @@ def looker() -> Callable[[], dict[str, str]]:
         found["synq_tune"] = getattr(importlib.import_module("synq_tune"), "__version__", "none")
         digest, root = hashlib.sha256(), Path(next(iter(package.submodule_search_locations)))
         for path in sorted(root.rglob("*.py")):
+            if path.relative_to(root).parts[0] == "search_spaces":
+                continue  # no code of the package; a link in a source tree
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
         found["source"] = digest.hexdigest()[:12]
         try:

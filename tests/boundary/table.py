@@ -105,14 +105,15 @@ def _libraries(here: Path) -> Iterator[Row]:
 def _numbers(here: Path) -> Iterator[Row]:
     images = [f"synthesis.num_images={HUGE}", f"synthesis.batch_size={HUGE}"]
     store = ["--store", here / "store"]
-    yield Row("many-images", "synthesize", [*_space(here, *images), *store], "synthesis.method", True,
-              is_alone=False)  # fmt: skip
+    yield Row("many-images", "synthesize", [*_space(here, *images), *store], "synthesis.num_images")  # fmt: skip
     yield Row(
-        "large-input", "inspect", _space(here, "teacher.input_size=100000000"), "teacher.", True
+        "large-input", "inspect", _space(here, "teacher.input_size=100000000"), "teacher.input_size"
     )
     batch = ["step", *_space(here), "--batch-size", HUGE]
     yield Row("bench-batch", "bench", batch, "step", True, is_slow=True)
-    yield Row("overflow", "inspect", _space(here, f"teacher.input_size={10**30}"), "teacher.", True)
+    yield Row(
+        "overflow", "inspect", _space(here, f"teacher.input_size={10**30}"), "teacher.input_size"
+    )
 
 
 def _spaces(here: Path) -> Iterator[Row]:
@@ -146,10 +147,10 @@ def _places(here: Path) -> Iterator[Row]:
     yield Row("weights-folder", "inspect", [*small, "--weights", folder], str(folder))
     weights = ["--space", "digits_w3a3", "--weights", file]
     yield Row("weights-text", "inspect", weights, str(file), None)
-    yield Row("store-file", "synthesize", [*small, "--store", file], str(file), True)
+    yield Row("store-file", "synthesize", [*small, "--store", file], str(file))
     yield Row("output-file", "search", [*small, "--output-dir", file], str(file))
     below = file / "below"
-    yield Row("output-below-file", "search", [*small, "--output-dir", below], str(file), True)
+    yield Row("output-below-file", "search", [*small, "--output-dir", below], str(file))
     yield Row("resume-file", "search", ["--resume", file], str(file))
     exported = [*small, "--store", here / "store", "--export", "png", "--output", file]
     yield Row("export-file", "synthesize", exported, str(file), True)
@@ -207,7 +208,7 @@ def _images(here: Path) -> Iterator[Row]:
 
 def _services(here: Path) -> Iterator[Row]:
     uris = {
-        "foo://bar": "foo", f"sqlite:///{here}/file/db": "file/db", "http://127.0.0.1:9": "127.0.0.1",
+        "foo://bar": "foo", f"sqlite:///{here}/file/db": "/file", "http://127.0.0.1:9": "127.0.0.1",
         "postgresql://user:secret@127.0.0.1:9/db": "postgresql", f"sqlite:///{here}/file": "file",
         "http://[::1": "[::1", "sqlite:///a\0b": "sqlite",
     }  # fmt: skip

@@ -14,7 +14,7 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 
-from synq_tune.finetune.training_state import tensor_bytes
+from synq_tune.finetune.training_state import FORMAT, tensor_bytes
 from synq_tune.recipes.merge import load_space
 from synq_tune.search.parcel import Parcel
 from synq_tune.search.progress import keep_state, load_state
@@ -39,7 +39,7 @@ def callback(ledger: Ledger) -> LedgerCallback:
 
 
 def _state(value: float) -> bytes:
-    return tensor_bytes({"x": torch.full((4,), value)}, {"format": 1, "value": value})
+    return tensor_bytes({"x": torch.full((4,), value)}, {"format": FORMAT, "value": value})
 
 
 def _start(callback: LedgerCallback, epoch: int = 0) -> None:

@@ -193,7 +193,7 @@ def test_proposals_are_valid_configurations(
         **CONTINUOUS,
         "schedule": {"choice": ["cosine", "constant"]},
         "crop_scale": {"choice": [[0.5, 1.0], [0.8, 1.0], None]},
-        "batch_size": {"int": [64, 64]},
+        "batch_size": {"int": [64, 66]},
     }
     ledger = Ledger.create(tmp_path / "study", make_spec(space, num_trials=8))
     spec = ledger.state.spec
