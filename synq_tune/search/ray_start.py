@@ -131,7 +131,8 @@ def _environment(place: Path) -> Iterator[None]:
     before = dict(os.environ)
     for name in _OF_OTHERS:
         os.environ.pop(name, None)
-    if not {TOKEN_PATH, "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"} & os.environ.keys():
+    has_token = {TOKEN_PATH, "RAY_AUTH_TOKEN"} & os.environ.keys()
+    if not has_token and os.environ.get("RAY_AUTH_MODE") != "disabled":
         _settle_token(place)
     try:
         yield

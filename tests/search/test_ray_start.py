@@ -47,6 +47,7 @@ print(session)
 BAD = {
     "TMPDIR": "{tmp}/" + "x" * 90,
     "HOME": "/proc",
+    "RAY_AUTH_MODE": "token",
     "RAY_ADDRESS": "192.0.2.1:6379",
     "RAY_REDIS_ADDRESS": "192.0.2.1:6379",
     "RAY_TMPDIR": "/nonexistent",
