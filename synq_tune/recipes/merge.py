@@ -166,7 +166,11 @@ def load_space(
         )
     sets = [parse_assignment(text) for text in assignments]
     beside = path.resolve().parent
-    sets = [_with_absolute_recipe(s, beside) for s in _last_recipe_only(sets)]
+    sets = _last_recipe_only(sets)
+    if {"recipe": None} in sets:  # as if the space had named none
+        sets.remove({"recipe": None})
+        tree.pop("recipe", None)
+    sets = [_with_absolute_recipe(s, beside) for s in sets]
     named = next((s["recipe"] for s in sets if "recipe" in s), None)
     _check_start(start, named)
     under = named or _absolute_recipe(str(recipe or tree.get("recipe", "synq")), beside)

@@ -141,3 +141,9 @@ def test_later_words_count() -> None:
     """What is set after it was unset is set."""
     sets = ["teacher.weights=null", "teacher.weights=x.pth"]
     assert load_space("resnet18_w3a3", sets).teacher.weights == Weights(file="x.pth")
+
+
+def test_no_recipe_is_the_default_one() -> None:
+    """`recipe=null` is as if the space had named none; its own values stay over the default recipe."""
+    spec = load_space("cifar_resnet20_w3a3_lsq", ["recipe=null"])
+    assert spec.recipe == "synq" and spec.finetune.paste_probability == 0.5
