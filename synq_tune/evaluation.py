@@ -198,9 +198,8 @@ def _report_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
     """
     images = dataset.holdout_images.float()
     generator = torch.Generator().manual_seed(int(dataset.address[:8], 16) + 1)
-    pairs = images.roll(
-        -(1 + len(images) // 3), 0
-    )  # never the neighbour that the choosing part takes
+    # From four images on never the neighbour that the choosing part takes.
+    pairs = images.roll(-(1 + len(images) // 3), 0)
     yield _cropped(images, generator)
     yield _mixed(images, pairs, generator)
     yield _mixed(_cropped(images, generator), _cropped(pairs, generator), generator)

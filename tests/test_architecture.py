@@ -24,8 +24,8 @@ HOMES = {
 }
 
 ORDER = [
-    "errors", "notes", "own_code", "redact", "error_log", "process", "config", "cli", "store", "seeds",
-    "models", "data", "quantization", "synthesis", "finetune", "reconstruction",
+    "errors", "notes", "own_code", "redact", "pickle_stack", "error_log", "process", "config",
+    "cli", "store", "seeds", "models", "data", "quantization", "synthesis", "finetune", "reconstruction",
     "recipes", "evaluation", "trial", "memory", "inspection", "export",
     "study", "tracking", "analysis", "search", "bench", "testing",
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 A restricted `Unpickler` still calls what it admits, so that it is as safe as numpy's reconstruction
 functions are when called with any arguments, and its BUILD sets attributes on whatever it is given.
-Here `pickletools.genops` only takes the file apart; the stack below knows no way to import or call:
+Here `pickletools.genops` only takes the file apart; the stack knows no way to import or call:
 a name is compared with a list, and what the names on it stand for is written out in this file.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from synq_tune.errors import InputError
+from synq_tune.pickle_stack import PickleStack
 
-_MARK = object()
 _DTYPE = re.compile(r"[uif][1248]")
 _DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
 
@@ -109,41 +109,18 @@ def _text(key: Any) -> str:
     return key.decode("latin-1") if isinstance(key, bytes) else str(key)
 
 
-_VALUES = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
-}  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
-_SILENT = {"PROTO", "FRAME", "STOP"}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class _Machine:
-    """The stack and the memo of a pickle, for data alone."""
+class _Machine(PickleStack):
+    """For data alone: names, calls and states that are on no list are refused."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self.path = path
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
 
-    def step(self, name: str, argument: Any) -> None:
+    def operate(self, name: str, argument: Any) -> None:
         """One opcode; one that is not data is an error."""
-        if name in _SILENT:
-            return
-        if name in _VALUES:
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            self.stack.append(_EMPTY[name]())
-        elif name in _TUPLES:
-            self.stack.append(tuple(self._take(_TUPLES[name])))
-        elif hasattr(self, f"_op_{name.lower()}"):
-            getattr(self, f"_op_{name.lower()}")(argument)
-        else:
+        if not hasattr(self, f"_op_{name.lower()}"):
             raise self._refused(f"opcode {name}")
+        getattr(self, f"_op_{name.lower()}")(argument)
 
     def _refused(self, what: str) -> InputError:
         return InputError(
@@ -151,66 +128,23 @@ class _Machine:
             f"asks for {what}; nothing of it was run. Get the file from where it is published."
         )
 
-    def _take(self, count: int) -> list[Any]:
-        if len(self.stack) < count:
-            raise ValueError("too few values on the stack")
-        taken = self.stack[-count:]
-        del self.stack[-count:]
-        return taken
-
-    def _to_mark(self) -> list[Any]:
-        start = next(i for i in reversed(range(len(self.stack) + 1)) if self._is_mark(i))
-        taken = self.stack[start:]
-        del self.stack[start - 1 :]
-        return taken
-
-    def _is_mark(self, index: int) -> bool:
-        if index == 0:
-            raise ValueError("no mark on the stack")
-        return self.stack[index - 1] is _MARK
-
-    def _op_mark(self, _: Any) -> None:
-        self.stack.append(_MARK)
-
-    def _op_pop(self, _: Any) -> None:
-        self.stack.pop()
-
-    def _op_memoize(self, _: Any) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def _op_put(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
-
-    _op_binput = _op_long_binput = _op_put
-
-    def _op_get(self, index: int) -> None:
-        self.stack.append(self.memo[index])
-
-    _op_binget = _op_long_binget = _op_get
-
-    def _op_tuple(self, _: Any) -> None:
-        self.stack.append(tuple(self._to_mark()))
-
-    def _op_list(self, _: Any) -> None:
-        self.stack.append(self._to_mark())
-
     def _op_dict(self, _: Any) -> None:
-        self.stack.append(_pairs(self._to_mark()))
+        self.stack.append(_pairs(self.to_mark()))
 
     def _op_append(self, _: Any) -> None:
-        (value,) = self._take(1)
+        (value,) = self.take(1)
         _of(list, self.stack[-1]).append(value)
 
     def _op_appends(self, _: Any) -> None:
-        values = self._to_mark()
+        values = self.to_mark()
         _of(list, self.stack[-1]).extend(values)
 
     def _op_setitem(self, _: Any) -> None:
-        pair = _pairs(self._take(2))
+        pair = _pairs(self.take(2))
         _of(dict, self.stack[-1]).update(pair)
 
     def _op_setitems(self, _: Any) -> None:
-        values = self._to_mark()
+        values = self.to_mark()
         _of(dict, self.stack[-1]).update(_pairs(values))
 
     def _op_global(self, name: str) -> None:
@@ -218,7 +152,7 @@ class _Machine:
         self._push_name(f"{module}.{attribute}")
 
     def _op_stack_global(self, _: Any) -> None:
-        module, attribute = self._take(2)
+        module, attribute = self.take(2)
         self._push_name(f"{module}.{attribute}")
 
     def _push_name(self, name: str) -> None:
@@ -227,13 +161,13 @@ class _Machine:
         self.stack.append(_Name(_NAMES[name]))
 
     def _op_reduce(self, _: Any) -> None:
-        function, arguments = self._take(2)
+        function, arguments = self.take(2)
         if not isinstance(function, _Name) or function.name not in _CALLS:
             raise self._refused(f"a call of {getattr(function, 'name', type(function).__name__)}")
         self.stack.append(_CALLS[function.name](*arguments))
 
     def _op_build(self, _: Any) -> None:
-        (state,) = self._take(1)
+        (state,) = self.take(1)
         target = self.stack[-1]
         if not isinstance(target, (_Array, _Dtype)):
             raise self._refused(f"the state of a {type(target).__name__}")

@@ -59,39 +59,24 @@ def export_student(
     """
     check_finite_state(student)
     with stage("export", f"teacher.model={teacher.config.model}, {folder}"):
-        return _export(
-            student, teacher, spec, folder, golden_images, parity_images, formats, batch_size,
-            normalize,
-        )  # fmt: skip
-
-
-def _export(
-    student: fx.GraphModule,
-    teacher: LoadedTeacher,
-    spec: StudySpec,
-    folder: Path,
-    golden_images: Tensor,
-    parity_images: Tensor | Iterable[Tensor],
-    formats: Sequence[str] | None,
-    batch_size: int | None,
-    normalize: bool,
-) -> dict[str, Any]:
-    model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
-    metadata = describe(teacher, spec.bits, spec.quantizer)
-    formats = formats_of(model.frozen) if formats is None else formats
-    writers = {name: exporter_of(name, batch_size, normalize) for name in formats}
-    files = {name: folder / FILE_NAMES[name] for name in writers}
-    for name, path in files.items():
-        writers[name](model, metadata, path)
-    write_golden(model, teacher.preprocessing.denormalize(golden_images.float()), folder / GOLDEN)
-    settings = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
-    write_bytes(folder / CONFIG, settings.encode())
-    report = parity_report(student, files, parity_images, teacher.config.model)
-    report["golden"] = {
-        name: check_golden(
-            load_model_file(path, python_model=teacher.config.model), folder / GOLDEN
+        model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
+        metadata = describe(teacher, spec.bits, spec.quantizer)
+        formats = formats_of(model.frozen) if formats is None else formats
+        writers = {name: exporter_of(name, batch_size, normalize) for name in formats}
+        files = {name: folder / FILE_NAMES[name] for name in writers}
+        for name, path in files.items():
+            writers[name](model, metadata, path)
+        write_golden(
+            model, teacher.preprocessing.denormalize(golden_images.float()), folder / GOLDEN
         )
-        for name, path in files.items()
-    }
-    write_json(folder / PARITY, report)
-    return report
+        settings = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
+        write_bytes(folder / CONFIG, settings.encode())
+        report = parity_report(student, files, parity_images, teacher.config.model)
+        report["golden"] = {
+            name: check_golden(
+                load_model_file(path, python_model=teacher.config.model), folder / GOLDEN
+            )
+            for name, path in files.items()
+        }
+        write_json(folder / PARITY, report)
+        return report

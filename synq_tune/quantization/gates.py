@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from synq_tune.models.attention import PRODUCTS
 from synq_tune.models.graph import module_of
+from synq_tune.models.operation import operation
 
 GATE_MODULES = (
     nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.Softsign, nn.Softplus, nn.LogSigmoid, nn.Hardtanh,
@@ -45,7 +46,7 @@ def may_be_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
     module = module_of(graph, node)
     if module is not None:
         return isinstance(module, GATE_MODULES) and not isinstance(module, nn.ReLU6)
-    return _called(node) in GATE_FUNCTIONS
+    return operation(node) in GATE_FUNCTIONS
 
 
 def is_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
@@ -61,18 +62,13 @@ def is_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
 def is_self_gated(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node is x · g(x) of a gate function g, as SiLU and Mish are written out."""
     operands = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, fx.Node)]
-    if _called(node) not in _TIMES or len(operands) != 2:
+    if operation(node) not in _TIMES or len(operands) != 2:
         return False
     return any(_is_gate_of(graph, gate, x) for x, gate in (operands, operands[::-1]))
 
 
-def _called(node: fx.Node) -> object:
-    """The function or the method's name that a node calls; a module may be named "mul", too."""
-    return node.target if node.op in ("call_function", "call_method") else None
-
-
 def _only_multiplies(graph: fx.GraphModule, node: fx.Node) -> bool:
-    readers = [r for r in node.users if _called(r) not in ("size", "dim")]
+    readers = [r for r in node.users if operation(r) not in ("size", "dim")]
     return bool(readers) and all(_multiplies(graph, reader, node) for reader in readers)
 
 
@@ -80,8 +76,8 @@ def _multiplies(graph: fx.GraphModule, reader: fx.Node, node: fx.Node) -> bool:
     if reader.op == "output":
         return True
     others = [n for n in reader.all_input_nodes if n is not node and _reads_image(n)]
-    if others and _called(reader) not in _SHAPED_AS:
-        return _called(reader) in _MULTIPLIES
+    if others and operation(reader) not in _SHAPED_AS:
+        return operation(reader) in _MULTIPLIES
     module = module_of(graph, reader)
     has_weights = module is not None and next(module.parameters(), None) is not None
     return not has_weights and _only_multiplies(graph, reader)
@@ -106,7 +102,7 @@ def _is_gate_of(graph: fx.GraphModule, gate: fx.Node, x: fx.Node) -> bool:
     found = False
     while gate is not x:
         is_function = may_be_gate(graph, gate)
-        with_number = _called(gate) in _WITH_NUMBERS and len(gate.all_input_nodes) == 1
+        with_number = operation(gate) in _WITH_NUMBERS and len(gate.all_input_nodes) == 1
         if not (is_function or with_number) or not gate.all_input_nodes:
             return False
         found = found or is_function

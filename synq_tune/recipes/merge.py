@@ -28,19 +28,15 @@ SPACES_DIR = (Path(__file__).parents[1] / "search_spaces").resolve()
 _WHOLE = ("search", "teacher.kwargs", "bits.overrides", "study.confirm")
 
 
-def recipe_names() -> list[str]:
-    """Names of the bundled recipes."""
-    return _names_in(RECIPES_DIR)
-
-
 def _named_file(kind: str, name: str, folder: Path, beside: tuple[Path, ...] = ()) -> Path:
     """The file of a bundled name, or of a path: in the current folder, then in those `beside`."""
     if name.endswith((".yaml", ".yml")):
         return find_file(kind, name, (Path(), *beside))
-    return folder / f"{lookup(kind, name, _names_in(folder))}.yaml"
+    return folder / f"{lookup(kind, name, names_in(folder))}.yaml"
 
 
-def _names_in(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
+    """Names of the bundled spaces or recipes: of the YAML files in `folder`."""
     return sorted(p.stem for p in folder.glob("*.yaml"))
 
 

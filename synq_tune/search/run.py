@@ -19,6 +19,7 @@ from synq_tune.finetune.low_pass import energy_kept, low_pass
 from synq_tune.inspection.command import memory_line
 from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.process.signals import Interrupts
 from synq_tune.recipes.overrides import overrides_line
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
@@ -33,7 +34,6 @@ from synq_tune.search.engine import (
     worker_context,
 )
 from synq_tune.search.feeders import Feeder
-from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.prepare import Prepared, prepare

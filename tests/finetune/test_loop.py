@@ -20,7 +20,7 @@ from synq_tune.finetune.views import load_views, make_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.learned_scale import learned_scales
 from synq_tune.quantization.student import calibrate, quantize_student
-from synq_tune.recipes.merge import load_space, recipe_names
+from synq_tune.recipes.merge import RECIPES_DIR, load_space, names_in
 
 SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False}
 
@@ -54,7 +54,7 @@ def _train(
 
 
 @pytest.mark.parametrize("quantizer", ["minmax", "lsq"])
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", names_in(RECIPES_DIR))
 def test_training_lowers_the_loss(
     teacher: LoadedTeacher, dataset: SyntheticDataset, recipe: str, quantizer: str
 ) -> None:

@@ -11,11 +11,11 @@ import pytest
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.errors import SearchSpaceError
 from synq_tune.recipes.asked import FITTED, KEPT
-from synq_tune.recipes.merge import SPACES_DIR, load_space, read_recipe, recipe_names
+from synq_tune.recipes.merge import RECIPES_DIR, SPACES_DIR, load_space, names_in, read_recipe
 from synq_tune.recipes.overrides import overrides, overrides_line
 
 SPACES = sorted(path.stem for path in SPACES_DIR.glob("*.yaml"))
-PAIRS = list(itertools.product(SPACES, recipe_names()))
+PAIRS = list(itertools.product(SPACES, names_in(RECIPES_DIR)))
 TRANSFORMERS = {"minmax": "vit_minmax", "lsq": "vit_lsq"}
 OWN = """format: 1
 name: own

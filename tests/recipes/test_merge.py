@@ -8,10 +8,11 @@ import pytest
 
 from synq_tune.errors import InputError, SearchSpaceError
 from synq_tune.recipes.merge import (
+    RECIPES_DIR,
     SPACES_DIR,
     deep_merge,
     load_space,
-    recipe_names,
+    names_in,
     with_recipe,
 )
 
@@ -76,7 +77,7 @@ def test_every_bundled_space_loads(path: Path) -> None:
     assert load_space(path.stem).name == path.stem
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", names_in(RECIPES_DIR))
 def test_every_recipe_fits_a_space(recipe: str) -> None:
     """Any recipe can be put under any space."""
     assert load_space("digits_w3a3", [f"recipe={recipe}"]).recipe == recipe

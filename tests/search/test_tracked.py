@@ -12,9 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from synq_tune.process.signals import Interrupts
 from synq_tune.recipes.merge import load_space
 from synq_tune.search import tracked
-from synq_tune.search.interrupts import Interrupts
 from synq_tune.search.run import Options, StudyDriver
 from synq_tune.search.tracked import TrackedStudy
 from synq_tune.study.ledger import Ledger

@@ -13,7 +13,7 @@ from synq_tune.config import Synthesis, Teacher
 from synq_tune.finetune.cam import CAMS
 from synq_tune.models.build import MODELS, build_model
 from synq_tune.quantization.quantizers import QUANTIZERS
-from synq_tune.recipes.merge import recipe_names
+from synq_tune.recipes.merge import RECIPES_DIR, names_in
 from synq_tune.synthesis import SYNTHESIZERS
 from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.testing import check_cam, check_network, check_recipe, check_synthesizer
@@ -155,7 +155,7 @@ def test_a_cam_technique_that_does_not_fit_is_found(
         check_cam(function)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", names_in(RECIPES_DIR))
 def test_our_recipes_pass(name: str) -> None:
     """Each makes a valid trial."""
     check_recipe(name)
