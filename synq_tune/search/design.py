@@ -15,6 +15,8 @@ from synq_tune.config import Domain
 
 _DRAWS = 64
 """Latin hypercubes of which the best is taken."""
+_PAIRS = _DRAWS * 128**2
+"""Pairs that are looked at, at most: among thousands of configurations some are alike whatever is drawn."""
 
 Params = dict[str, Any]
 
@@ -33,7 +35,10 @@ def spread(
     if not domains:
         return [{} for _ in range(count)]
     generator = np.random.default_rng(seed)
-    draws = [_draw(domains, count, generator) for _ in range(_DRAWS)]
+    size = count + len(beside)
+    draws = [_draw(domains, count, generator) for _ in range(min(_DRAWS, _PAIRS // size**2))]
+    if not draws:
+        return _draw(domains, count, generator)
     return min(draws, key=lambda drawn: _closeness([*beside, *drawn], list(domains)))
 
 

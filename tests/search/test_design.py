@@ -102,3 +102,10 @@ def test_shares_of_any_domain_are_its_values(domain: Domain) -> None:
 def test_nothing_searched_is_one_configuration() -> None:
     """A space without search has the empty configuration."""
     assert spread({}, 1, 0) == [{}]
+
+
+def test_a_long_study_is_spread_by_one_draw() -> None:
+    """Thousands of first trials are not compared pair by pair, and take every value equally often."""
+    domains = {"lr": Domain(choice=(1, 2, 3, 4)), "tau": Domain(choice=("a", "b"))}
+    counts = Counter(params["lr"] for params in spread(domains, 4000, 0))
+    assert set(counts.values()) == {1000}
