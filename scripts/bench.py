@@ -15,7 +15,7 @@ import json
 import sys
 
 from synq_tune.bench.speed import BENCH_NAMES, bench
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,12 +23,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY_DIR|FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="scatter of metric and top-1")
     arguments = parser.parse_args(argv)
-    from synq_tune.analysis.choosing import report, save_scatter
+    from synq_tune.experiments.choosing import report
+    from synq_tune.experiments.choosing_plot import plot_choosing
 
     for line in report(arguments.studies):
         print(line)
     if arguments.plot is not None:
-        save_scatter(arguments.studies, arguments.plot)
+        plot_choosing(arguments.studies, arguments.plot)
     return 0
 
 

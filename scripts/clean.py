@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.clean import chosen, delete, entries, table
+from synq_tune.commands.cli import exit_code
 from synq_tune.store import store_folder
-from synq_tune.study.store_contents import chosen, delete, entries, table
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

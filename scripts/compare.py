@@ -13,10 +13,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.bench.compare_table import read_recorded, report
-from synq_tune.bench.variants import load_comparison
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 from synq_tune.errors import InputError
+from synq_tune.experiments.compare_table import read_recorded, report
+from synq_tune.experiments.variants import load_comparison
 from synq_tune.store import store_folder
 
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         lines = report(comparison.baseline, read_recorded(comparison, arguments.output), shown)
     else:
         # torch takes a second to import: wrong settings are refused before.
-        from synq_tune.bench.compare import compare
+        from synq_tune.experiments.compare import compare
 
         store = store_folder(arguments.store)
         lines = compare(comparison, arguments.seeds, arguments.output, store, shown)

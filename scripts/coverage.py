@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="*", metavar="MODEL", help="only these")
     parser.add_argument("--report", action="store_true", help="run nothing")
     arguments = parser.parse_args(argv)
-    from synq_tune.bench.coverage_table import coverage_command
+    from synq_tune.experiments.coverage_table import coverage_command
 
     for line in coverage_command(arguments):
         print(line, flush=True)

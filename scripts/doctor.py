@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from synq_tune.cli import exit_code
-from synq_tune.search.mlflow_check import mlflow_findings
+from synq_tune.commands.cli import exit_code
 from synq_tune.study.doctor import doctor_command
+from synq_tune.tracking.check import mlflow_findings
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -37,7 +37,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(argv)
-    from synq_tune.export.evaluate_file import evaluate_command
+    from synq_tune.commands.evaluate import evaluate_command
 
     return evaluate_command(arguments)
 

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         print(path)
         return 0
-    from synq_tune.search.export_command import export_trial
+    from synq_tune.commands.export import export_trial
 
     line = export_trial(
         arguments.study, arguments.trial, arguments.format, arguments.output,

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,12 +33,12 @@ def main(argv: list[str] | None = None) -> int:
         "study": {"val_data": arguments.val_data, "seed": arguments.seed},
     }
     # After the signals are heeded: settings take a moment to import.
-    from synq_tune.recipes.merge import load_space
+    from synq_tune.config.load import load_space
     from synq_tune.store import store_folder
 
     spec = load_space(arguments.space, arguments.sets, flags, arguments.start)
     # torch takes a second to import: wrong settings are refused before.
-    from synq_tune.search.one_trial import run_one_trial
+    from synq_tune.commands.finetune import run_one_trial
 
     for row in run_one_trial(spec, store_folder(arguments.store), arguments.export_to):
         values = {**row.metrics, **{f"loss/{k}": v for k, v in row.losses.items()}}

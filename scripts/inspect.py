@@ -21,8 +21,8 @@ else:
     import argparse
     import sys
 
-    from synq_tune.cli import exit_code
-    from synq_tune.recipes.merge import load_space
+    from synq_tune.commands.cli import exit_code
+    from synq_tune.config.load import load_space
 
     def main(argv: list[str] | None = None) -> int:
         """Run the command; returns the exit code."""
@@ -41,7 +41,7 @@ else:
         flags = {"teacher": {"weights": {"file": arguments.weights}}}
         spec = load_space(arguments.space, arguments.sets, flags)
         # torch takes a second to import: wrong settings are refused before.
-        from synq_tune.inspection.command import inspect_space
+        from synq_tune.commands.inspect import inspect_space
 
         print("\n".join(inspect_space(spec, arguments.random_weights)))
         return 0

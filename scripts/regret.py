@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.recipes.merge import load_space
 from synq_tune.store import store_folder
 
 
@@ -34,7 +34,7 @@ def _record(arguments: argparse.Namespace) -> Iterable[str]:
         raise InputError("--space: `--record goes with --space` must hold, but got space=None.")
     flags = {"study": {"val_data": arguments.val_data}}
     spec = load_space(arguments.space, arguments.sets, flags)
-    from synq_tune.bench.grid import record_grid
+    from synq_tune.experiments.grid import record_grid
 
     store = store_folder(arguments.store)
     # Folders of this machine are nobody's business in a file that is passed on.
@@ -45,7 +45,7 @@ def _record(arguments: argparse.Namespace) -> Iterable[str]:
 
 
 def _replay(arguments: argparse.Namespace) -> Iterable[str]:
-    from synq_tune.bench.regret import regret_command
+    from synq_tune.experiments.regret import regret_command
 
     return regret_command(arguments.table, arguments.seeds, arguments.workers)
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -41,7 +41,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(argv)
-    from synq_tune.export.runtimes import runtimes_command
+    from synq_tune.commands.runtimes import runtimes_command
 
     print("\n".join(runtimes_command(arguments)))
     return 0

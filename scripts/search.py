@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(argv)
     # After the signals are heeded: settings take a moment to import.
-    from synq_tune.study.command import search_command
+    from synq_tune.commands.search import search_command
 
     return search_command(arguments)
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.status import format_status
 

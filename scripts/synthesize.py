@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,12 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     flags = {"teacher": {"weights": {"file": arguments.weights}}}
     # After the signals are heeded: settings take a moment to import.
-    from synq_tune.recipes.merge import load_space
+    from synq_tune.config.load import load_space
     from synq_tune.store import store_folder
 
     spec = load_space(arguments.space, arguments.sets, flags)
     # torch takes a second to import: wrong settings are refused before.
-    from synq_tune.synthesis.command import synthesize_space
+    from synq_tune.commands.synthesize import synthesize_space
 
     store = store_folder(arguments.store)
     print(synthesize_space(spec, store, arguments.export, arguments.output))

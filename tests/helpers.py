@@ -9,9 +9,9 @@ import pytest
 from torch import nn
 
 from synq_tune.config import Teacher
-from synq_tune.models.graph import trace
+from synq_tune.graph.taps import insert_taps
+from synq_tune.graph.trace import trace
 from synq_tune.models.preprocessing import Preprocessing
-from synq_tune.models.taps import insert_taps
 from synq_tune.models.teacher import LoadedTeacher
 
 

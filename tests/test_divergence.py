@@ -12,24 +12,25 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from synq_tune.commands.evaluate import file_top1
 from synq_tune.config import StudySpec
+from synq_tune.config.load import load_space
 from synq_tune.data.images import LabelledImages
 from synq_tune.data.synthetic import SyntheticDataset, load_dataset, save_dataset
 from synq_tune.errors import InputError, NonFiniteError
-from synq_tune.evaluation import Probes, make_probes
 from synq_tune.export.best import export_student
-from synq_tune.export.evaluate_file import file_top1
 from synq_tune.quantization import ready
-from synq_tune.recipes.merge import load_space
 from synq_tune.search.calibration import run_calibration
-from synq_tune.search.console import ladder_lines, no_trial_line
 from synq_tune.search.ladder import build_ladder
-from synq_tune.search.searcher import LedgerCallback
-from synq_tune.search.trainable import TrialWorker
+from synq_tune.search.tune_adapter import LedgerCallback
+from synq_tune.search.worker import TrialWorker
+from synq_tune.study.console import ladder_lines, no_trial_line
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.summary import best_run, write_summary
 from synq_tune.synthesis.perturbation import perturb
-from synq_tune.trial import Assets, Trial
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.evaluation import Probes, make_probes
+from synq_tune.trial.trial import Trial
 from tests.helpers import teacher_of
 
 SMALL = [
@@ -264,7 +265,7 @@ def test_a_model_file_with_nan_logits_has_no_accuracy() -> None:
     """`evaluate.py` names the file."""
     file = SimpleNamespace(path="m.onnx", num_classes=10, logits=_nan)
     file.preprocessing, file.metadata = SimpleNamespace(), {}
-    import synq_tune.export.evaluate_file as module
+    import synq_tune.commands.evaluate as module
 
     data = LabelledImages(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.zeros(3).long())
     with pytest.MonkeyPatch.context() as patch:

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from synq_tune.export.evaluate_file import evaluate_file
+from synq_tune.commands.evaluate import evaluate_file
+from synq_tune.commands.finetune import run_one_trial
+from synq_tune.config.load import build_spec, read_recipe
 from synq_tune.export.runtime import load_model_file
 from synq_tune.models.teacher import load_teacher
-from synq_tune.recipes.merge import build_spec, read_recipe
-from synq_tune.search.one_trial import run_one_trial
 
 NET = """
 from torch import nn

@@ -51,7 +51,7 @@ def test_an_installed_package_finds_its_spaces(wheel: Path, tmp_path: Path) -> N
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = (
-        "import synq_tune; from synq_tune.recipes.merge import load_space;"
+        "import synq_tune; from synq_tune.config.load import load_space;"
         "spec = load_space('digits_w3a3', start='digits_w3a3');"
         "print(synq_tune.__file__, spec.name, len(spec.study.first))"
     )

@@ -11,12 +11,12 @@ from torch import fx
 
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.finetune.source import ViewSource
-from synq_tune.finetune.views import make_views
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.ready import make_ready
 from synq_tune.quantization.student import quantize_student
+from synq_tune.views.source import ViewSource
+from synq_tune.views.teacher_cache import make_views
 
 SEED = 0
 

@@ -21,13 +21,13 @@ from synq_tune.bench.process_memory import check_readable, pages, peak_bytes, re
 from synq_tune.bench.shared_memory import shared_memory
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.evaluation import make_probes
-from synq_tune.finetune.looks import draw_looks
 from synq_tune.finetune.loop import finetune
-from synq_tune.finetune.source import ViewSource
-from synq_tune.finetune.views import Views, make_views
-from synq_tune.memory import trial_bytes
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.trial.evaluation import make_probes
+from synq_tune.trial.memory import trial_bytes
+from synq_tune.views.source import ViewSource
+from synq_tune.views.teacher_cache import Views, make_views
+from synq_tune.views.transforms import draw_looks
 
 _MIB = 2**20
 

@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, fx
 
 from synq_tune.config import FineTune
-from synq_tune.finetune.cam import cam_tap, normalize_maps, resize_maps
 from synq_tune.finetune.losses import (
     cam_loss,
-    difficulty,
     distillation_loss,
     feature_loss,
     masked_cross_entropy,
 )
-from synq_tune.finetune.source import Batch
-from synq_tune.models.taps import FEATURE_TAP, record, tap_names
+from synq_tune.graph.taps import FEATURE_TAP, record, tap_names
+from synq_tune.views.cam import cam_tap, normalize_maps, resize_maps
+from synq_tune.views.difficulty import difficulty
+from synq_tune.views.source import Batch
 
 _Answer = tuple[Tensor, list[Tensor]]
 """Logits (N, K) and the maps of every residual branch."""

@@ -13,19 +13,20 @@ from pathlib import Path
 import torch
 
 from synq_tune.bench.material import Report, bench_teacher
+from synq_tune.bench.noop import NoOpWorker
 from synq_tune.bench.process_memory import resident_bytes
 from synq_tune.config import StudySpec
 from synq_tune.search.cluster import ray_cluster
-from synq_tune.search.engine import Work, make_scheduler, run_trials
-from synq_tune.search.feeders import Feeder
-from synq_tune.search.noop import NoOpWorker
+from synq_tune.search.engine import Work, run_trials
+from synq_tune.search.queue import Feeder
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler, max_trials
-from synq_tune.search.searcher import StopRequest
-from synq_tune.search.tracked import TrackedStudy
+from synq_tune.search.schedulers import make_scheduler
+from synq_tune.search.tune_adapter import StopRequest
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import StudyState
 from synq_tune.study.summary_writer import SummaryWriter
+from synq_tune.tracking.writer import TrackedStudy
 
 METRIC = "agreement"
 _TENTH = 10

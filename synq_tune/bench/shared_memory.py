@@ -16,11 +16,11 @@ from synq_tune.bench.material import SEED, bench_teacher, noise_dataset
 from synq_tune.bench.process_memory import pages
 from synq_tune.config import StudySpec
 from synq_tune.data.images import LabelledImages
-from synq_tune.data.shared_halves import share_halves, shared_halves
+from synq_tune.data.labelled_cache import share_halves, shared_halves
 from synq_tune.data.synthetic import load_dataset, save_dataset
-from synq_tune.evaluation import load_probes
-from synq_tune.finetune.views import load_views
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.trial.evaluation import load_probes
+from synq_tune.views.teacher_cache import load_views
 
 _WORKERS = 2
 _barrier: Barrier

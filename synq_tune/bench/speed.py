@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError, stage
-from synq_tune.recipes.merge import load_space
 
 BENCH_NAMES = ("step", "trial", "synthesis", "memory", "search")
 ROUNDS = {"search": 100}
@@ -72,7 +72,7 @@ def _positive(flag: str, number: int) -> int:
 def _device(name: str | None) -> Any:
     import torch
 
-    from synq_tune.trial import choose_device
+    from synq_tune.trial.assets import choose_device
 
     if name is None:
         return choose_device()

@@ -19,11 +19,11 @@ from synq_tune.bench.material import (
 from synq_tune.bench.released import ReleasedStep
 from synq_tune.bench.timing import Timings, interleave
 from synq_tune.config import StudySpec
+from synq_tune.config.load import with_recipe
 from synq_tune.finetune.loop import TrainingStep, _update
 from synq_tune.finetune.optimizer import optimizer_of
-from synq_tune.finetune.source import ViewSource
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.recipes.merge import with_recipe
+from synq_tune.views.source import ViewSource
 
 _STILL = 1e-12
 """Learning rate at which random weights stay finite however many rounds run."""

@@ -16,8 +16,8 @@ from synq_tune.config import StudySpec, Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis import psaq
+from synq_tune.synthesis.optimize import Descent, gaussian_pixels, optimize_pixels, seeded
 from synq_tune.synthesis.patch_similarity import attentions
-from synq_tune.synthesis.pixels import Descent, gaussian_pixels, optimize_pixels, seeded
 from synq_tune.synthesis.statistics import remembered, split_index
 from synq_tune.synthesis.synq import _look, synq_objective
 

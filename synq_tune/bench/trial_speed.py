@@ -21,13 +21,15 @@ from synq_tune.bench.material import (
 )
 from synq_tune.bench.timing import seconds_of
 from synq_tune.config import FineTune, StudySpec
-from synq_tune.evaluation import make_probes
+from synq_tune.data.labelled_cache import load_halves
 from synq_tune.finetune.loop import finetune
-from synq_tune.finetune.source import ViewSource
-from synq_tune.finetune.views import make_views
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate
-from synq_tune.trial import Assets, is_evaluated, load_halves
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.evaluation import make_probes
+from synq_tune.trial.rungs import is_evaluated
+from synq_tune.views.source import ViewSource
+from synq_tune.views.teacher_cache import make_views
 
 _STILL = 1e-12
 

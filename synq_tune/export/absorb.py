@@ -12,7 +12,7 @@ from collections import Counter
 import torch
 from torch import Tensor, fx, nn
 
-from synq_tune.models.graph import find_nodes, module_of
+from synq_tune.graph.nodes import find_nodes, module_of
 from synq_tune.quantization.frozen import FrozenConv2d, FrozenLinear, FrozenWeight
 
 _BATCHNORM_OF = {FrozenConv2d: nn.BatchNorm2d, FrozenLinear: nn.BatchNorm1d}

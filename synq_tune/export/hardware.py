@@ -18,9 +18,9 @@ from synq_tune.errors import InputError
 from synq_tune.export.absorb import absorb_batchnorms
 from synq_tune.export.options import OnnxOptions
 from synq_tune.export.pooling import unify_global_pools
-from synq_tune.models.attention import is_product, operands
-from synq_tune.models.graph import find_nodes, insert_after, module_of
-from synq_tune.models.operation import operation
+from synq_tune.graph.attention import is_product, operands
+from synq_tune.graph.nodes import find_nodes, insert_after, module_of, operation
+from synq_tune.graph.operations import is_float_map, moves
 from synq_tune.quantization.frozen import (
     FrozenActivation,
     FrozenConv2d,
@@ -28,7 +28,6 @@ from synq_tune.quantization.frozen import (
     FrozenWeight,
     frozen_layers,
 )
-from synq_tune.quantization.placement import is_float_map, moves
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 
 _LAYERS = (FrozenConv2d, FrozenLinear)

@@ -28,8 +28,8 @@ from synq_tune.config import Teacher
 from synq_tune.errors import InputError, lookup
 from synq_tune.export.metadata import from_texts, preprocessing_of, to_texts
 from synq_tune.export.packing import pack, packed_size, unpack
+from synq_tune.graph.nodes import insert_after
 from synq_tune.models.build import build_model
-from synq_tune.models.graph import insert_after
 from synq_tune.models.verify import trace_checked
 from synq_tune.quantization.frozen import (
     FROZEN_LAYERS,
@@ -43,7 +43,7 @@ from synq_tune.quantization.frozen import (
     replace_module,
 )
 from synq_tune.quantization.quantizers import QUANTIZERS
-from synq_tune.quantization.skips import restore_ports
+from synq_tune.quantization.residual_bits import restore_ports
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 from synq_tune.store import canonical_json, write_bytes
 

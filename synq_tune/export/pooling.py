@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from synq_tune.models.graph import insert_after, module_of
+from synq_tune.graph.nodes import insert_after, module_of
 from synq_tune.quantization.frozen import FrozenActivation
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 

@@ -14,7 +14,6 @@ from torch import Tensor, fx
 
 from synq_tune.config import FineTune
 from synq_tune.errors import NonFiniteLossError
-from synq_tune.finetune.cam import cam_tap, normalize_maps, resize_maps, saliency_map
 from synq_tune.finetune.divergence import check_finite_state, diverges_at, moment
 from synq_tune.finetune.losses import (
     cam_loss,
@@ -23,8 +22,9 @@ from synq_tune.finetune.losses import (
     masked_cross_entropy,
 )
 from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, update, warmup_factor
-from synq_tune.finetune.source import Batch, ViewSource
-from synq_tune.models.taps import FEATURE_TAP, record, tap_names
+from synq_tune.graph.taps import FEATURE_TAP, record, tap_names
+from synq_tune.views.cam import cam_tap, normalize_maps, resize_maps, saliency_map
+from synq_tune.views.source import Batch, ViewSource
 
 
 @dataclass

@@ -23,11 +23,6 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
     return temperature**2 * kl
 
 
-def difficulty(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """δ = 1 - p_teacher(label) (Eq. 3), (N,) in [0, 1]."""
-    return 1.0 - teacher_logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
-
-
 def masked_cross_entropy(
     student_logits: Tensor,
     labels: Tensor,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from synq_tune.config import FineTune
+from synq_tune.graph.operations import only_user
 from synq_tune.quantization.learned_scale import LearnedScale, learned_scales
-from synq_tune.quantization.placement import only_user
 from synq_tune.quantization.student import weight_layers
 
 _SMALLEST_SIZE = 1e-3

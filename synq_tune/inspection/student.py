@@ -8,22 +8,15 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import fx, nn
 
-from synq_tune.models.attention import is_product, operands
-from synq_tune.models.batchnorm import batchnorm_layers
-from synq_tune.models.graph import module_of
-from synq_tune.models.taps import CAM_TAP, FINAL_MAP_TAP
-from synq_tune.quantization.activations import is_known_activation
-from synq_tune.quantization.gates import may_be_gate
+from synq_tune.graph.activations import is_known_activation
+from synq_tune.graph.attention import is_product, operands
+from synq_tune.graph.batchnorm import batchnorm_layers
+from synq_tune.graph.branches import is_identity
+from synq_tune.graph.gates import may_be_gate
+from synq_tune.graph.nodes import module_of
+from synq_tune.graph.operations import is_float_map, is_fused, is_logits, is_sum, moves, only_user
+from synq_tune.graph.taps import CAM_TAP, FINAL_MAP_TAP
 from synq_tune.quantization.layers import QUANTIZED_LAYERS
-from synq_tune.quantization.placement import (
-    is_float_map,
-    is_fused,
-    is_logits,
-    is_sum,
-    moves,
-    only_user,
-)
-from synq_tune.quantization.ports import is_identity
 from synq_tune.quantization.student import activation_quantizers
 
 _QUANTIZED = tuple(QUANTIZED_LAYERS.values())

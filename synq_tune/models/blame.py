@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from synq_tune.models.tracer import ShapeTracer
+from synq_tune.graph.tracer import ShapeTracer
 
 Calls = list[tuple[str, str, Tensor]]
 """(path, kind, output) of each module call that gave a tensor, in the order in which they ended."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from synq_tune.models.hooks import around, call_hooked, drop_hooks, has_hooks
+from synq_tune.graph.hooks import around, call_hooked, drop_hooks, has_hooks
 
 Path = tuple[tuple[Callable[[Any, Any], Any], Any], ...]
 """Steps from an output to a tensor in it: item or attribute, and its name."""

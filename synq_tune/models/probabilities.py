@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from synq_tune.errors import InputError
-from synq_tune.models.graph import module_of
+from synq_tune.graph.nodes import module_of
 
 _TOLERANCE = 1e-4
 _SOFTMAX = (nn.Softmax, nn.LogSoftmax, nn.Softmax2d)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.errors import InputError
+from synq_tune.graph.hooks import watched
+from synq_tune.graph.trace import first_line
 from synq_tune.models.blame import TOLERANCE, distance, first_difference, first_non_finite
-from synq_tune.models.graph import first_line
-from synq_tune.models.hooks import watched
 from synq_tune.models.outputs import Path, described, find_logits, read
 from synq_tune.models.preprocessing import Preprocessing
 

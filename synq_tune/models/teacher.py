@@ -12,13 +12,13 @@ from torch import Tensor, fx, nn
 from synq_tune import own_code
 from synq_tune.config import Teacher, Weights
 from synq_tune.errors import InputError, in_stage
+from synq_tune.graph.taps import insert_taps
 from synq_tune.models.build import BUNDLED_WEIGHTS, build_model
 from synq_tune.models.checkpoint import fit_checkpoint, read_checkpoint
 from synq_tune.models.download import fetch_weights
 from synq_tune.models.kinds import refuse_unfit
 from synq_tune.models.preprocessing import Preprocessing, resolve_preprocessing
 from synq_tune.models.published import PUBLISHERS, pretrained, pytorchcv_weights
-from synq_tune.models.taps import insert_taps
 from synq_tune.models.verify import Traced, trace_checked
 from synq_tune.notes import say
 from synq_tune.store import canonical_json

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from synq_tune.errors import InputError
+from synq_tune.graph.hidden import open_hidden
+from synq_tune.graph.hooks import drop_hooks, drop_silent
+from synq_tune.graph.trace import first_line, trace
 from synq_tune.models.blame import (
     BATCH_TOLERANCE,
     TOLERANCE,
@@ -16,9 +19,6 @@ from synq_tune.models.blame import (
     first_missed,
 )
 from synq_tune.models.fold import fold, open_normalize
-from synq_tune.models.graph import first_line, trace
-from synq_tune.models.hidden import open_hidden
-from synq_tune.models.hooks import drop_hooks, drop_silent
 from synq_tune.models.outputs import fix_forward, read
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.probabilities import check_logits

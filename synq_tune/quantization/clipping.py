@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.quantization.least_error import least_error_range
-from synq_tune.quantization.quantizers import MinMaxActivation, MinMaxWeight
+from synq_tune.quantization.minmax import MinMaxActivation, MinMaxWeight
 from synq_tune.quantization.student import activation_quantizers, weight_layers
 
 

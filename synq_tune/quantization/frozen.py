@@ -13,9 +13,9 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
-from synq_tune.models.graph import find_nodes
+from synq_tune.graph.nodes import find_nodes
+from synq_tune.graph.taps import TokenTap
 from synq_tune.models.preprocessing import Preprocessing
-from synq_tune.models.taps import TokenTap
 from synq_tune.quantization.affine import dequantize, per_channel, quantize
 from synq_tune.quantization.layers import QuantizedConv2d, QuantizedLinear
 from synq_tune.quantization.student import activation_quantizers, weight_layers

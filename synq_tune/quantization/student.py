@@ -12,14 +12,13 @@ from torch import Tensor, fx, nn
 
 from synq_tune.config import Bits
 from synq_tune.errors import InputError, lookup
-from synq_tune.models.graph import find_nodes, insert_after
-from synq_tune.models.operation import is_float
+from synq_tune.graph.activations import KNOWN_NAMES, unknown_activation
+from synq_tune.graph.branches import readers_of
+from synq_tune.graph.nodes import find_nodes, insert_after, is_float
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.quantization.activations import KNOWN_NAMES, unknown_activation
 from synq_tune.quantization.layers import QUANTIZED_LAYERS, computed_weight, quantized_layer
-from synq_tune.quantization.ports import readers_of
 from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
-from synq_tune.quantization.skips import split_skips
+from synq_tune.quantization.residual_bits import split_skips
 from synq_tune.quantization.unplaced import unplaced_functions
 
 ACTIVATION_PREFIX = "quantize_"

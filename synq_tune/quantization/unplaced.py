@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from synq_tune.models.activation_fit import PROBE, has_a_name
-from synq_tune.models.attention import is_product
-from synq_tune.models.graph import module_of
-from synq_tune.models.operation import is_float, operation
-from synq_tune.models.pointwise import Stretches, name_of
-from synq_tune.quantization.activations import is_known_activation
-from synq_tune.quantization.placement import moves
-from synq_tune.quantization.ports import is_identity
+from synq_tune.graph.activation_fit import PROBE, has_a_name
+from synq_tune.graph.activations import is_known_activation
+from synq_tune.graph.attention import is_product
+from synq_tune.graph.branches import is_identity
+from synq_tune.graph.nodes import is_float, module_of, operation
+from synq_tune.graph.operations import moves
+from synq_tune.graph.pointwise import Stretches, name_of
 
 _SOFTMAX = ("softmax", "log_softmax", "softmin", "logsumexp")
 _REDUCTIONS = (

@@ -13,7 +13,8 @@ from synq_tune.finetune.training_state import tensor_bytes
 from synq_tune.search.checkpoints import save_student
 from synq_tune.seeds import trial_seed
 from synq_tune.study.ledger import Ledger
-from synq_tune.trial import Assets, Trial
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.trial import Trial
 
 KEY = "trial-0000"
 

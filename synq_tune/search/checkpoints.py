@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 from torch import fx
 
 from synq_tune.quantization.student import quantize_student
-from synq_tune.search.trainable import run_config
+from synq_tune.search.worker import run_config
 from synq_tune.store import sha256_file, write_bytes
 from synq_tune.study.files import checkpoint_path
 from synq_tune.study.state import Run
-from synq_tune.trial import Assets, Trial
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.trial import Trial
 
 
 def save_student(data: bytes, folder: Path, key: str) -> str:

@@ -19,7 +19,7 @@ from ray.exceptions import AuthenticationError, RpcError
 
 from synq_tune.errors import InputError
 from synq_tune.process.signals import KINDS
-from synq_tune.search.nodes import check_nodes
+from synq_tune.search.environment import check_nodes
 from synq_tune.search.ray_start import local_ray
 from synq_tune.search.resources import Machine
 

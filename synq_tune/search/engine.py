@@ -14,26 +14,21 @@ from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from synq_tune.config import StudySpec
-from synq_tune.data.shared_halves import halves_path
+from synq_tune.data.labelled_cache import halves_path
 from synq_tune.data.synthetic import dataset_files
 from synq_tune.models.shared_teacher import identity, share_teacher
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.search.cargo import Cargo, pack
-from synq_tune.search.feeders import Feeder
-from synq_tune.search.first_come import FirstCome
-from synq_tune.search.nodes import looker
-from synq_tune.search.ordered_halving import OrderedHalving, judged_rows
+from synq_tune.search.environment import looker
+from synq_tune.search.own_code_copies import Sources
+from synq_tune.search.queue import Feeder
 from synq_tune.search.resources import Plan
-from synq_tune.search.searcher import LedgerCallback, LedgerSearcher, StopRequest
-from synq_tune.search.sources import Sources
+from synq_tune.search.transfer import Cargo, pack
+from synq_tune.search.tune_adapter import LedgerCallback, LedgerSearcher, StopRequest
 from synq_tune.study.files import ray_folders, ray_prefix
 from synq_tune.study.ledger import Ledger
-from synq_tune.study.objective import objective
-from synq_tune.study.state import Run, StudyState
-from synq_tune.trial import REDUCTION_FACTOR, grace_epochs
 
 MAX_ROUNDS = 3
 
@@ -55,64 +50,8 @@ class Work:
     """What runs a trial; None is `TrialWorker`."""
 
 
-class SearchAsha(FirstCome, AsyncHyperBandScheduler):
-    """ASHA over the search trials; repeats and rungs of the ladder always run to their end.
-
-    Known by the runs' keys: Tune gives a run that is tried again another identity, and its values at the
-    rungs would count twice.
-    """
-
-    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Give a search trial its bracket."""
-        if _is_searched(trial):
-            super().on_trial_add(tune_controller, _by_key(trial))
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stop a search trial below its rung's cut-off."""
-        if not _is_searched(trial):
-            return TrialScheduler.CONTINUE
-        return super().on_trial_result(tune_controller, _by_key(trial), result)
-
-    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Nothing: a trial's last evaluation, of all images and a trained student, is no rung's."""
-
-    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Nothing: a run may be tried again, and its values stay."""
-
-
-def _is_searched(trial: Any) -> bool:
-    return trial.config["run"]["kind"] == "search"
-
-
 def _by_key(trial: Any) -> SimpleNamespace:
     return SimpleNamespace(trial_id=trial.config["run"].get("key", trial.trial_id))
-
-
-def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialScheduler:
-    """ASHA as it stood when the ledger was last written, or in logical time, or no early stopping."""
-    epochs = spec.finetune.epochs
-    if spec.study.scheduler == "none" or epochs < REDUCTION_FACTOR:
-        return FirstCome()
-    if spec.study.deterministic is not None:
-        return OrderedHalving(spec, state, metric)
-    scheduler = SearchAsha(
-        time_attr="epoch", metric="objective", mode="max", max_t=epochs,
-        grace_period=grace_epochs(epochs), reduction_factor=REDUCTION_FACTOR,
-        stop_last_trials=False,
-    )  # fmt: skip
-    for run in state.of_kind("search"):
-        _replay(scheduler, run, metric)
-    return scheduler
-
-
-def _replay(scheduler: TrialScheduler, run: Run, metric: str) -> None:
-    """Let a fresh scheduler see what a run reported, up to where it goes on if it is not over."""
-    trial = SimpleNamespace(trial_id=run.key, config={"run": {"kind": run.kind}})
-    scheduler.on_trial_add(None, trial)
-    for row in judged_rows(run):
-        value = objective(row["metrics"], metric)
-        if value is not None and (run.is_final or row["epoch"] <= run.kept_epoch):
-            scheduler.on_trial_result(None, trial, {"epoch": row["epoch"], "objective": value})
 
 
 def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
@@ -132,7 +71,7 @@ def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
 
 def _run_round(work: Work, scheduler: TrialScheduler) -> bool:
     """Whether there shall be another round: this one had its trials, or they did not fit on a GPU."""
-    from synq_tune.search.trainable import TrialWorker
+    from synq_tune.search.worker import TrialWorker
 
     plan = work.plan()
     for left in ray_folders(work.ledger.state):  # by drivers of this study that were killed

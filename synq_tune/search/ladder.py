@@ -13,9 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from synq_tune.errors import NonFiniteError, stage
-from synq_tune.evaluation import asking_teacher, confidence_interval, top1
 from synq_tune.study.state import StudyState
-from synq_tune.trial import Assets, Trial
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.evaluation import asking_teacher, confidence_interval, top1
+from synq_tune.trial.trial import Trial
 
 
 def _rung(

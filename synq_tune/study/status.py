@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from synq_tune.config.metrics import mode_of
 from synq_tune.study import summary
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.lock import holder
 from synq_tune.study.measured_on import measured_on
-from synq_tune.study.objective import mode_of
 from synq_tune.study.places import store_of
+from synq_tune.study.progress import target_line
 from synq_tune.study.state import Run, StudyState
-from synq_tune.study.target import target_line
 
 _METRIC_COLUMNS = (
     ("top1", "top1 %", ".2f"),

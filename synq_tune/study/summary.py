@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 from synq_tune import store
 from synq_tune.config import FORMAT
+from synq_tune.config.metrics import mode_of, objective
 from synq_tune.redact import redact_uri
-from synq_tune.study.objective import mode_of, objective
 from synq_tune.study.state import Run, RunState, StudyState
 
 SUMMARY_NAME = "summary.json"

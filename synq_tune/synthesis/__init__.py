@@ -3,7 +3,8 @@
 from synq_tune.errors import lookup
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.own_code import is_own_code
-from synq_tune.synthesis import import_images, noise, psaq, synq
+from synq_tune.synthesis import images as import_images
+from synq_tune.synthesis import noise, psaq, synq
 from synq_tune.synthesis.method import Synthesizer
 from synq_tune.synthesis.own import own_synthesizer
 from synq_tune.synthesis.patch_similarity import attentions

@@ -15,7 +15,7 @@ from synq_tune.config import Synthesis
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.method import Draft
-from synq_tune.synthesis.pixels import (
+from synq_tune.synthesis.optimize import (
     Descent,
     Objective,
     device_of,

@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from synq_tune.config import Synthesis
-from synq_tune.models.batchnorm import batch_statistics
+from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import advance, batch_sizes, progress_bar
-from synq_tune.synthesis.pixels import (
+from synq_tune.synthesis.optimize import (
     Descent,
     Objective,
     device_of,

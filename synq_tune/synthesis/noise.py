@@ -12,7 +12,7 @@ from synq_tune.config import Synthesis
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import optimize_batches
 from synq_tune.synthesis.method import Draft, pick
-from synq_tune.synthesis.pixels import Objective
+from synq_tune.synthesis.optimize import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, remembered, with_deviations
 
 _FIELDS = (

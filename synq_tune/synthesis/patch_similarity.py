@@ -17,11 +17,11 @@ from torch import Tensor, fx, nn
 from torch.autograd.function import once_differentiable
 
 from synq_tune.errors import InputError
-from synq_tune.models.attention import attention_outputs
-from synq_tune.models.graph import module_of
+from synq_tune.graph.attention import attention_outputs
+from synq_tune.graph.nodes import module_of
+from synq_tune.graph.operations import moves
+from synq_tune.graph.tokens import BATCH, patch_grid, token_grid
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.models.tokens import BATCH, patch_grid, token_grid
-from synq_tune.quantization.placement import moves
 
 BANDWIDTH, POINTS, FLOOR = 0.01, 10, 1e-4
 _NOTHING = -60.0

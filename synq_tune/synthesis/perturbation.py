@@ -13,7 +13,7 @@ from synq_tune.errors import NonFiniteLossError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.synthesis.batches import to_half
-from synq_tune.synthesis.pixels import device_of
+from synq_tune.synthesis.optimize import device_of
 
 _IMAGES_AT_A_TIME = 64
 """The graphs of both networks are held at once; images do not influence each other here."""

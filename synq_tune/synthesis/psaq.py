@@ -21,13 +21,13 @@ from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import advance, make_batches, to_half
 from synq_tune.synthesis.method import Draft, pick
+from synq_tune.synthesis.optimize import check_finite, device_of, seeded
 from synq_tune.synthesis.patch_similarity import (
     Attention,
     attentions,
     head_means,
     similarity_entropy,
 )
-from synq_tune.synthesis.pixels import check_finite, device_of, seeded
 from synq_tune.synthesis.shards import Shard
 from synq_tune.synthesis.start import first_pixels
 

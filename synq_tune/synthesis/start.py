@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.pixels import device_of, gaussian_pixels
+from synq_tune.synthesis.optimize import device_of, gaussian_pixels
 from synq_tune.synthesis.shapes import draw_shapes
 
 

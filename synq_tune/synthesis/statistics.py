@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.errors import InputError
-from synq_tune.models.batchnorm import BatchStatistics, batchnorm_layers, pool
+from synq_tune.graph.batchnorm import BatchStatistics, batchnorm_layers, pool
 
 Moments = tuple[Tensor, Tensor]
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from synq_tune.config import Synthesis
+from synq_tune.data.augment import crop_and_flip, random_boxes
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.augment import crop_and_flip, random_boxes
 from synq_tune.synthesis.batches import optimize_batches
 from synq_tune.synthesis.centers import center_moments, make_centers
 from synq_tune.synthesis.focal import focal_cross_entropy
 from synq_tune.synthesis.method import Draft, pick
-from synq_tune.synthesis.pixels import Objective
+from synq_tune.synthesis.optimize import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, layered_loss, remembered
 
 _FIELDS = (

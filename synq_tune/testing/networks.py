@@ -9,13 +9,13 @@ from torch import fx, nn
 
 from synq_tune.config import Bits, FineTune, Teacher
 from synq_tune.finetune.loop import TrainingStep
-from synq_tune.finetune.losses import difficulty
-from synq_tune.finetune.source import Batch
-from synq_tune.models.attention import attention_outputs
+from synq_tune.graph.attention import attention_outputs
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.synthesis.statistics import remembered
 from synq_tune.testing.promise import promised
+from synq_tune.views.difficulty import difficulty
+from synq_tune.views.source import Batch
 
 _BITS = Bits(weights=4, activations=4)
 # The network comes from the caller, so its name can only say who was given it.

@@ -18,26 +18,26 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from synq_tune.bench.coverage import check_parity
 from synq_tune.config import FineTune, StudySpec
+from synq_tune.config.load import build_spec, read_recipe
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
+from synq_tune.experiments.coverage import check_parity
 from synq_tune.export import FILE_NAMES
 from synq_tune.export.best import export_student
 from synq_tune.export.hardware import prepared
 from synq_tune.export.options import options_of
 from synq_tune.export.runtime import ModelFile, load_model_file
 from synq_tune.finetune.loop import finetune
-from synq_tune.finetune.source import ViewSource
-from synq_tune.finetune.views import make_views
+from synq_tune.graph.nodes import module_of
 from synq_tune.inspection.student import inspect_student
 from synq_tune.models.build import build_model
-from synq_tune.models.graph import module_of
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.frozen import FrozenActivation, freeze, frozen_activations
 from synq_tune.quantization.student import activation_quantizers, calibrate, quantize_student
-from synq_tune.recipes.merge import build_spec, read_recipe
 from synq_tune.testing.random_networks import NUM_CLASSES, input_shape
+from synq_tune.views.source import ViewSource
+from synq_tune.views.teacher_cache import make_views
 
 _OWN = f"python:{__package__}.random_networks:random_network"
 _EDGE = 2e-3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from synq_tune.recipes.merge import load_space, read_recipe
+from synq_tune.config.load import load_space, read_recipe
 from synq_tune.testing.promise import promised
 
 

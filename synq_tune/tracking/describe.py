@@ -10,8 +10,8 @@ from typing import Any
 
 from synq_tune import __version__
 from synq_tune.config import Bits, StudySpec
+from synq_tune.config.metrics import mode_of
 from synq_tune.redact import redact_uri
-from synq_tune.study.objective import mode_of
 from synq_tune.study.state import StudyState
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from synq_tune.bench.noop import accuracy_of
 from synq_tune.bench.service import bench_search
 from synq_tune.bench.shared_memory import shared_memory
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.search import resources
-from synq_tune.search.noop import accuracy_of
 
 
 def test_a_trial_that_trains_nothing_scores_by_its_configuration() -> None:

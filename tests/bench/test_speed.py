@@ -14,9 +14,9 @@ import torch
 from synq_tune.bench.material import bench_source, bench_student, bench_teacher
 from synq_tune.bench.released import ReleasedStep
 from synq_tune.bench.speed import bench
+from synq_tune.config.load import load_space, with_recipe
 from synq_tune.errors import InputError
 from synq_tune.quantization.student import activation_quantizers
-from synq_tune.recipes.merge import load_space, with_recipe
 
 CPU = torch.device("cpu")
 SMALL = ["synthesis.num_images=32", "synthesis.num_holdout=8", "study.val_data=null"]

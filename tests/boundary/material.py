@@ -193,7 +193,7 @@ def _write_images(folder: Path) -> None:
 
 
 def _write_studies(folder: Path) -> None:
-    from synq_tune.recipes.merge import load_space
+    from synq_tune.config.load import load_space
     from synq_tune.study.ledger import Ledger
 
     whole = folder / "study"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
 from synq_tune.errors import ForeignError, InputError, stage
 from tests.boundary.material import write_all
 from tests.boundary.table import Row, rows
@@ -105,7 +105,7 @@ def _command(action: Callable[[], object]) -> Callable[[object], int]:
 
 def test_a_fault_of_ours_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit 1 and a request to report it, so that nobody looks for a mistake in their input."""
-    from synq_tune.trial import grace_epochs
+    from synq_tune.trial.rungs import grace_epochs
 
     assert exit_code(_command(lambda: grace_epochs("many"))) == 1
     error = capsys.readouterr().err
@@ -191,7 +191,7 @@ def test_libraries_do_not_chatter(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_stage_lets_pass_what_is_not_foreign() -> None:
     """Our own errors, Ctrl+C and failed assertions of this package keep their type."""
-    from synq_tune.trial import load_halves  # any function of the package will do as a frame
+    from synq_tune.data.labelled_cache import load_halves
 
     for error in (InputError("x"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as raised, stage("a"):

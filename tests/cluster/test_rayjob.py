@@ -96,7 +96,7 @@ def test_the_image_holds_the_program_alone() -> None:
     sent = """
         .ci/install LICENSE Makefile README.md pyproject.toml requirements.lock requirements-uv.lock
         scripts/search.py scripts/cluster/requirements.lock search_spaces/digits_w3a3.yaml
-        synq_tune/cli.py
+        synq_tune/commands/cli.py
     """
     kept = """
         .git/config .venv/bin/python .env scripts/.env .netrc .aws/credentials mine.safetensors

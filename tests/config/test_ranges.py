@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from synq_tune.config import Settings, StudySpec
+from synq_tune.config.load import build_spec, load_space
+from synq_tune.config.nulls import _members
 from synq_tune.errors import SearchSpaceError
-from synq_tune.recipes.merge import build_spec, load_space
-from synq_tune.recipes.nulls import _members
 
 HOSTILE: dict[str, Any] = {
     "negative": -1, "zero": 0, "one": 1, "half": 0.5, "minus half": -0.5, "1.0": 1.0, "2.0": 2.0,

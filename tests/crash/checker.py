@@ -10,7 +10,6 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from synq_tune.search.mlflow_check import mlflow_findings
 from synq_tune.store import canonical_json, sha256_file
 from synq_tune.study.doctor import examine
 from synq_tune.study.files import state_files
@@ -18,6 +17,7 @@ from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.study.state import StudyState
 from synq_tune.study.summary import SUMMARY_NAME, summarize
 from synq_tune.tracking import STATUSES
+from synq_tune.tracking.check import mlflow_findings
 
 INTERVAL = 1
 """Epochs between checkpoints in the tiny study."""

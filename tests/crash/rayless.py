@@ -16,20 +16,20 @@ from typing import Any
 
 import torch
 
+from synq_tune.config.load import load_space
 from synq_tune.finetune.training_state import about, tensor_bytes
-from synq_tune.recipes.merge import load_space
-from synq_tune.search import searcher as searcher_module
-from synq_tune.search.engine import make_scheduler
-from synq_tune.search.feeders import Feeder
+from synq_tune.search import tune_adapter as searcher_module
 from synq_tune.search.parcel import Parcel
+from synq_tune.search.queue import Feeder
 from synq_tune.search.sampler import Sampler
-from synq_tune.search.searcher import LedgerCallback, LedgerSearcher
-from synq_tune.search.tracked import TrackedStudy
+from synq_tune.search.schedulers import make_scheduler
+from synq_tune.search.tune_adapter import LedgerCallback, LedgerSearcher
 from synq_tune.store import canonical_json
 from synq_tune.study.files import leftovers, prune
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import study_lock
 from synq_tune.study.summary import write_summary
+from synq_tune.tracking.writer import TrackedStudy
 
 TRIALS, EPOCHS, PLACES = 12, 4, 3
 SPEC = load_space(

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from synq_tune.search.mlflow_check import mlflow_findings
-from synq_tune.study.command import NOT_UPLOADED
+from synq_tune.commands.search import NOT_UPLOADED
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.status import format_status
+from synq_tune.tracking.check import mlflow_findings
 from tests.crash.conftest import FaultTable
 from tests.crash.services import MlflowServer
 from tests.crash.study import TinyStudy

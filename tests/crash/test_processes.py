@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from synq_tune.search.mlflow_check import mlflow_findings
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import LOCK_NAME, holder
+from synq_tune.tracking.check import mlflow_findings
 from tests.crash.cluster import cluster, kill
 from tests.crash.conftest import FaultTable
 from tests.crash.study import TinyStudy, processes_of, workers_of

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from synq_tune.search.mlflow_check import mlflow_findings
 from synq_tune.study import ledger as ledger_module
 from synq_tune.study.doctor import examine
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import StudyState
+from synq_tune.tracking.check import mlflow_findings
 from tests.crash.checker import Verdict, check_records, ledger_lines
 from tests.crash.conftest import FaultTable
 from tests.crash.driver import Fault

@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 from torchvision import models
 
 from synq_tune.config import Bits, Teacher
-from synq_tune.models.graph import trace
+from synq_tune.graph.taps import insert_taps
+from synq_tune.graph.trace import trace
 from synq_tune.models.preprocessing import Preprocessing
-from synq_tune.models.taps import insert_taps
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.student import calibrate, quantize_student
 

@@ -13,10 +13,10 @@ import onnxruntime
 import pytest
 import torch
 
+from synq_tune.commands.evaluate import evaluate_file
 from synq_tune.config import Bits
 from synq_tune.errors import InputError
 from synq_tune.export import exporter_of, formats_of
-from synq_tune.export.evaluate_file import evaluate_file
 from synq_tune.export.hardware import prepared, reads_integers
 from synq_tune.export.metadata import describe
 from synq_tune.export.onnx_model import write_onnx

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from scripts import evaluate
-from synq_tune.cli import exit_code
+from synq_tune.commands.cli import exit_code
+from synq_tune.commands.evaluate import evaluate_file
 from synq_tune.data.labelled import load_labelled
 from synq_tune.errors import InputError
 from synq_tune.export import ALWAYS, FILE_NAMES
 from synq_tune.export.compare import LogitComparison, code_mismatches
-from synq_tune.export.evaluate_file import evaluate_file
 from synq_tune.export.golden import check_golden, write_golden
 from synq_tune.export.runtime import _of_images, load_model_file
 from synq_tune.quantization.frozen import StandaloneModel, freeze

@@ -10,17 +10,17 @@ import torch
 import torchvision
 
 from synq_tune.config import Bits, FineTune, Teacher
+from synq_tune.config.load import RECIPES_DIR, load_space, names_in
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import NonFiniteLossError
-from synq_tune.finetune.looks import draw_looks
 from synq_tune.finetune.loop import EpochMetrics, finetune
 from synq_tune.finetune.optimizer import lr_factor, optimizer_of, warmup_factor
-from synq_tune.finetune.source import ViewSource
-from synq_tune.finetune.views import load_views, make_views
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.learned_scale import learned_scales
 from synq_tune.quantization.student import calibrate, quantize_student
-from synq_tune.recipes.merge import RECIPES_DIR, load_space, names_in
+from synq_tune.views.source import ViewSource
+from synq_tune.views.teacher_cache import load_views, make_views
+from synq_tune.views.transforms import draw_looks
 
 SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False}
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from synq_tune.finetune.losses import (
     cam_loss,
-    difficulty,
     distillation_loss,
     feature_loss,
     masked_cross_entropy,
 )
+from synq_tune.views.difficulty import difficulty
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from synq_tune.config import Bits, FineTune
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.finetune.loop import finetune
-from synq_tune.finetune.source import ViewSource
-from synq_tune.finetune.views import make_views
 from synq_tune.quantization.learned_scale import learned_scales
 from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.views.source import ViewSource
+from synq_tune.views.teacher_cache import make_views
 from tests.helpers import teacher_of
 
 SETTINGS = {

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from synq_tune.config import StudySpec
+from synq_tune.config.load import load_space
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.evaluation import make_probes
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.finetune.training_state import about, tensor_bytes
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.recipes.merge import load_space
-from synq_tune.trial import Assets, Trial
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.evaluation import make_probes
+from synq_tune.trial.trial import Trial
 
 EPOCHS = 3
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
+from synq_tune.commands.inspect import inspect_space
 from synq_tune.config import Bits
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.inspection.command import inspect_space
 from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.inspection.table import layer_lines, summary_lines, tensor_lines
 from synq_tune.quantization.student import activation_quantizers, quantize_student, weight_layers
-from synq_tune.recipes.merge import load_space
 from tests.helpers import teacher_of
 
 ROOT = Path(__file__).parents[2]

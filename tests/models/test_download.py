@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from synq_tune.config import Teacher, Weights
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.models import checkpoint, download, published
 from synq_tune.models.build import build_model
@@ -23,7 +24,6 @@ from synq_tune.models.checkpoint import read_checkpoint
 from synq_tune.models.download import fetch_weights
 from synq_tune.models.published import pytorchcv_weights
 from synq_tune.models.teacher import load_teacher
-from synq_tune.recipes.merge import load_space
 
 NET = Teacher(model="cifar_resnet20", num_classes=10)
 

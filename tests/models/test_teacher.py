@@ -10,9 +10,9 @@ from torchvision.models import resnet18
 
 from synq_tune.config import BUNDLED_MODELS, Teacher
 from synq_tune.errors import InputError
+from synq_tune.graph.taps import CAM_TAP, FEATURE_TAP, FINAL_MAP_TAP, tap_names
+from synq_tune.graph.trace import trace
 from synq_tune.models.build import MODELS, build_model
-from synq_tune.models.graph import trace
-from synq_tune.models.taps import CAM_TAP, FEATURE_TAP, FINAL_MAP_TAP, tap_names
 from synq_tune.models.teacher import load_teacher
 from tests.helpers import teacher_of
 
@@ -132,7 +132,7 @@ def test_a_library_network_loads_with_its_own_input_contract() -> None:
 def test_the_real_cifar_teacher_has_its_accuracy(shared_data: Path) -> None:
     """CIFAR ResNet-20 reaches the top-1 it is shipped with."""
     from synq_tune.data.labelled import load_labelled
-    from synq_tune.evaluation import top1
+    from synq_tune.trial.evaluation import top1
 
     teacher = load_teacher(
         Teacher(

@@ -14,7 +14,7 @@ from synq_tune.quantization.affine import (
     dequantize,
     quantize,
 )
-from synq_tune.quantization.observer import RangeObserver, least_squares
+from synq_tune.quantization.ranges import RangeObserver, least_squares
 
 BITS = st.integers(2, 8)
 LOWS = st.floats(-10, 0, width=32)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18
 
 from synq_tune.config import Bits
+from synq_tune.graph.operations import is_sum, moves
 from synq_tune.inspection.student import inspect_student
 from synq_tune.quantization.learned_scale import learned_scales
-from synq_tune.quantization.placement import is_sum, moves
 from synq_tune.quantization.student import (
     activation_quantizers,
     calibrate,

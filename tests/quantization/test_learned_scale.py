@@ -7,14 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.quantization.affine import per_channel
-from synq_tune.quantization.fake_quant import learned_fake_quantize
 from synq_tune.quantization.learned_scale import REACH, LearnedScale, learned_scales
-from synq_tune.quantization.quantizers import (
-    DeployWeight,
-    LsqActivation,
-    LsqWeight,
-    SymmetricLsqWeight,
-)
+from synq_tune.quantization.lsq import DeployWeight, LsqActivation, LsqWeight, SymmetricLsqWeight
+from synq_tune.quantization.primitives import learned_fake_quantize
 
 WEIGHTS = [LsqWeight, SymmetricLsqWeight, DeployWeight]
 FACTORS = [2.0**-60, 2.0**-20, 2.0**-5, 2.0**13, 2.0**60]

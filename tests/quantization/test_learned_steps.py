@@ -9,12 +9,8 @@ from torch import Tensor, nn
 from synq_tune.config import Bits, Teacher
 from synq_tune.models.teacher import load_teacher
 from synq_tune.quantization.affine import code_limits
-from synq_tune.quantization.quantizers import (
-    QUANTIZERS,
-    DeployWeight,
-    LsqWeight,
-    SymmetricLsqWeight,
-)
+from synq_tune.quantization.lsq import DeployWeight, LsqWeight, SymmetricLsqWeight
+from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.quantization.student import quantize_student, weight_layers
 
 

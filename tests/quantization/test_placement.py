@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from synq_tune.config import Bits
 from synq_tune.errors import InputError
 from synq_tune.export.hardware import reads_integers
-from synq_tune.models.operation import is_float
+from synq_tune.graph.branches import past_identities, readers_of
+from synq_tune.graph.nodes import is_float
+from synq_tune.graph.operations import is_fused
 from synq_tune.quantization.frozen import freeze
-from synq_tune.quantization.placement import is_fused
-from synq_tune.quantization.ports import past_identities, readers_of
 from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.quantization.student import (
     ACTIVATION_PREFIX,

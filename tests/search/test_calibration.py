@@ -13,17 +13,17 @@ from mlflow import MlflowClient
 from ray.tune.search import Searcher
 
 from synq_tune.config import StudySpec
+from synq_tune.config.load import load_space
 from synq_tune.export import FILE_NAMES
-from synq_tune.recipes.merge import load_space
 from synq_tune.search.calibration import calibrates_first
-from synq_tune.search.feeders import Feeder
+from synq_tune.search.queue import Feeder
 from synq_tune.search.sampler import Sampler, max_trials
-from synq_tune.search.searcher import LedgerSearcher, StopRequest
+from synq_tune.search.tune_adapter import LedgerSearcher, StopRequest
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.progress import hardly_needed_line, loss_of, target_line, target_met
 from synq_tune.study.state import StudyState
 from synq_tune.study.status import format_status
 from synq_tune.study.summary import best_run
-from synq_tune.study.target import hardly_needed_line, loss_of, target_line, target_met
 
 ROOT = Path(__file__).parents[2]
 SMALL = [

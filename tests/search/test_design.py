@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from synq_tune.config import Domain
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.search.design import at, spread
 from synq_tune.search.sampler import Sampler
 from synq_tune.study.state import Run, StudyState

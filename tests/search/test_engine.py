@@ -10,17 +10,17 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from synq_tune.config import Study, StudySpec
+from synq_tune.config.load import load_space
+from synq_tune.config.metrics import objective
 from synq_tune.errors import InputError
-from synq_tune.recipes.merge import load_space
-from synq_tune.search.engine import SearchAsha, make_scheduler
-from synq_tune.search.feeders import WAIT, Feeder
-from synq_tune.search.prepare import resolve_metric
+from synq_tune.search.queue import WAIT, Feeder
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
-from synq_tune.search.searcher import LedgerSearcher
+from synq_tune.search.schedulers import SearchAsha, make_scheduler
+from synq_tune.search.tune_adapter import LedgerSearcher
 from synq_tune.study.ledger import Ledger
-from synq_tune.study.objective import objective
-from synq_tune.trial import grace_epochs, is_evaluated
+from synq_tune.trial.requirements import resolve_metric
+from synq_tune.trial.rungs import grace_epochs, is_evaluated
 
 SPEC = load_space("digits_w3a3", ["study.num_trials=3", "study.confirm={top: 1, seeds: 2}"])
 

@@ -13,15 +13,16 @@ import ray
 import torch
 from ray import cloudpickle
 
+from synq_tune.bench.noop import NoOpWorker
 from synq_tune.config import Study
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.search import gpu_sharing
-from synq_tune.search.engine import Work, make_scheduler, run_trials
-from synq_tune.search.feeders import Feeder
-from synq_tune.search.noop import NoOpWorker
+from synq_tune.search.engine import Work, run_trials
+from synq_tune.search.queue import Feeder
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
-from synq_tune.search.searcher import LedgerCallback, StopRequest
+from synq_tune.search.schedulers import make_scheduler
+from synq_tune.search.tune_adapter import LedgerCallback, StopRequest
 from synq_tune.study.ledger import Ledger
 
 GIB = 2**30

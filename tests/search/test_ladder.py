@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from synq_tune.config.load import load_space
 from synq_tune.data.labelled import LabelledImages
+from synq_tune.data.labelled_cache import load_halves
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.evaluation import load_probes
 from synq_tune.models.teacher import load_teacher
-from synq_tune.recipes.merge import load_space
-from synq_tune.search.console import ladder_lines
 from synq_tune.search.ladder import build_ladder
+from synq_tune.study.console import ladder_lines
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.state import Run, StudyState
-from synq_tune.trial import Assets, load_halves
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.evaluation import load_probes
 
 SETS = ["finetune.batch_size=8", "finetune.num_views=1", "finetune.calibration_batches=1"]
 

@@ -11,12 +11,12 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from synq_tune.config import Study, StudySpec
-from synq_tune.recipes.merge import load_space
-from synq_tune.search.engine import make_scheduler
-from synq_tune.search.feeders import WAIT, Feeder
+from synq_tune.config.load import load_space
 from synq_tune.search.logical_time import as_known, waiting_line
+from synq_tune.search.queue import WAIT, Feeder
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
+from synq_tune.search.schedulers import make_scheduler
 from synq_tune.store import canonical_json
 from synq_tune.study.state import StudyState, apply
 

@@ -14,11 +14,11 @@ from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 
+from synq_tune.config.load import load_space
 from synq_tune.finetune.training_state import FORMAT, tensor_bytes
-from synq_tune.recipes.merge import load_space
 from synq_tune.search.parcel import Parcel
 from synq_tune.search.progress import keep_state, load_state
-from synq_tune.search.searcher import MAX_ATTEMPTS, LedgerCallback
+from synq_tune.search.tune_adapter import MAX_ATTEMPTS, LedgerCallback
 from synq_tune.study.files import checkpoint_path, prune, state_files, state_path
 from synq_tune.study.ledger import Ledger
 

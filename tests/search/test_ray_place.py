@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.recipes.merge import load_space
 from synq_tune.search import ray_place
 from synq_tune.search.ray_place import make_ray_place, plasma_folder
 from synq_tune.study.doctor import examine

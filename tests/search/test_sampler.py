@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from synq_tune.config import StudySpec
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.search.sampler import (
     Sampler,
     configuration_key,

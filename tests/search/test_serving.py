@@ -17,7 +17,7 @@ from synq_tune.search.checkpoints import load_student
 from synq_tune.store import sha256_file
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.summary import best_run
-from synq_tune.trial import load_assets
+from synq_tune.trial.assets import load_assets
 from tests.crash.services import Service
 from tests.crash.study import TinyStudy
 

@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from synq_tune.commands.runtimes import runtimes_table
 from synq_tune.errors import InputError
 from synq_tune.export.load import MAX_BYTES, load_onnx
 from synq_tune.export.runtime import load_model_file
-from synq_tune.export.runtimes import runtimes_table
 
 ONE = numpy_helper.from_array(np.ones(1, np.float32), "one")
 

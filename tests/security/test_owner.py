@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.recipes.merge import load_space
 from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from tests.security.conftest import ROOT
 

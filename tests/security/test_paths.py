@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError, SearchSpaceError
-from synq_tune.recipes.merge import load_space
 from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.tracking import default_tracking_uri, download_exported
 from tests.security.conftest import ROOT

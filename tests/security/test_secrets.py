@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError, SearchSpaceError
-from synq_tune.recipes.merge import load_space
 from synq_tune.tracking import download_exported
 from tests.crash.services import MlflowServer
 from tests.crash.study import SETS

@@ -16,7 +16,7 @@ print(usage_stats_enabled())
 _MLFLOW = """
 from pathlib import Path
 from synq_tune.config import StudySpec
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.study.state import StudyState
 from synq_tune.tracking import Tracker
 state = StudyState(load_space("digits_w3a3"), {"id": "0" * 32})

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from synq_tune.config import Confirm
-from synq_tune.recipes.merge import load_space
-from synq_tune.search.feeders import Feeder
+from synq_tune.config.load import load_space
+from synq_tune.search.queue import Feeder
 from synq_tune.search.sampler import Sampler
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.state import Run, StudyState

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from synq_tune.config import StudySpec
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.recipes.merge import load_space
 from synq_tune.study.ledger import LEDGER_NAME, Ledger, _encode
 from synq_tune.study.lock import study_lock
 
@@ -259,7 +259,7 @@ def test_runs_of_a_live_driver_are_running(ledger: Ledger) -> None:
 APPENDER = """
 import sys
 from pathlib import Path
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.study.ledger import Ledger
 ledger = Ledger.create(Path(sys.argv[1]), load_space("digits_w3a3"))
 for number in range(100_000):
@@ -316,7 +316,7 @@ def test_thousands_of_runs_open_quickly(tmp_path: Path, spec: StudySpec) -> None
 def test_header_needs_no_heavy_import(tmp_path: Path) -> None:
     """A study's header is on disk before torch, Ray, Optuna or MLflow is imported."""
     code = (
-        "import sys; from pathlib import Path; from synq_tune.recipes.merge import load_space;"
+        "import sys; from pathlib import Path; from synq_tune.config.load import load_space;"
         "from synq_tune.study.ledger import Ledger;"
         "Ledger.create(Path(sys.argv[1]), load_space('digits_w3a3'));"
         "print([m for m in ('torch', 'ray', 'optuna', 'mlflow') if m in sys.modules])"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from synq_tune.commands.search import resume_line
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.recipes.merge import load_space
-from synq_tune.study.command import resume_line
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.places import remember_places, store_of, tracking_of, tracking_path
 

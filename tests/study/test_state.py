@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.study.state import METRICS, StudyState, apply
 
 

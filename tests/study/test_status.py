@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.status import format_status
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from synq_tune.recipes.merge import load_space
+from synq_tune.config.load import load_space
 from synq_tune.study.state import StudyState, apply
 from synq_tune.study.summary import (
     best_run,

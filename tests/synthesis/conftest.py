@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from synq_tune.config import StudySpec, Teacher
+from synq_tune.config.load import load_space
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.recipes.merge import load_space
 
 SMALL = {
     "num_images": 12,

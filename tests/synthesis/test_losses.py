@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 
 from synq_tune.config import Synthesis
-from synq_tune.models.batchnorm import batch_statistics
+from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import batch_sizes
 from synq_tune.synthesis.centers import center_moments, center_weights, make_centers
+from synq_tune.synthesis.dataset import synthesize
 from synq_tune.synthesis.focal import focal_cross_entropy
-from synq_tune.synthesis.pixels import Descent, gaussian_pixels, optimize_pixels, seeded
-from synq_tune.synthesis.run import synthesize
+from synq_tune.synthesis.optimize import Descent, gaussian_pixels, optimize_pixels, seeded
 from synq_tune.synthesis.statistics import in_order, layer_gaps, remembered
 from synq_tune.synthesis.synq import synq_objective
 from tests.synthesis.conftest import MakeSpec

@@ -10,7 +10,7 @@ import torch
 from synq_tune import own_code
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.run import synthesize
+from synq_tune.synthesis.dataset import synthesize
 from tests.synthesis.conftest import MakeSpec
 
 HEAD = """

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from synq_tune.config import Bits
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate, quantize_student
+from synq_tune.synthesis.dataset import synthesize
 from synq_tune.synthesis.perturbation import perturb
-from synq_tune.synthesis.run import synthesize
 from tests.synthesis.conftest import MakeSpec
 
 W3A3 = Bits(weights=3, activations=3)

@@ -14,9 +14,9 @@ from torchvision.models import resnet18
 
 from synq_tune.config import Synthesis
 from synq_tune.errors import InputError
-from synq_tune.models.attention import attention_outputs, open_attention
-from synq_tune.models.graph import insert_after
-from synq_tune.models.taps import record
+from synq_tune.graph.attention import attention_outputs, open_attention
+from synq_tune.graph.nodes import insert_after
+from synq_tune.graph.taps import record
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis import psaq
 from synq_tune.synthesis.patch_similarity import (

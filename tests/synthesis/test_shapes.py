@@ -11,8 +11,8 @@ from torch import Tensor
 
 from synq_tune.config import Synthesis
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.pixels import seeded
-from synq_tune.synthesis.run import synthesize
+from synq_tune.synthesis.dataset import synthesize
+from synq_tune.synthesis.optimize import seeded
 from synq_tune.synthesis.shapes import draw_shapes
 from synq_tune.synthesis.start import first_pixels
 from tests.synthesis.conftest import MakeSpec

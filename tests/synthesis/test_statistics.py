@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from synq_tune.models.batchnorm import batch_statistics
+from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.statistics import (
     in_order,

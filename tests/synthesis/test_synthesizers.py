@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from synq_tune.config import Synthesis
+from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.recipes.merge import load_space
-from synq_tune.search.prepare import prepare
 from synq_tune.synthesis import SYNTHESIZERS
+from synq_tune.synthesis.dataset import synthesize
 from synq_tune.synthesis.patch_similarity import attentions
-from synq_tune.synthesis.run import synthesize
+from synq_tune.trial.requirements import prepare
 from tests.helpers import teacher_of
 from tests.synthesis.conftest import MakeSpec
 

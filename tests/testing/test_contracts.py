@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from synq_tune.config import Synthesis, Teacher
-from synq_tune.finetune.cam import CAMS
+from synq_tune.config.load import RECIPES_DIR, names_in
 from synq_tune.models.build import MODELS, build_model
 from synq_tune.quantization.quantizers import QUANTIZERS
-from synq_tune.recipes.merge import RECIPES_DIR, names_in
 from synq_tune.synthesis import SYNTHESIZERS
 from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.testing import check_cam, check_network, check_recipe, check_synthesizer
 from synq_tune.testing.synthesizers import SMALL
+from synq_tune.views.cam import CAMS
 
 # The deeper ones of a family repeat the same blocks.
 NETWORKS = sorted(set(MODELS) - {"cifar_resnet32", "cifar_resnet44", "cifar_resnet56"})

@@ -1,1 +1,0 @@
-"""Pictures and tables that explain a study; the only room that draws."""

@@ -1,0 +1,1 @@
+"""What each script runs: one file per command."""

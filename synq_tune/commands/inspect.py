@@ -1,0 +1,43 @@
+"""What `scripts/inspect.py` prints."""
+
+from __future__ import annotations
+
+from synq_tune.config import StudySpec
+from synq_tune.config.overrides import overrides_line
+from synq_tune.errors import stage
+from synq_tune.inspection.student import inspect_student
+from synq_tune.inspection.table import layer_lines, summary_lines, tensor_lines
+from synq_tune.models.build import build_model
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import quantize_student
+from synq_tune.synthesis import synthesizer
+from synq_tune.trial.memory import memory_line
+
+
+def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
+    """Lines to print: every layer, every tensor, the summary.
+
+    Args:
+        spec: names network, bits and quantizer.
+        random_weights: do not ask for a checkpoint: what is quantized depends on shapes alone.
+
+    Raises:
+        InputError: the network cannot be quantized, or has no BatchNorm or attention for the
+            synthesis asked.
+    """
+    with stage("building the network", f"teacher.model={spec.teacher.model}", runs_code=True):
+        model = build_model(spec.teacher) if random_weights else None
+    teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
+    with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):
+        inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+    synthesizer(spec.synthesis.method).check(teacher)
+    head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
+    return [
+        f"{head}, quantizer {spec.quantizer}", *teacher.note_lines, "", *layer_lines(inspection), "",
+        *tensor_lines(inspection), "", *summary_lines(inspection, spec.bits),
+        memory_line(spec, teacher), overrides_line(spec),
+    ]  # fmt: skip
+
+
+def _input(teacher: LoadedTeacher) -> str:
+    return "×".join(map(str, teacher.preprocessing.shape))

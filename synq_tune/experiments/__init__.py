@@ -1,0 +1,1 @@
+"""Which is better: comparisons, recorded searches and coverage."""

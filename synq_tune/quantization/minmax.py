@@ -1,0 +1,50 @@
+"""The paper's grids: plain min-max ranges, rounded to nearest, identity gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from synq_tune.quantization.affine import affine_parameters, code_limits, per_channel
+from synq_tune.quantization.base import CalibratedActivation
+from synq_tune.quantization.primitives import fake_quantize
+
+
+class MinMaxWeight(nn.Module):
+    """Asymmetric, per output channel, plain min-max of the latent weight at each forward."""
+
+    has_zero_points = True
+
+    def __init__(self, weight: Tensor, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.limits = code_limits(bits)
+
+    def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and zero point, each (O,), without gradient."""
+        flat = weight.detach().flatten(1)
+        return affine_parameters(flat.amin(1), flat.amax(1), self.bits)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        scale, zero = (per_channel(v, weight) for v in self.parameters_of(weight))
+        return fake_quantize(weight, scale, zero, self.limits)
+
+
+class MinMaxActivation(CalibratedActivation):
+    """Static range; identity gradient.
+
+    With `masks_gradient` what lies beyond the grid passes no gradient.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self.masks_gradient = False
+        self.register_buffer("scale", torch.ones(()))
+
+    def restart_scale(self, scale: Tensor) -> None:
+        """Take a scale, a scalar."""
+        self.scale.copy_(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = self.scale, self.zero_point, self.limits
+        return fake_quantize(x, *grid, masks=self.masks_gradient)

@@ -1,0 +1,52 @@
+"""Ranges of activations, seen only inside `calibrate`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from synq_tune.quantization.affine import affine_parameters, code_limits
+from synq_tune.quantization.primitives import on_grid
+
+DECAY = 0.9
+
+
+class RangeObserver(nn.Module):
+    """Bias-corrected moving average of a batch's range: r_raw ← 0.9 r_raw + 0.1 x; r = r_raw / (1 - 0.9^t).
+
+    The raw state and the corrected value are kept apart: dividing the state itself, as the released
+    code does, blows a constant range up by three orders of magnitude within 20 batches.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("raw", torch.zeros(2))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, low: Tensor, high: Tensor) -> None:
+        """Take one batch's smallest and largest value into account."""
+        self.raw.mul_(DECAY).add_(torch.stack((low, high)).float(), alpha=1 - DECAY)
+        self.steps += 1
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """(low, high) so far; the range always contains zero."""
+        low, high = self.raw / (1 - DECAY ** self.steps.clamp_min(1).to(self.raw.dtype))
+        return low.clamp_max(0.0), high.clamp_min(0.0)
+
+
+def min_max(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """Smallest and largest value."""
+    return torch.aminmax(x)
+
+
+def least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The shrunk min-max range with the smallest squared rounding error, of 20 tried."""
+    low, high = min_max(x, bits)
+    best, best_error = (low, high), torch.inf
+    for shrink in torch.linspace(1.0, 0.24, 20).tolist():
+        grid = affine_parameters(low * shrink, high * shrink, bits)
+        error = on_grid(x, *grid, code_limits(bits)).sub_(x).square_().mean()
+        if error < best_error:
+            best, best_error = (low * shrink, high * shrink), error
+    return best

@@ -1,0 +1,78 @@
+"""What a study says while it runs: one line per transition, readable in a log file too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from synq_tune.study.confirmed import confirm_lines
+from synq_tune.study.measured_on import measured_on
+from synq_tune.study.progress import hardly_needed_line, target_line
+from synq_tune.study.state import Run, StudyState
+
+_METRICS = ("top1", "agreement", "holdout_kl", "holdout_mse")
+
+
+def _params(params: dict[str, Any]) -> str:
+    shown = ((k, f"{v:g}" if isinstance(v, float) else v) for k, v in params.items())
+    return " ".join(f"{key}={value}" for key, value in shown)
+
+
+def _metrics(run: Run) -> str:
+    values = ((name, run.metrics[name]) for name in _METRICS if name in run.metrics)
+    return "  ".join(f"{name} {value:.2f}" for name, value in values)
+
+
+def run_line(state: StudyState, key: str) -> str | None:
+    """A line for a run that just started or ended; None in between."""
+    run = state.runs[key]
+    if run.is_final:
+        done = sum(r.is_final for r in state.of_kind(run.kind))
+        total = state.num_trials if run.kind == "search" else None
+        count = f"[{done}/{total}]" if total else f"[{run.kind}]"
+        error = f"  {run.error}" if run.error else ""
+        return (
+            f"{count} {run.key}  {run.state:<9}  {_metrics(run)}  {run.epochs_run} epochs  "
+            f"{run.seconds:.1f} s  {_params(run.params)}{error}"
+        )
+    if not run.history:
+        return f"      {run.key}  started    {_params(run.params)}"
+    return None
+
+
+def ladder_lines(rungs: list[dict[str, Any]]) -> list[str]:
+    """The ladder as a table; accuracies in percent."""
+    note = measured_on(rungs[0])
+    lines = [f"{'':34}{'top1':>7}  {'95 % interval':<16}{'agreement':>10}   ({note})"]
+    for rung in rungs:
+        top1 = f"{rung['top1']:7.2f}" if "top1" in rung else "      -"
+        interval = f"{rung['low']:.2f} - {rung['high']:.2f}" if "top1" in rung else "-"
+        agreement = f"{rung['agreement']:10.2f}" if rung.get("agreement") is not None else ""
+        if "diverged" in rung:
+            agreement = f"{'diverged':>10}"
+        lines.append(f"{rung['name']:<34}{top1}  {interval:<16}{agreement}")
+    return lines
+
+
+def no_trial_line(state: StudyState) -> str:
+    """Why a study has no best trial: how its trials ended, and what the last of them said."""
+    runs = state.of_kind("search")
+    counts = Counter(run.state for run in runs)
+    said = [f" {run.key}: {run.error}" for run in runs if run.error]
+    ends = ", ".join(f"{count} {name}" for name, count in counts.items()) or "none was started"
+    return f"no trial completed ({ends}).{said[-1] if said else ''}"
+
+
+def study_lines(state: StudyState) -> list[str]:
+    """What a finished study ends with: ladder, best files."""
+    best = state.stages["best"]
+    notes = [line for line in (target_line(state), hardly_needed_line(state)) if line]
+    return [
+        "",
+        *ladder_lines(state.stages["ladder"]["rungs"]),
+        "",
+        f"best      {best['key']}: " + ", ".join(f"{k}={v}" for k, v in best["params"].items()),
+        *(f"confirm   {line}" for line in confirm_lines(state)),
+        *(f"note      {line}" for line in notes),
+        f"exported  {best['export_dir']}/model.onnx",
+    ]

@@ -1,0 +1,1 @@
+"""One trial: what it needs, its stages, its evaluation, its memory."""

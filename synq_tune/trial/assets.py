@@ -1,0 +1,106 @@
+"""What all trials of a study share on one node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from synq_tune.config import StudySpec
+from synq_tune.data.labelled import LabelledImages
+from synq_tune.data.labelled_cache import (
+    _SPLIT_SEED,
+    mapped_halves,
+)
+from synq_tune.data.split import stratified_rows
+from synq_tune.data.synthetic import SyntheticDataset, load_dataset
+from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.trial.evaluation import BATCH_SIZE, Probes, load_probes, top1
+
+GOLDEN_IMAGES = 32
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What all trials of a study share on one node."""
+
+    spec: StudySpec
+    teacher: LoadedTeacher
+    dataset: SyntheticDataset
+    probes: Probes
+    """The unlabelled images that may decide."""
+    choose: LabelledImages | None
+    """The labelled half that may decide; None without `val_data`."""
+    report: LabelledImages | None
+    """The labelled half that only reports."""
+    store: Path
+    device: torch.device
+    _rows: dict[int, Tensor | None] = field(default_factory=dict)
+
+    @cached_property
+    def report_probes(self) -> Probes:
+        """The unlabelled images that only report; few processes need them."""
+        return load_probes(self.teacher, self.dataset, self.store, "report")
+
+    def evaluate(self, student: Callable[[Tensor], Tensor], is_last: bool) -> dict[str, float]:
+        """Accuracies of a student: all choosing images at the last epoch, `eval_images` before."""
+        metrics = self.probes.compare(student, self.device)
+        if self.choose is not None:
+            rows = None if is_last else self._subset(self.spec.study.eval_images)
+            preprocessing = self.teacher.preprocessing
+            metrics["top1"] = top1(student, self.choose, preprocessing, self.device, rows)
+        return metrics
+
+    def is_partial(self, is_last: bool) -> bool:
+        """Whether `evaluate` measures top1 on a subset of the choosing images."""
+        count = self.spec.study.eval_images
+        return not is_last and self.choose is not None and count < len(self.choose)
+
+    def _subset(self, count: int) -> Tensor | None:
+        if count not in self._rows:
+            self._rows[count] = stratified_rows(self.choose, count, _SPLIT_SEED)
+        return self._rows[count]
+
+
+def choose_device() -> torch.device:
+    """The GPU Ray gave this process, or the first; else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_assets(
+    spec: StudySpec,
+    dataset_path: Path,
+    store: Path,
+    device: torch.device,
+    labelled: str | None = None,
+) -> Assets:
+    """Load what a trial needs from a finished dataset.
+
+    Args:
+        labelled: address of the labelled images, see `mapped_halves`.
+    """
+    teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
+    dataset = load_dataset(dataset_path)
+    choose, report = mapped_halves(spec, teacher, store, labelled)
+    probes = load_probes(teacher, dataset, store)
+    return Assets(spec, teacher, dataset, probes, choose, report, store, device)
+
+
+def all_images(assets: Assets) -> Iterator[Tensor]:
+    """All evaluation and hold-out images in batches (N, C, H, W), normalised float32.
+
+    One batch at a time: as floats, ImageNet's validation images take 30 GB.
+    """
+    for half in (assets.choose, assets.report):
+        if half is not None:
+            yield from map(assets.teacher.preprocessing.normalize, half.images.split(BATCH_SIZE))
+    yield from map(Tensor.float, assets.dataset.holdout_images.split(BATCH_SIZE))
+
+
+def golden_images(assets: Assets) -> Tensor:
+    """The images (32, C, H, W) whose codes and logits go into `golden.npz`."""
+    return assets.probes.images[:GOLDEN_IMAGES].float()

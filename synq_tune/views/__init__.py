@@ -1,0 +1,1 @@
+"""What a batch consists of: crops and flips, the filter, saliency maps, the teacher's answers."""
