@@ -29,7 +29,7 @@ from synq_tune.study.ledger import Ledger
 from synq_tune.study.summary import best_run, write_summary
 from synq_tune.synthesis.perturbation import perturb
 from synq_tune.trial.assets import Assets
-from synq_tune.trial.evaluation import Probes, make_probes
+from synq_tune.trial.evaluation import AgreementSet, make_probes
 from synq_tune.trial.trial import Trial
 from tests.helpers import teacher_of
 
@@ -235,7 +235,7 @@ def test_a_rung_that_breaks_does_not_take_the_ladder_along(broken: Any, tmp_path
 
 def test_nan_logits_agree_with_nobody(tmp_path: Path) -> None:
     """The arg-max of NaN is class 0, which a teacher may say, too."""
-    probes = Probes(torch.zeros(4, 1, 8, 8).half(), torch.eye(10)[:1].repeat(4, 1))
+    probes = AgreementSet(torch.zeros(4, 1, 8, 8).half(), torch.eye(10)[:1].repeat(4, 1))
     with pytest.raises(NonFiniteError, match="not finite on 4 of 4 images"):
         probes.compare(_nan)
 

@@ -26,8 +26,8 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.trial.evaluation import make_probes
 from synq_tune.trial.memory import trial_bytes
 from synq_tune.views.source import ViewSource
-from synq_tune.views.teacher_cache import Views, make_views
-from synq_tune.views.transforms import draw_looks
+from synq_tune.views.teacher_cache import TeacherCache, make_views
+from synq_tune.views.transforms import draw_transforms
 
 _MIB = 2**20
 
@@ -78,7 +78,7 @@ def _run(
     return stages, trial_bytes(spec, teacher)
 
 
-def _views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> Views:
+def _views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> TeacherCache:
     """Views of the whole dataset with the answers about one batch, repeated."""
     count = len(dataset.train_images)
     few = noise_dataset(teacher, min(count, config.batch_size), 0)
@@ -90,8 +90,8 @@ def _views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) 
         return values.repeat(shape)[:, :count].clone()
 
     maps = {name: repeated(values) for name, values in part.saliency.items()}
-    looks = draw_looks(count, config, SEED)
-    return Views(looks, repeated(part.logits), repeated(part.difficulty), maps)
+    looks = draw_transforms(count, config, SEED)
+    return TeacherCache(looks, repeated(part.logits), repeated(part.difficulty), maps)
 
 
 def _now(device: torch.device) -> dict[str, int]:

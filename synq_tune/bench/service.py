@@ -18,7 +18,7 @@ from synq_tune.bench.process_memory import resident_bytes
 from synq_tune.config import StudySpec
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.engine import Work, run_trials
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler, max_trials
 from synq_tune.search.schedulers import make_scheduler
@@ -82,13 +82,13 @@ def _run(spec: StudySpec, folder: Path) -> _Clock:
     ledger.append("stage", name="metric", data={"metric": METRIC, "mode": "max"})
     tracked = TrackedStudy.open(ledger, None, folder)
     tracked.describe(ledger.state)
-    feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get(METRIC)))
+    queue = RunQueue(spec, Sampler(spec, lambda run: run.metrics.get(METRIC)))
     stop = StopRequest(threading.Event(), lambda: False)
     context = {"metric": METRIC, "epochs": spec.finetune.epochs}
     listener = _listener(clock, ledger.state, folder, tracked)
     with ray_cluster(None) as machines:
         plan = plan_resources(spec.study, machines)
-        work = Work(ledger, feeder, stop, context, lambda: plan, listener, NoOpWorker)
+        work = Work(ledger, queue, stop, context, lambda: plan, listener, NoOpWorker)
         run_trials(work, lambda: make_scheduler(spec, ledger.state, METRIC))
     clock.last_write = _seconds(lambda: tracked.finish("FINISHED"))
     ledger.close()

@@ -19,8 +19,8 @@ from synq_tune.data.images import LabelledImages
 from synq_tune.data.labelled_cache import share_halves, shared_halves
 from synq_tune.data.synthetic import load_dataset, save_dataset
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.trial.evaluation import load_probes
-from synq_tune.views.teacher_cache import load_views
+from synq_tune.trial.evaluation import load_agreement_set
+from synq_tune.views.teacher_cache import load_teacher_cache
 
 _WORKERS = 2
 _barrier: Barrier
@@ -73,10 +73,10 @@ def _noise_half(spec: StudySpec, teacher: LoadedTeacher) -> LabelledImages:
 def _read(spec: StudySpec, store: Path, teacher: LoadedTeacher) -> list[Tensor]:
     """What a trial maps of a study, views and probes made if they are not there."""
     dataset = load_dataset(store / "dataset")
-    views = load_views(teacher, dataset, spec.finetune, store)
-    probes = load_probes(teacher, dataset, store)
+    views = load_teacher_cache(teacher, dataset, spec.finetune, store)
+    probes = load_agreement_set(teacher, dataset, store)
     maps = list(views.saliency.values())
-    looks = list(vars(views.looks).values())
+    looks = list(vars(views.transforms).values())
     return [dataset.images, views.logits, views.difficulty, *maps, *looks, *vars(probes).values()]
 
 

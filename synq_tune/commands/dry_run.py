@@ -20,8 +20,8 @@ from synq_tune.trial.assets import choose_device
 from synq_tune.trial.memory import study_disk_bytes, trial_bytes
 from synq_tune.trial.requirements import prepare
 from synq_tune.views.source import ViewSource
-from synq_tune.views.teacher_cache import Views, explain
-from synq_tune.views.transforms import draw_looks
+from synq_tune.views.teacher_cache import TeacherCache, explain
+from synq_tune.views.transforms import draw_transforms
 
 TIMED_STEPS = 3
 
@@ -126,9 +126,9 @@ def _random_source(
     labels = torch.arange(count) % teacher.num_classes
     techniques = [config.cam] if config.lambda_cam > 0 else []
     logits, maps = explain(teacher, images.to(device), labels.to(device), techniques, config)
-    looks = draw_looks(count, config.model_copy(update={"num_views": 1}), spec.study.seed)
+    looks = draw_transforms(count, config.model_copy(update={"num_views": 1}), spec.study.seed)
     stored = {name: m[None] for name, m in maps.items()}
-    views = Views(looks, logits[None].half(), torch.zeros(1, count), stored)
+    views = TeacherCache(looks, logits[None].half(), torch.zeros(1, count), stored)
     return ViewSource(images, labels, views, config, spec.study.seed, device)
 
 

@@ -28,10 +28,10 @@ from synq_tune.store import content_address
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.dataset import synthesize
 from synq_tune.trial.assets import Assets, choose_device
-from synq_tune.trial.evaluation import Probes, asking_teacher, make_probes, top1
+from synq_tune.trial.evaluation import AgreementSet, asking_teacher, make_probes, top1
 from synq_tune.trial.trial import Trial
 from synq_tune.views.cam import cam_tap, check_technique
-from synq_tune.views.teacher_cache import load_views
+from synq_tune.views.teacher_cache import load_teacher_cache
 
 _MEASURED = (
     "top1", "top1_report", "top1_choose", "agreement", "holdout_kl", "holdout_mse", "updates", "images_seen",
@@ -72,7 +72,7 @@ class Bench:
         self._grounds: dict[str, Ground] = {}
         self._halves: dict[str, tuple[LabelledImages, LabelledImages]] = {}
         # Only the last one: datasets of large images take gigabytes.
-        self._material: tuple[str, SyntheticDataset, Probes] | None = None
+        self._material: tuple[str, SyntheticDataset, AgreementSet] | None = None
 
     def ground(self, spec: StudySpec) -> Ground:
         """The teacher and the images of a variant; `spec.study.val_data` is given.
@@ -134,7 +134,7 @@ class Bench:
             assets = self._load_assets(spec)
             result["dataset"] = _about_dataset(assets.dataset)
             # Views are shared by later runs: the first does not pay for them.
-            load_views(assets.teacher, assets.dataset, spec.finetune, self.store)
+            load_teacher_cache(assets.teacher, assets.dataset, spec.finetune, self.store)
             started = time.perf_counter()
             result |= {**_measure(assets, seed), "state": "completed", "error": None}
         except NonFiniteError as error:
@@ -158,7 +158,7 @@ class Bench:
 
     def _load_material(
         self, spec: StudySpec, teacher: LoadedTeacher
-    ) -> tuple[SyntheticDataset, Probes]:
+    ) -> tuple[SyntheticDataset, AgreementSet]:
         settings = settings_of(spec)
         decisive = [settings[key] for key in ("synthesis", "bits", "quantizer")]
         key = content_address([teacher.fingerprint, *decisive])

@@ -13,7 +13,7 @@ from typing import Any
 
 from synq_tune.errors import InputError, stage
 from synq_tune.experiments.coverage import STAGES, walk_any_size
-from synq_tune.experiments.model_list import Stranger, strangers, transformers
+from synq_tune.experiments.model_list import ListedModel, listed_cnns, transformers
 
 
 def coverage_command(arguments: Namespace) -> Iterator[str]:
@@ -45,18 +45,18 @@ def _part(text: str) -> tuple[int, int]:
     return index, count
 
 
-def _chosen(arguments: Namespace) -> list[Stranger]:
+def _chosen(arguments: Namespace) -> list[ListedModel]:
     """Small ones first, and one of each family before the second of any."""
     if arguments.models:
-        return [Stranger(model, 0, frozenset()) for model in arguments.models]
-    all_of = {"cnn": strangers, "transformer": transformers}[arguments.family]
+        return [ListedModel(model, 0, frozenset()) for model in arguments.models]
+    all_of = {"cnn": listed_cnns, "transformer": transformers}[arguments.family]
     everybody = sorted(all_of(), key=lambda s: s.parameters)
     first = {s.kinds: s for s in reversed(everybody)}.values()
     ordered = sorted(everybody, key=lambda s: (s not in first, s.parameters))
     return ordered
 
 
-def _row(stranger: Stranger, arguments: Namespace) -> dict[str, Any]:
+def _row(stranger: ListedModel, arguments: Namespace) -> dict[str, Any]:
     about = {"model": stranger.model, "parameters": stranger.parameters}
     if stranger.parameters > arguments.max_parameters:
         return {**about, "passed": [], "refused": False, "seconds": 0.0, "skipped": True,

@@ -1,6 +1,6 @@
 """A search replayed against a recorded grid: the real sampler and the real early stopping, no training.
 
-Workers are simulated: each takes the feeder's next proposal, and its trial's next evaluation arrives after
+Workers are simulated: each takes the queue's next proposal, and its trial's next evaluation arrives after
 as many ticks as epochs lie between. The seconds of an epoch are the same for every configuration.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from synq_tune.config import StudySpec
 from synq_tune.config.metrics import objective
 from synq_tune.experiments.grid import Grid, Row, configurations
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.sampler import Sampler, configuration_key
 from synq_tune.search.schedulers import make_scheduler
 from synq_tune.seeds import derive_seed
@@ -97,14 +97,14 @@ def replay(
     )  # fmt: skip
     spec = grid.spec.model_copy(update={"study": study})
     sampler = method.sampler(spec, lambda run: objective(run.metrics, metric))
-    search = _Search(grid, Feeder(spec, sampler), metric, budget)
+    search = _Search(grid, RunQueue(spec, sampler), metric, budget)
     return search.run(workers)
 
 
 @dataclass
 class _Search:
     grid: Grid
-    feeder: Feeder
+    queue: RunQueue
     metric: Metric
     budget: int
     epochs: int = 0
@@ -112,8 +112,8 @@ class _Search:
     """(tick, number of the trial, its key) of each evaluation to come."""
 
     def __post_init__(self) -> None:
-        self.state = StudyState(self.feeder.spec, {})
-        self.scheduler = make_scheduler(self.feeder.spec, self.state, self.metric)
+        self.state = StudyState(self.queue.spec, {})
+        self.scheduler = make_scheduler(self.queue.spec, self.state, self.metric)
 
     def run(self, workers: int) -> Outcome:
         for _ in range(workers):
@@ -133,7 +133,7 @@ class _Search:
         """A free worker takes the next search trial, if there is one and anything can be trained."""
         if self.epochs >= self.budget:
             return
-        event = self.feeder.propose(self.state)
+        event = self.queue.propose(self.state)
         # After its search a study goes on with the ladder and the finalists' seeds.
         if not isinstance(event, dict) or event["kind"] != "search":
             return
@@ -159,7 +159,7 @@ class _Search:
             return self._finish(key, tick, "diverged")
         self._apply("evaluated", tick, key=key, losses={}, **entry)
         result = {"epoch": entry["epoch"], "objective": entry["metrics"][self.metric]}
-        if entry["epoch"] == self.feeder.spec.finetune.epochs:
+        if entry["epoch"] == self.queue.spec.finetune.epochs:
             self.scheduler.on_trial_complete(None, _as_tune(key), result)
             return self._finish(key, tick, "completed")
         decision = self.scheduler.on_trial_result(None, _as_tune(key), result)
@@ -172,7 +172,7 @@ class _Search:
     def _row(self, key: str) -> Row:
         """The recorded trial this one repeats: of its configuration, with one of the table's seeds."""
         run, seeds = self.state.runs[key], self.grid.seeds
-        number = derive_seed("row", self.feeder.spec.study.seed, run.number or 0)
+        number = derive_seed("row", self.queue.spec.study.seed, run.number or 0)
         return self.grid.row(configuration_key(run.params), seeds[number % len(seeds)])
 
 

@@ -16,7 +16,7 @@ _ATTENTION = {
 
 
 @dataclass(frozen=True)
-class Stranger:
+class ListedModel:
     """One network of a library."""
 
     model: str
@@ -27,7 +27,7 @@ class Stranger:
     family share them."""
 
 
-def transformers() -> Iterator[Stranger]:
+def transformers() -> Iterator[ListedModel]:
     """timm's ViT, DeiT and Swin classifiers, in its own order; nothing is allocated."""
     import timm
 
@@ -43,7 +43,7 @@ def _of_tokens(root: nn.Module) -> frozenset[str]:
     return frozenset(f"{name}={getattr(root, name, None)}" for name in names)
 
 
-def strangers() -> Iterator[Stranger]:
+def listed_cnns() -> Iterator[ListedModel]:
     """The CNNs with BatchNorm of both libraries, in their own order; nothing is allocated."""
     for model in model_names():
         stranger = look_at(model)
@@ -60,15 +60,17 @@ def model_names() -> list[str]:
     return [*own, *(f"timm:{name}" for name in timm.list_models())]
 
 
-def look_at(model: str) -> Stranger | None:
+def look_at(model: str) -> ListedModel | None:
     """The network if it is a CNN with BatchNorm, else None."""
     modules = list(_skeleton(model).modules())
     return _stranger(model, modules) if is_cnn_with_batchnorm(modules) else None
 
 
-def _stranger(model: str, modules: list[nn.Module], more: frozenset[str] = frozenset()) -> Stranger:
+def _stranger(
+    model: str, modules: list[nn.Module], more: frozenset[str] = frozenset()
+) -> ListedModel:
     kinds = frozenset(type(module).__name__ for module in modules)
-    return Stranger(model, sum(p.numel() for p in modules[0].parameters()), kinds | more)
+    return ListedModel(model, sum(p.numel() for p in modules[0].parameters()), kinds | more)
 
 
 def is_cnn_with_batchnorm(modules: list[nn.Module]) -> bool:

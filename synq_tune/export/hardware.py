@@ -20,7 +20,7 @@ from synq_tune.export.options import OnnxOptions
 from synq_tune.export.pooling import unify_global_pools
 from synq_tune.graph.attention import is_product, operands
 from synq_tune.graph.nodes import find_nodes, insert_after, module_of, operation
-from synq_tune.graph.operations import is_float_map, moves
+from synq_tune.graph.operations import is_float_map, is_passthrough
 from synq_tune.quantization.frozen import (
     FrozenActivation,
     FrozenConv2d,
@@ -78,7 +78,7 @@ def _grid_of(graph: fx.GraphModule, source: object) -> FrozenActivation | None:
         module = module_of(graph, source)
         if isinstance(module, FrozenActivation):
             return module
-        source = source.args[0] if moves(graph, source) else None
+        source = source.args[0] if is_passthrough(graph, source) else None
     return None
 
 
@@ -99,7 +99,7 @@ def _requantize_moved(frozen: fx.GraphModule) -> None:
         module = module_of(frozen, node)
         does_nothing = isinstance(module, _NOTHING) or operation(node) in _NOTHING_TARGETS
         has_grid = all(isinstance(module_of(frozen, u), FrozenActivation) for u in node.users)
-        if does_nothing or has_grid or not moves(frozen, node) or not is_float_map(node):
+        if does_nothing or has_grid or not is_passthrough(frozen, node) or not is_float_map(node):
             continue
         grid = input_grid(frozen, node)
         if grid is not None:

@@ -43,7 +43,7 @@ from synq_tune.quantization.frozen import (
     replace_module,
 )
 from synq_tune.quantization.quantizers import QUANTIZERS
-from synq_tune.quantization.residual_bits import restore_ports
+from synq_tune.quantization.residual_bits import restore_branches
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 from synq_tune.store import canonical_json, write_bytes
 
@@ -261,7 +261,7 @@ def _insert_activations(
     graph: fx.GraphModule, metadata: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
     bits = metadata["activations"]
-    restore_ports(graph, {name.removeprefix(ACTIVATION_PREFIX) for name in bits})
+    restore_branches(graph, {name.removeprefix(ACTIVATION_PREFIX) for name in bits})
     nodes = {ACTIVATION_PREFIX + node.name: node for node in graph.graph.nodes}
     if not bits.keys() <= nodes.keys():
         raise ValueError(f"no tensor {', '.join(sorted(bits.keys() - nodes.keys())[:3])}")

@@ -8,24 +8,24 @@ from synq_tune.graph.nodes import module_of
 from synq_tune.graph.pointwise import value_inputs
 
 
-class Port(nn.Identity):
+class Branch(nn.Identity):
     """Where layers read a tensor that others read in another width; their grid goes behind it."""
 
 
-def port_name(node: fx.Node) -> str:
+def branch_name(node: fx.Node) -> str:
     """Name of the port behind a node."""
     return f"{node.name}_port"
 
 
-def give_port(graph: fx.GraphModule, source: fx.Node, readers: list[fx.Node]) -> fx.Node:
+def give_branch(graph: fx.GraphModule, source: fx.Node, readers: list[fx.Node]) -> fx.Node:
     """Insert a port behind `source` for some of its `readers` (see `readers_of`); the rest stay.
 
     The caller recompiles `graph`.
     """
     read = next(a for a in readers[0].all_input_nodes if past_identities(graph, a) is source)
-    graph.add_submodule(port_name(source), Port())
+    graph.add_submodule(branch_name(source), Branch())
     with graph.graph.inserting_after(read):
-        name = port_name(source)
+        name = branch_name(source)
         port = graph.graph.create_node("call_module", name, (read,), {}, name=name)
     port.meta["shape"] = source.meta.get("shape")
     for reader in readers:
@@ -56,4 +56,4 @@ def past_identities(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 def is_identity(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node only hands its input on, as taps do; a port does more."""
     module = module_of(graph, node)
-    return isinstance(module, nn.Identity) and type(module) is not Port
+    return isinstance(module, nn.Identity) and type(module) is not Branch

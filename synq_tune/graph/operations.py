@@ -48,7 +48,7 @@ def is_float_map(node: fx.Node) -> bool:
     return len(node.meta["shape"]) > 1
 
 
-def moves(graph: fx.GraphModule, node: fx.Node) -> bool:
+def is_passthrough(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the node only moves values of its input, so that a grid of its own would be one too many."""
     module = module_of(graph, node)
     if module is not None:
@@ -92,6 +92,6 @@ def only_user(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 def _logits(graph: fx.GraphModule) -> fx.Node:
     """The node that computes the output, which others may only move."""
     node = next(n for n in graph.graph.nodes if n.op == "output").args[0]
-    while moves(graph, node):
+    while is_passthrough(graph, node):
         node = node.args[0]
     return node

@@ -14,7 +14,14 @@ from synq_tune.graph.batchnorm import batchnorm_layers
 from synq_tune.graph.branches import is_identity
 from synq_tune.graph.gates import may_be_gate
 from synq_tune.graph.nodes import module_of
-from synq_tune.graph.operations import is_float_map, is_fused, is_logits, is_sum, moves, only_user
+from synq_tune.graph.operations import (
+    is_float_map,
+    is_fused,
+    is_logits,
+    is_passthrough,
+    is_sum,
+    only_user,
+)
 from synq_tune.graph.taps import CAM_TAP, FINAL_MAP_TAP
 from synq_tune.quantization.layers import QUANTIZED_LAYERS
 from synq_tune.quantization.student import activation_quantizers
@@ -164,7 +171,7 @@ def _bits_read(graph: fx.GraphModule, node: object, grids: Grids) -> int | None:
     while isinstance(node, fx.Node):
         if str(node.target) in grids:
             return grids[str(node.target)].bits
-        if not moves(graph, node):
+        if not is_passthrough(graph, node):
             return None
         node = node.args[0] if node.args else None
     return None
@@ -173,7 +180,7 @@ def _bits_read(graph: fx.GraphModule, node: object, grids: Grids) -> int | None:
 def _tensor(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> TensorRow | None:
     if _has_own_grid(graph, node, grids):
         return _part(graph, node, grids)
-    if not is_float_map(node) or moves(graph, node) or str(node.target) in grids:
+    if not is_float_map(node) or is_passthrough(graph, node) or str(node.target) in grids:
         return None
     grid = _grid_behind(graph, node, grids)
     if grid is None and (is_fused(graph, node) or _feeds_batchnorm(graph, node)):
@@ -185,7 +192,7 @@ def _tensor(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> TensorRow | N
 
 def _has_own_grid(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> bool:
     """Whether a parameter or a part of a tensor, which are no results of operations, has a grid."""
-    if node.op != "get_attr" and not moves(graph, node):
+    if node.op != "get_attr" and not is_passthrough(graph, node):
         return False
     return str(node.target) not in grids and any(str(u.target) in grids for u in node.users)
 

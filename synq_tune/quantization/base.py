@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from synq_tune.quantization.affine import affine_parameters, code_limits
-from synq_tune.quantization.ranges import RangeObserver, min_max
+from synq_tune.quantization.ranges import MovingAverageMinMaxObserver, min_max
 
 
 class CalibratedActivation(nn.Module):
@@ -18,7 +18,7 @@ class CalibratedActivation(nn.Module):
         super().__init__()
         self.bits = bits
         self.limits = code_limits(bits)
-        self.observer = RangeObserver()
+        self.observer = MovingAverageMinMaxObserver()
         self.register_buffer("zero_point", torch.zeros(()))
 
     def observe(self, x: Tensor) -> None:
@@ -31,6 +31,6 @@ class CalibratedActivation(nn.Module):
         self.restart_scale(scale)
         self.zero_point.copy_(zero_point)
 
-    def parameters_of(self) -> tuple[Tensor, Tensor]:
+    def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, scalars."""
         return self.scale, self.zero_point

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from synq_tune.quantization.least_error import least_error_range
 from synq_tune.quantization.minmax import MinMaxActivation, MinMaxWeight
+from synq_tune.quantization.mse_range import mse_range
 from synq_tune.quantization.student import activation_quantizers, weight_layers
 
 
@@ -28,7 +28,7 @@ def clip_weights(student: nn.Module) -> None:
 def least_error_clip(rows: Tensor, bits: int) -> Tensor:
     """Rows (O, n) clipped to the share of their min-max range that has the least squared error."""
     low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    return torch.clamp(rows, *least_error_range(rows, low, high, bits))
+    return torch.clamp(rows, *mse_range(rows, low, high, bits))
 
 
 @torch.no_grad()

@@ -112,7 +112,7 @@ def freeze(student: fx.GraphModule) -> fx.GraphModule:
     for name, layer in weight_layers(frozen).items():
         replace_module(frozen, name, frozen_layer(layer, _frozen_weight(layer)))
     for name, quantizer in activation_quantizers(frozen).items():
-        grid = (value.detach().clone() for value in quantizer.parameters_of())
+        grid = (value.detach().clone() for value in quantizer.qparams())
         replace_module(frozen, name, FrozenActivation(*grid, quantizer.bits))
     remove_identities(frozen)
     return frozen.requires_grad_(False).eval()
@@ -122,7 +122,7 @@ def _frozen_weight(layer: nn.Module) -> FrozenWeight:
     codes, scale, _ = layer.integer_weight()
     quantizer = layer.weight_quantizer
     # Not integer_weight's own zero point: as int32 that of a very narrow channel would overflow.
-    zero_point = quantizer.parameters_of(layer.weight)[1]
+    zero_point = quantizer.qparams(layer.weight)[1]
     return FrozenWeight(codes, scale.detach().clone(), zero_point.detach().clone(), quantizer.bits)
 
 

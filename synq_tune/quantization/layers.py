@@ -22,7 +22,7 @@ class _QuantizedWeight:
     def integer_weight(self) -> tuple[Tensor, Tensor, Tensor]:
         """(codes int8 of the weight's shape, scale (O,), zero_point int (O,))."""
         quantizer = self.weight_quantizer
-        scale, zero_point = quantizer.parameters_of(self.weight)
+        scale, zero_point = quantizer.qparams(self.weight)
         grid = per_channel(scale, self.weight), per_channel(zero_point, self.weight)
         codes = quantize(self.weight, *grid, quantizer.bits).clamp_(*quantizer.limits)
         return codes.to(torch.int8), scale.float(), zero_point.to(torch.int32)

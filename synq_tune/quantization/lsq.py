@@ -10,7 +10,7 @@ from torch import Tensor
 from synq_tune.quantization.affine import affine_parameters, code_limits, per_channel
 from synq_tune.quantization.base import CalibratedActivation
 from synq_tune.quantization.learned_scale import LearnedScale
-from synq_tune.quantization.least_error import least_error_range
+from synq_tune.quantization.mse_range import mse_range
 from synq_tune.quantization.primitives import learned_fake_quantize
 from synq_tune.quantization.ranges import least_squares
 
@@ -50,15 +50,15 @@ class LsqWeight(LearnedScale):
         # With zero in the range the zero point is a code, and a channel of equal weights has a step.
         low = rows.amin(1, keepdim=True).clamp_max(0.0)
         high = rows.amax(1, keepdim=True).clamp_min(0.0)
-        scale, zero_point = affine_parameters(*least_error_range(rows, low, high, bits), bits)
+        scale, zero_point = affine_parameters(*mse_range(rows, low, high, bits), bits)
         return scale[:, 0], zero_point[:, 0]
 
-    def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point, each (O,)."""
         return self.scale, self.zero_point
 
     def forward(self, weight: Tensor) -> Tensor:
-        step, zero = (per_channel(v, weight) for v in self.parameters_of(weight))
+        step, zero = (per_channel(v, weight) for v in self.qparams(weight))
         return _learned(weight, step, zero, self.limits, weight[0].numel())
 
 
@@ -90,7 +90,7 @@ class LsqActivation(LearnedScale, CalibratedActivation):
         self._learn_scale(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        scale, zero_point = self.parameters_of()
+        scale, zero_point = self.qparams()
         return _learned(x, scale, zero_point, self.limits, x[0].numel())
 
 

@@ -20,13 +20,13 @@ class MinMaxWeight(nn.Module):
         self.bits = bits
         self.limits = code_limits(bits)
 
-    def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point, each (O,), without gradient."""
         flat = weight.detach().flatten(1)
         return affine_parameters(flat.amin(1), flat.amax(1), self.bits)
 
     def forward(self, weight: Tensor) -> Tensor:
-        scale, zero = (per_channel(v, weight) for v in self.parameters_of(weight))
+        scale, zero = (per_channel(v, weight) for v in self.qparams(weight))
         return fake_quantize(weight, scale, zero, self.limits)
 
 

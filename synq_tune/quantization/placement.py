@@ -15,7 +15,7 @@ from synq_tune.graph.operations import (
     _logits,
     is_float_map,
     is_fused,
-    moves,
+    is_passthrough,
 )
 
 Placement = Callable[[fx.GraphModule], list[fx.Node]]
@@ -37,6 +37,6 @@ def every_tensor(graph: fx.GraphModule) -> list[fx.Node]:
     return [
         node
         for node in graph.graph.nodes
-        if is_float_map(node) and node is not logits and not moves(graph, node)
+        if is_float_map(node) and node is not logits and not is_passthrough(graph, node)
         and not is_fused(graph, node)
     ]  # fmt: skip

@@ -32,9 +32,9 @@ from torch import fx, nn
 from synq_tune.errors import InputError
 from synq_tune.graph.activations import is_known_activation
 from synq_tune.graph.attention import is_product, open_attention, operands
-from synq_tune.graph.branches import Port, give_port, past_identities, readers_of
+from synq_tune.graph.branches import Branch, give_branch, past_identities, readers_of
 from synq_tune.graph.nodes import module_of, operation
-from synq_tune.graph.operations import is_float_map, is_fused, is_sum, moves, only_user
+from synq_tune.graph.operations import is_float_map, is_fused, is_passthrough, is_sum, only_user
 
 _LAYERS = (nn.Conv2d, nn.Linear)
 _NORMS = (nn.LayerNorm, nn.modules.batchnorm._BatchNorm)
@@ -56,7 +56,7 @@ def prepare_transformer(graph: fx.GraphModule) -> None:
     open_attention(graph)
 
 
-def prepare_ports(graph: fx.GraphModule) -> None:
+def prepare_branches(graph: fx.GraphModule) -> None:
     """`prepare_transformer`, and ports where layers and others read one tensor."""
     prepare_transformer(graph)
     consumers = [n for n in graph.graph.nodes if _multiplies(graph, n)]
@@ -107,9 +107,9 @@ def _source(graph: fx.GraphModule, node: fx.Node) -> fx.Node:
 
 
 def _is_passed_on(graph: fx.GraphModule, node: fx.Node) -> bool:
-    if type(module_of(graph, node)) is Port or operation(node) in _SELECTS:
+    if type(module_of(graph, node)) is Branch or operation(node) in _SELECTS:
         return False
-    return moves(graph, node) and isinstance(node.args[0], fx.Node)
+    return is_passthrough(graph, node) and isinstance(node.args[0], fx.Node)
 
 
 def _give_port(graph: fx.GraphModule, operand: fx.Node) -> None:
@@ -118,7 +118,7 @@ def _give_port(graph: fx.GraphModule, operand: fx.Node) -> None:
     layers = [r for r in readers if _multiplies(graph, r)]
     if not layers or len(layers) == len(readers) or source.op in ("placeholder", "get_attr"):
         return
-    give_port(graph, source, layers)
+    give_branch(graph, source, layers)
 
 
 def psaq_tensors(graph: fx.GraphModule) -> list[fx.Node]:
@@ -163,7 +163,7 @@ def _added_parameters(graph: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
     """Parameters that a sum adds, such as positions and tables of attention biases."""
     found = []
     for a in node.args[:2] if is_sum(node) else ():
-        while isinstance(a, fx.Node) and a.op != "get_attr" and moves(graph, a):
+        while isinstance(a, fx.Node) and a.op != "get_attr" and is_passthrough(graph, a):
             a = a.args[0]
         if isinstance(a, fx.Node) and a.op == "get_attr" and _is_parameter(graph, a):
             found.append(a)

@@ -1,7 +1,7 @@
 """The quantizer families: how a weight and an activation get their grid, and what learns.
 
-Every weight quantizer answers `forward(weight)`, `parameters_of(weight)`, `limits` and
-`has_zero_points`; every activation quantizer `forward(x)`, `parameters_of()`, `observe(x)`,
+Every weight quantizer answers `forward(weight)`, `qparams(weight)`, `limits` and
+`has_zero_points`; every activation quantizer `forward(x)`, `qparams()`, `observe(x)`,
 `end_calibration()`. Adding a family is one entry here.
 """
 
@@ -17,7 +17,7 @@ from synq_tune.quantization.minmax import MinMaxActivation, MinMaxWeight
 from synq_tune.quantization.placement import Placement, after_activations, every_tensor
 from synq_tune.quantization.placement_vit import (
     multiplied_tensors,
-    prepare_ports,
+    prepare_branches,
     prepare_transformer,
     psaq_tensors,
 )
@@ -44,5 +44,5 @@ QUANTIZERS: dict[str, Quantizer] = {
     "vit_minmax": Quantizer(
         VitMinMaxWeight, VitMinMaxActivation, psaq_tensors, prepare_transformer
     ),
-    "vit_lsq": Quantizer(SymmetricLsqWeight, LsqActivation, multiplied_tensors, prepare_ports),
+    "vit_lsq": Quantizer(SymmetricLsqWeight, LsqActivation, multiplied_tensors, prepare_branches),
 }

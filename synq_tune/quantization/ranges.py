@@ -11,7 +11,7 @@ from synq_tune.quantization.primitives import on_grid
 DECAY = 0.9
 
 
-class RangeObserver(nn.Module):
+class MovingAverageMinMaxObserver(nn.Module):
     """Bias-corrected moving average of a batch's range: r_raw ← 0.9 r_raw + 0.1 x; r = r_raw / (1 - 0.9^t).
 
     The raw state and the corrected value are kept apart: dividing the state itself, as the released

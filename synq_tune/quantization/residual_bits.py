@@ -11,12 +11,14 @@ from __future__ import annotations
 from torch import fx
 
 from synq_tune.errors import InputError
-from synq_tune.graph.branches import Port, give_port, port_name, readers_of
+from synq_tune.graph.branches import Branch, branch_name, give_branch, readers_of
 from synq_tune.graph.nodes import find_nodes, module_of
-from synq_tune.graph.operations import is_sum, moves
+from synq_tune.graph.operations import is_passthrough, is_sum
 
 
-def split_skips(graph: fx.GraphModule, nodes: list[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:
+def split_residuals(
+    graph: fx.GraphModule, nodes: list[fx.Node]
+) -> tuple[list[fx.Node], list[fx.Node]]:
     """Branch off the layers that read the same tensor as a sum, in place.
 
     Args:
@@ -43,15 +45,19 @@ def split_skips(graph: fx.GraphModule, nodes: list[fx.Node]) -> tuple[list[fx.No
 def _fork(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """Where sums part from other readers of a node, behind what moves it for all; None without sums."""
     readers = readers_of(graph, node)
-    while len(readers) == 1 and moves(graph, readers[0]) and not _leads_to_sums(graph, readers[0]):
+    while (
+        len(readers) == 1
+        and is_passthrough(graph, readers[0])
+        and not _leads_to_sums(graph, readers[0])
+    ):
         node, readers = readers[0], readers_of(graph, readers[0])
     return node if any(_leads_to_sums(graph, reader) for reader in readers) else None
 
 
-def restore_ports(graph: fx.GraphModule, names: set[str]) -> None:
+def restore_branches(graph: fx.GraphModule, names: set[str]) -> None:
     """Branch off again, in place, what a model file has grids for behind ports of these names."""
-    for node in find_nodes(graph, lambda n, m: port_name(n) in names):
-        if not any(type(module_of(graph, user)) is Port for user in node.users):
+    for node in find_nodes(graph, lambda n, m: branch_name(n) in names):
+        if not any(type(module_of(graph, user)) is Branch for user in node.users):
             _branch_off(graph, node)
     graph.recompile()
 
@@ -59,12 +65,12 @@ def restore_ports(graph: fx.GraphModule, names: set[str]) -> None:
 def _branch_off(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
     """The port in front of all that is no sum; None where there is nothing else."""
     others = [r for r in readers_of(graph, node) if not _leads_to_sums(graph, r)]
-    return give_port(graph, node, others) if others else None
+    return give_branch(graph, node, others) if others else None
 
 
 def _leads_to_sums(graph: fx.GraphModule, node: fx.Node) -> bool:
     """Whether all that is done with a node's values is adding them to others, moved or not."""
     if is_sum(node):
         return len(node.all_input_nodes) > 1
-    readers = readers_of(graph, node) if moves(graph, node) else []
+    readers = readers_of(graph, node) if is_passthrough(graph, node) else []
     return bool(readers) and all(_leads_to_sums(graph, reader) for reader in readers)

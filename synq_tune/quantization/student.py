@@ -18,7 +18,7 @@ from synq_tune.graph.nodes import find_nodes, insert_after, is_float
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.layers import QUANTIZED_LAYERS, computed_weight, quantized_layer
 from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
-from synq_tune.quantization.residual_bits import split_skips
+from synq_tune.quantization.residual_bits import split_residuals
 from synq_tune.quantization.unplaced import unplaced_functions
 
 ACTIVATION_PREFIX = "quantize_"
@@ -50,7 +50,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     family.prepare(student)
     layers = _layer_nodes(student)
     activations = _placement(student, layers, family, quantizer)
-    narrow, wide = split_skips(student, activations) if bits.skip else (activations, [])
+    narrow, wide = split_residuals(student, activations) if bits.skip else (activations, [])
     of_layers = _layer_widths(bits, [str(n.target) for n in layers])
     of_values = _value_widths(bits, [n.name for n in narrow], [n.name for n in wide])
     _override(bits, of_layers, of_values)

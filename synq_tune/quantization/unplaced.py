@@ -11,7 +11,7 @@ from synq_tune.graph.activations import is_known_activation
 from synq_tune.graph.attention import is_product
 from synq_tune.graph.branches import is_identity
 from synq_tune.graph.nodes import is_float, module_of, operation
-from synq_tune.graph.operations import moves
+from synq_tune.graph.operations import is_passthrough
 from synq_tune.graph.pointwise import Stretches, name_of
 
 _SOFTMAX = ("softmax", "log_softmax", "softmin", "logsumexp")
@@ -85,7 +85,7 @@ def _is_read_as_map(
 ) -> bool:
     """Whether a layer, a sum, a pooling or the like reads the values."""
     for reader in node.users:
-        is_passed_on = is_identity(graph, reader) or moves(graph, reader)
+        is_passed_on = is_identity(graph, reader) or is_passthrough(graph, reader)
         if is_passed_on or operation(reader) is F.interpolate:
             if _is_read_as_map(graph, stretches, reader, function):
                 return True

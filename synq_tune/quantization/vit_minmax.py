@@ -16,7 +16,7 @@ from synq_tune.quantization.affine import code_limits, per_channel
 from synq_tune.quantization.primitives import fake_quantize
 
 
-class GlobalRange(nn.Module):
+class MinMaxObserver(nn.Module):
     """Smallest and largest value of every batch seen."""
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class VitMinMaxWeight(nn.Module):
         self.bits = bits
         self.limits = code_limits(bits)
 
-    def parameters_of(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point (0), each (O,), without gradient."""
         largest = weight.detach().flatten(1).abs().amax(1)
         scale = (largest / ((2**self.bits - 1) / 2)).clamp_min(1e-8)
         return scale, torch.zeros_like(scale)
 
     def forward(self, weight: Tensor) -> Tensor:
-        scale, zero = (per_channel(v, weight) for v in self.parameters_of(weight))
+        scale, zero = (per_channel(v, weight) for v in self.qparams(weight))
         return fake_quantize(weight, scale, zero, self.limits)
 
 
@@ -62,7 +62,7 @@ class VitMinMaxActivation(nn.Module):
         super().__init__()
         self.bits = bits
         self.limits = code_limits(bits)
-        self.observer = GlobalRange()
+        self.observer = MinMaxObserver()
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros(()))
 
@@ -81,7 +81,7 @@ class VitMinMaxActivation(nn.Module):
         # Codes here are signed: code + zero point counts from PSAQ's own.
         self.zero_point.copy_(2 ** (self.bits - 1) - unsigned)
 
-    def parameters_of(self) -> tuple[Tensor, Tensor]:
+    def qparams(self) -> tuple[Tensor, Tensor]:
         """Scale and zero point, scalars."""
         return self.scale, self.zero_point
 

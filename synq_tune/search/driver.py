@@ -24,11 +24,11 @@ from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.cluster import ray_cluster
-from synq_tune.search.engine import Work, cargo_of, run_trials, worker_context
+from synq_tune.search.engine import Work, manifest_of, run_trials, worker_context
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.own_code_copies import Sources, open_sources
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.resources import Machine, Plan, plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
@@ -106,7 +106,7 @@ class StudyDriver:
         self, prepared: Prepared, sources: Sources
     ) -> contextlib.AbstractContextManager[list[Machine]]:
         """Ray, if there is something left to search: what it lacks is said before hours of synthesis."""
-        if self._is_searched(self._feeder(prepared)):
+        if self._is_searched(self._queue(prepared)):
             return contextlib.nullcontext([])
         for left in ray_places(self.ledger.state):  # by killed drivers of this study
             shutil.rmtree(left, ignore_errors=True)
@@ -223,33 +223,33 @@ class StudyDriver:
     def _search(
         self, prepared: Prepared, dataset_path: Path, sources: Sources, machines: list[Machine]
     ) -> None:
-        metric, feeder = prepared.metric, self._feeder(prepared)
-        if self._is_searched(feeder):
+        metric, queue = prepared.metric, self._queue(prepared)
+        if self._is_searched(queue):
             return
         store = self.options.store
-        cargo = None  # on this machine alone every worker reads the driver's files
+        manifest = None  # on this machine alone every worker reads the driver's files
         if self.options.ray_address:
-            cargo = cargo_of(prepared.teacher, dataset_path, store, self._labelled)
+            manifest = manifest_of(prepared.teacher, dataset_path, store, self._labelled)
         context = worker_context(
-            self.spec, dataset_path, store, self.folder, metric, sources, self._labelled, cargo
+            self.spec, dataset_path, store, self.folder, metric, sources, self._labelled, manifest
         )
         stop = StopRequest(self.interrupts.requested, self._is_enough)
         plan = partial(self._plan, machines)
-        work = Work(self.ledger, feeder, stop, context, plan, self._on_transition)
+        work = Work(self.ledger, queue, stop, context, plan, self._on_transition)
         with self.interrupts.deferred():
             run_trials(work, lambda: make_scheduler(self.spec, self.ledger.state, metric))
         width = self.spec.study.deterministic
         if width is not None and (line := waiting_line(self.ledger.state, width)):
             print(line, flush=True)
 
-    def _feeder(self, prepared: Prepared) -> Feeder:
+    def _queue(self, prepared: Prepared) -> RunQueue:
         def score(run: Run) -> float | None:
             return objective(run.metrics, prepared.metric)
 
-        return Feeder(self.spec, Sampler(self.spec, score))
+        return RunQueue(self.spec, Sampler(self.spec, score))
 
-    def _is_searched(self, feeder: Feeder) -> bool:
-        return self._is_enough() or feeder.is_done(self.ledger.state)
+    def _is_searched(self, queue: RunQueue) -> bool:
+        return self._is_enough() or queue.is_done(self.ledger.state)
 
     def _plan(self, machines: list[Machine]) -> Plan:
         """How the cluster is divided now; printed when it changes."""

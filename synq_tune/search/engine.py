@@ -21,11 +21,11 @@ from synq_tune.data.labelled_cache import halves_path
 from synq_tune.data.synthetic import dataset_files
 from synq_tune.models.shared_teacher import identity, share_teacher
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.search.environment import looker
+from synq_tune.search.environment import environment_probe
 from synq_tune.search.own_code_copies import Sources
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.resources import Plan
-from synq_tune.search.transfer import Cargo, pack
+from synq_tune.search.transfer import FileManifest, pack
 from synq_tune.search.tune_adapter import LedgerCallback, LedgerSearcher, StopRequest
 from synq_tune.study.files import ray_folders, ray_prefix
 from synq_tune.study.ledger import Ledger
@@ -38,7 +38,7 @@ class Work:
     """What `run_trials` needs."""
 
     ledger: Ledger
-    feeder: Feeder
+    queue: RunQueue
     stop: StopRequest
     context: dict[str, Any]
     """Plain values every worker gets: spec, dataset, store, folder, metric, sources, labelled."""
@@ -55,7 +55,7 @@ def _by_key(trial: Any) -> SimpleNamespace:
 
 
 def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
-    """Run everything the feeder proposes, or stop at the stop request.
+    """Run everything the queue proposes, or stop at the stop request.
 
     A run whose worker died is tried again; one that never finishes stays `interrupted`.
     """
@@ -64,7 +64,7 @@ def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
     left = MAX_ROUNDS
     while left:
         is_full = _run_round(work, scheduler())
-        if work.stop.stop_all() or work.feeder.is_done(work.ledger.state):
+        if work.stop.stop_all() or work.queue.is_done(work.ledger.state):
             return
         left -= not is_full
 
@@ -77,7 +77,7 @@ def _run_round(work: Work, scheduler: TrialScheduler) -> bool:
     for left in ray_folders(work.ledger.state):  # by drivers of this study that were killed
         shutil.rmtree(left, ignore_errors=True)
     storage = tempfile.mkdtemp(prefix=ray_prefix(work.ledger.state))
-    searcher = LedgerSearcher(work.ledger, work.feeder, work.stop.stop_all, plan.round_trials)
+    searcher = LedgerSearcher(work.ledger, work.queue, work.stop.stop_all, plan.round_trials)
     callback = LedgerCallback(work.ledger, work.listener, plan.trials_per_gpu, searcher.end)
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -124,12 +124,12 @@ def worker_context(
     metric: str,
     sources: Sources,
     labelled: str | None,
-    cargo: Cargo | None = None,
+    manifest: FileManifest | None = None,
 ) -> dict[str, Any]:
     """The plain values every worker gets in every round.
 
     Args:
-        cargo: files for workers on other machines; None where there are none.
+        manifest: files for workers on other machines; None where there are none.
     """
     return {
         "spec": spec.model_dump(mode="json", by_alias=True),
@@ -140,12 +140,14 @@ def worker_context(
         "metric": metric,
         "sources": sources.for_workers(),
         "labelled": labelled,
-        "cargo": cargo,
-        "facts": None if cargo is None else looker()(),
+        "manifest": manifest,
+        "facts": None if manifest is None else environment_probe()(),
     }
 
 
-def cargo_of(teacher: LoadedTeacher, dataset: Path, store: Path, labelled: str | None) -> Cargo:
+def manifest_of(
+    teacher: LoadedTeacher, dataset: Path, store: Path, labelled: str | None
+) -> FileManifest:
     """The files that workers of the joined cluster read: dataset, labelled images, teacher."""
     files = [*dataset_files(dataset), *([halves_path(labelled, store)] if labelled else [])]
     return pack(store, files, share_teacher(teacher, store), identity(teacher))

@@ -14,12 +14,12 @@ PATIENCE = 300.0
 """Seconds a machine has for its first process, which imports torch, perhaps from a slow disk."""
 
 Facts = Mapping[str, str]
-"""What runs on a machine, by name; see `looker`."""
+"""What runs on a machine, by name; see `environment_probe`."""
 
 _SHOWN = 3
 
 
-def looker() -> Callable[[], dict[str, str]]:
+def environment_probe() -> Callable[[], dict[str, str]]:
     """A function that says what runs in the process that calls it.
 
     Ray sends what is defined within a function as code, not as a name: it also works on a machine
@@ -114,7 +114,7 @@ def check_nodes(patience: float = PATIENCE) -> None:
     Raises:
         InputError: see `compare`; or a machine does not answer.
     """
-    look = looker()
+    look = environment_probe()
     task = ray.remote(num_cpus=0, max_retries=0)(look)
     asked = {}
     for node in ray.nodes():
@@ -131,7 +131,7 @@ def check_this_machine(driver: Facts) -> None:
     Raises:
         InputError: see `compare`.
     """
-    compare(driver, {ray.util.get_node_ip_address(): looker()()})
+    compare(driver, {ray.util.get_node_ip_address(): environment_probe()()})
 
 
 def _answer(address: str, ref: ray.ObjectRef, patience: float) -> Facts:

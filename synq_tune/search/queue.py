@@ -16,7 +16,7 @@ WAIT: Final = "wait"
 trial has to know."""
 
 
-class Feeder:
+class RunQueue:
     """What a study runs: search trials, the paper's defaults, then the finalists' other seeds.
 
     A function of the ledger alone: whoever asks with the same ledger gets the same answer.

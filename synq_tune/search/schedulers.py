@@ -17,12 +17,12 @@ from synq_tune.config import StudySpec
 from synq_tune.config.metrics import objective
 from synq_tune.search.engine import _by_key
 from synq_tune.search.logical_time import known_runs
-from synq_tune.search.unsaved import NotSaved
+from synq_tune.search.not_pickled import NotPickled
 from synq_tune.study.state import Run, StudyState
 from synq_tune.trial.rungs import REDUCTION_FACTOR, grace_epochs
 
 
-class FirstCome(FIFOScheduler):
+class FifoScheduler(FIFOScheduler):
     """Trials in the order they were suggested, each with the worker that was asked for or found for it.
 
     Tune's own FIFO gives a free worker to the oldest trial that waits, even to one whose own worker is
@@ -35,7 +35,7 @@ class FirstCome(FIFOScheduler):
         """No preference: Tune then gives free workers to those that have none, in their order."""
 
 
-class OrderedHalving(NotSaved, FirstCome):
+class DeterministicAsha(NotPickled, FifoScheduler):
     """ASHA's rule at ASHA's rungs, against the trials that a trial knows of."""
 
     def __init__(self, spec: StudySpec, state: StudyState, metric: str) -> None:
@@ -77,7 +77,7 @@ def judged_rows(run: Run) -> list[dict[str, Any]]:
     return run.history[:-1] if run.state == "completed" else run.history
 
 
-class SearchAsha(FirstCome, AsyncHyperBandScheduler):
+class SearchAsha(FifoScheduler, AsyncHyperBandScheduler):
     """ASHA over the search trials; repeats and rungs of the ladder always run to their end.
 
     Known by the runs' keys: Tune gives a run that is tried again another identity, and its values at the
@@ -110,9 +110,9 @@ def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialSche
     """ASHA as it stood when the ledger was last written, or in logical time, or no early stopping."""
     epochs = spec.finetune.epochs
     if spec.study.scheduler == "none" or epochs < REDUCTION_FACTOR:
-        return FirstCome()
+        return FifoScheduler()
     if spec.study.deterministic is not None:
-        return OrderedHalving(spec, state, metric)
+        return DeterministicAsha(spec, state, metric)
     scheduler = SearchAsha(
         time_attr="epoch", metric="objective", mode="max", max_t=epochs,
         grace_period=grace_epochs(epochs), reduction_factor=REDUCTION_FACTOR,

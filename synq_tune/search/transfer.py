@@ -24,7 +24,7 @@ PIECE = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Cargo:
+class FileManifest:
     """What is told to every worker: names and sums; it weighs nothing."""
 
     store: str
@@ -44,7 +44,7 @@ class Cargo:
         return ray.get_runtime_context().get_node_id() == self.machine
 
 
-def pack(store: Path, files: Iterable[Path], teacher: Path | None, identity: str) -> Cargo:
+def pack(store: Path, files: Iterable[Path], teacher: Path | None, identity: str) -> FileManifest:
     """Describe files of the driver's store; called by the driver, once it has joined a cluster.
 
     Args:
@@ -55,10 +55,10 @@ def pack(store: Path, files: Iterable[Path], teacher: Path | None, identity: str
     paths = [*files, *([teacher] if teacher else [])]
     sums = {str(path.relative_to(store)): sha256_file(path) for path in paths}
     name = str(teacher.relative_to(store)) if teacher else None
-    return Cargo(str(store), ray.get_runtime_context().get_node_id(), sums, name, identity)
+    return FileManifest(str(store), ray.get_runtime_context().get_node_id(), sums, name, identity)
 
 
-def unload(cargo: Cargo) -> Path:
+def fetch_missing(manifest: FileManifest) -> Path:
     """Bring what this machine lacks; returns its store, in which every file lies as in the driver's.
 
     Of several workers one brings a file and the others wait.
@@ -66,33 +66,33 @@ def unload(cargo: Cargo) -> Path:
     Raises:
         InputError: a file changed on its way or before it, or there is no place for it here.
     """
-    store = Path(cargo.store) if _is_usable(cargo) else _own_folder(cargo)
-    for name in cargo.sums:
+    store = Path(manifest.store) if _is_usable(manifest) else _own_folder(manifest)
+    for name in manifest.sums:
         if not (store / name).is_file():
-            once(store / name, lambda temporary, name=name: _bring(cargo, name, temporary))
+            once(store / name, lambda temporary, name=name: _bring(manifest, name, temporary))
     return store
 
 
-def _is_usable(cargo: Cargo) -> bool:
+def _is_usable(manifest: FileManifest) -> bool:
     """Whether the driver's path can be the store here: it can be written, and holds no other data.
 
     A machine may have made the same dataset itself: its address is then the same, its pixels may not
     be. The manifest tells (safetensors files are named by their contents, or checked by who reads).
     """
-    store = Path(cargo.store)
+    store = Path(manifest.store)
     try:
         store.mkdir(parents=True, exist_ok=True)
     except OSError:
         return False
-    small = [(store / n, s) for n, s in cargo.sums.items() if n.endswith(".json")]
+    small = [(store / n, s) for n, s in manifest.sums.items() if n.endswith(".json")]
     return os.access(store, os.W_OK | os.X_OK) and all(
         sha256_file(path) == sha256 for path, sha256 in small if path.is_file()
     )
 
 
-def _own_folder(cargo: Cargo) -> Path:
+def _own_folder(manifest: FileManifest) -> Path:
     """A folder of this user's alone under the temporary one, for these files and no others."""
-    name = f"synq_tune_{os.getuid()}_{content_address(cargo.sums)[:12]}"
+    name = f"synq_tune_{os.getuid()}_{content_address(manifest.sums)[:12]}"
     folder = Path(tempfile.gettempdir()) / name
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
@@ -102,15 +102,15 @@ def _own_folder(cargo: Cargo) -> Path:
     return folder
 
 
-def _bring(cargo: Cargo, name: str, target: Path) -> None:
+def _bring(manifest: FileManifest, name: str, target: Path) -> None:
     """Copy one file from the driver's machine."""
-    there = NodeAffinitySchedulingStrategy(cargo.machine, soft=False)
+    there = NodeAffinitySchedulingStrategy(manifest.machine, soft=False)
     task = ray.remote(num_cpus=0)(read_piece).options(scheduling_strategy=there)
-    source = str(Path(cargo.store) / name)
+    source = str(Path(manifest.store) / name)
     with open(target, "wb") as file:
         while piece := ray.get(task.remote(source, file.tell())):
             file.write(piece)
-    if sha256_file(target) != cargo.sums[name]:
+    if sha256_file(target) != manifest.sums[name]:
         raise InputError(
             f"`{source} arrives as it was when the search began` must hold, but its SHA-256 sum is "
             "another one: it was changed or damaged since. Resume the study."

@@ -22,9 +22,9 @@ from synq_tune import error_log
 from synq_tune.errors import InputError, first_line, is_full_disk
 from synq_tune.search import gpu_sharing
 from synq_tune.search.checkpoints import save_student
+from synq_tune.search.not_pickled import NotPickled
 from synq_tune.search.progress import keep_state, load_state
-from synq_tune.search.queue import WAIT, Feeder
-from synq_tune.search.unsaved import NotSaved
+from synq_tune.search.queue import WAIT, RunQueue
 from synq_tune.study.files import prune
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run
@@ -33,13 +33,13 @@ MAX_ATTEMPTS = 3
 """A run whose worker died this often without getting any further is `failed`."""
 
 
-class LedgerSearcher(NotSaved, Searcher):
-    """Suggests runs left unfinished by an earlier driver first, then the feeder's proposals."""
+class LedgerSearcher(NotPickled, Searcher):
+    """Suggests runs left unfinished by an earlier driver first, then the queue's proposals."""
 
     def __init__(
         self,
         ledger: Ledger,
-        feeder: Feeder,
+        queue: RunQueue,
         deadline_passed: Callable[[], bool],
         max_trials: int,
     ) -> None:
@@ -47,12 +47,12 @@ class LedgerSearcher(NotSaved, Searcher):
 
         Args:
             ledger: of the study.
-            feeder: of proposals.
+            queue: of proposals.
             deadline_passed: whether nothing more shall start.
             max_trials: suggested by this searcher, at most.
         """
         super().__init__(metric="objective", mode="max")
-        self.ledger, self.feeder = ledger, feeder
+        self.ledger, self.queue = ledger, queue
         self.deadline_passed = deadline_passed
         self._left = max_trials
         self.active: dict[str, str] = {}
@@ -94,7 +94,7 @@ class LedgerSearcher(NotSaved, Searcher):
         return next((key for key in waiting if key not in self.active.values()), None)
 
     def _proposed(self) -> str | None:
-        event = self.feeder.propose(self.ledger.state)
+        event = self.queue.propose(self.ledger.state)
         if event is None or event == WAIT:
             return event
         self.ledger.append("proposed", **event)
@@ -113,7 +113,7 @@ class LedgerSearcher(NotSaved, Searcher):
         """Nothing to restore, see `save`."""
 
 
-class LedgerCallback(NotSaved, Callback):
+class LedgerCallback(NotPickled, Callback):
     """Writes each transition to the ledger, then tells whoever listens (MLflow, the console)."""
 
     def __init__(
@@ -164,7 +164,7 @@ class LedgerCallback(NotSaved, Callback):
 
     def _keep(self, key: str, result: dict[str, Any]) -> dict[str, str]:
         """Write the training state that came with a result; it got further: it may fail anew."""
-        data = result["parcel"].take()
+        data = result["payload"].take()
         self.attempts[key] = 0
         sha256 = keep_state(self.ledger.folder, key, result["epoch"], data)
         return {"kept_sha256": sha256} if sha256 else {}
@@ -183,7 +183,7 @@ class LedgerCallback(NotSaved, Callback):
 
     def _student(self, key: str, result: dict[str, Any]) -> dict[str, str]:
         """Write the student that came with the last result of a completed search trial."""
-        data = result["parcel"].take() if "parcel" in result else None
+        data = result["payload"].take() if "payload" in result else None
         if data is None or result.get("state") != "completed":
             return {}
         return {"checkpoint_sha256": save_student(data, self.ledger.folder, key)}
@@ -242,7 +242,7 @@ def _raised_by(trial: Any) -> BaseException:
     return RuntimeError(Path(trial.error_file).read_text(encoding="utf-8", errors="replace"))
 
 
-class StopRequest(NotSaved, Stopper):
+class StopRequest(NotPickled, Stopper):
     """Ends a Tune run when a signal arrived, the study's time is over or its target is met."""
 
     def __init__(self, interrupted: threading.Event, deadline_passed: Callable[[], bool]) -> None:

@@ -21,8 +21,8 @@ from synq_tune.models.shared_teacher import check_identity, with_shared
 from synq_tune.search import gpu_sharing
 from synq_tune.search.environment import check_this_machine
 from synq_tune.search.own_code_copies import receive
-from synq_tune.search.parcel import Parcel
-from synq_tune.search.transfer import Cargo, unload
+from synq_tune.search.payload import Payload
+from synq_tune.search.transfer import FileManifest, fetch_missing
 from synq_tune.search.worker_folder import go_to, naming_missing_folder
 from synq_tune.trial.assets import Assets, choose_device, load_assets
 from synq_tune.trial.evaluation import top1
@@ -47,16 +47,16 @@ def _load(context: dict[str, Any]) -> Assets:
     spec = StudySpec.model_validate(context["spec"])
     dataset, store = Path(context["dataset"]), Path(context["store"])
     rest = (choose_device(), context["labelled"])
-    cargo: Cargo | None = context["cargo"]
-    if cargo is None:
+    manifest: FileManifest | None = context["manifest"]
+    if manifest is None:
         return load_assets(spec, dataset, store, *rest)
     check_this_machine(context["facts"])
-    here = unload(cargo)
-    if cargo.teacher is not None and not cargo.is_from_here:
-        shared = with_shared(spec.teacher, here / cargo.teacher)
+    here = fetch_missing(manifest)
+    if manifest.teacher is not None and not manifest.is_from_here:
+        shared = with_shared(spec.teacher, here / manifest.teacher)
         spec = spec.model_copy(update={"teacher": shared})
     assets = load_assets(spec, here / dataset.relative_to(store), here, *rest)
-    check_identity(assets.teacher, cargo.teacher_identity)
+    check_identity(assets.teacher, manifest.teacher_identity)
     return assets
 
 
@@ -69,7 +69,7 @@ class TrialWorker(tune.Trainable):
         Args:
             config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to the
                 bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled, cargo, facts},
+            context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled, manifest, facts},
                 plain values.
         """
         torch.set_num_threads(context["threads"])
@@ -136,7 +136,7 @@ class TrialWorker(tune.Trainable):
         if row.epoch == self.trial.config.epochs:
             return result | {"state": "completed", "done": True, **self._finish()}
         self.kept_at = time.monotonic()
-        return result | {"parcel": Parcel(self.trial.state(**self._clock()))}
+        return result | {"payload": Payload(self.trial.state(**self._clock()))}
 
     def _measured(self, row: EpochMetrics) -> dict[str, Any]:
         """What an evaluated epoch reports; nothing of one that is only kept."""
@@ -155,7 +155,7 @@ class TrialWorker(tune.Trainable):
     def _finish(self) -> dict[str, Any]:
         """Send a search trial's student; measure the others on the images that only report."""
         if self.run_info["kind"] == "search":
-            return {"parcel": Parcel(tensor_bytes(self.trial.student.state_dict()))}
+            return {"payload": Payload(tensor_bytes(self.trial.student.state_dict()))}
         with diverges_at(self.trial.config.epochs, self.trial.config):
             return self._reported()
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from synq_tune.config import Synthesis
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.method import Draft
+from synq_tune.synthesis.method import GeneratedImages
 from synq_tune.synthesis.optimize import (
     Descent,
     Objective,
@@ -64,7 +64,7 @@ def optimize_batches(
     objective_of: Callable[[Tensor], Objective],
     look: Look = lambda images, generator: images,
     show: bool = True,
-) -> Draft:
+) -> GeneratedImages:
     """All images and labels, from what `config.start` says and uniform random labels.
 
     Args:
@@ -81,7 +81,7 @@ def optimize_batches(
 
 def make_batches(
     config: Synthesis, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
-) -> Draft:
+) -> GeneratedImages:
     """All images and labels, batch by batch.
 
     Args:
@@ -135,7 +135,7 @@ def to_half(pixels: Tensor) -> Tensor:
     return images
 
 
-def _assemble(shards: list[Shard]) -> Draft:
+def _assemble(shards: list[Shard]) -> GeneratedImages:
     images = torch.cat([shard.tensors["images"] for shard in shards])
     labels = torch.cat([shard.tensors["labels"] for shard in shards])
-    return Draft(images, labels, {"losses": [shard.loss for shard in shards]})
+    return GeneratedImages(images, labels, {"losses": [shard.loss for shard in shards]})

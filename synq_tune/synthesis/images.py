@@ -17,7 +17,7 @@ from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import sha256_file
-from synq_tune.synthesis.method import Draft, pick
+from synq_tune.synthesis.method import GeneratedImages, pick
 from synq_tune.synthesis.optimize import device_of
 
 MAX_PIXEL = 16.0
@@ -38,7 +38,9 @@ def settings(config: Synthesis) -> dict[str, Any]:
     return {**pick(config, ("num_images", "num_holdout")), "source_sha256": digest.hexdigest()}
 
 
-def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool) -> Draft:
+def synthesize(
+    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+) -> GeneratedImages:
     """The first num_images + num_holdout images; labels from the source or the teacher's arg-max.
 
     PNG files are read in the order of their names (numbers before padding; rank within the folder
@@ -54,7 +56,7 @@ def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bo
     images = teacher.preprocessing.normalize(pixels).half()
     if labels is None:
         labels = _ask_teacher(teacher, images, config.batch_size)
-    return Draft(images, labels, {"losses": []})
+    return GeneratedImages(images, labels, {"losses": []})
 
 
 def _source(config: Synthesis) -> Path:

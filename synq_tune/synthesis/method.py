@@ -14,7 +14,7 @@ from synq_tune.models.teacher import LoadedTeacher
 
 
 @dataclass(frozen=True)
-class Draft:
+class GeneratedImages:
     """A dataset before it is stored: training part first, hold-out last."""
 
     images: Tensor
@@ -25,11 +25,15 @@ class Draft:
     """What the manifest says beside the settings, such as the batches' final losses."""
 
 
+Draft = GeneratedImages
+"""The name that code written for version 0.1 asks for."""
+
+
 @dataclass(frozen=True)
 class Synthesizer:
     """A synthesis method."""
 
-    synthesize: Callable[[LoadedTeacher, Synthesis, Path, bool], Draft]
+    synthesize: Callable[[LoadedTeacher, Synthesis, Path, bool], GeneratedImages]
     """(teacher, config, folder for work in progress, show progress) → draft."""
     settings: Callable[[Synthesis], dict[str, Any]]
     """The part of the settings that changes the result, for its content address."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from synq_tune.config import Synthesis
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import optimize_batches
-from synq_tune.synthesis.method import Draft, pick
+from synq_tune.synthesis.method import GeneratedImages, pick
 from synq_tune.synthesis.optimize import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, remembered, with_deviations
 
@@ -26,7 +26,9 @@ def settings(config: Synthesis) -> dict[str, Any]:
     return pick(config, _FIELDS)
 
 
-def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool) -> Draft:
+def synthesize(
+    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+) -> GeneratedImages:
     """Minimise focal_beta · CE + alpha_bns · BNS over pixels, which start as `config.start` says.
 
     BNS = 1/L Σ_l [mean_c (m - μ)² + mean_c (s - σ)²] with standard deviations s, σ as the paper's

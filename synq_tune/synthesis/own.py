@@ -13,18 +13,20 @@ from synq_tune import own_code
 from synq_tune.config import Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.method import Draft, Synthesizer
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 
 
 def own_synthesizer(name: str) -> Synthesizer:
-    """The method of a function `(teacher, config, folder, show) → Draft or (images, labels)`.
+    """The method of a function `(teacher, config, folder, show) → GeneratedImages or (images, labels)`.
 
     Raises:
         InputError: the function cannot be loaded.
     """
     function = own_code.load(name)
 
-    def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool) -> Draft:
+    def synthesize(
+        teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+    ) -> GeneratedImages:
         folder.mkdir(parents=True, exist_ok=True)
         return run_seeded(function, teacher, config, folder, show)
 
@@ -43,32 +45,34 @@ def run_seeded(
     config: Synthesis,
     folder: Path,
     show: bool = False,
-) -> Draft:
+) -> GeneratedImages:
     """Call a method with torch's generators seeded by `synthesis.seed`, and check its answer."""
     device = next(teacher.graph.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
-        return checked_draft(function(teacher, config, folder, show), teacher, config)
+        return checked_images(function(teacher, config, folder, show), teacher, config)
 
 
-def checked_draft(answer: Any, teacher: LoadedTeacher, config: Synthesis) -> Draft:
+def checked_images(answer: Any, teacher: LoadedTeacher, config: Synthesis) -> GeneratedImages:
     """A method's answer as a draft on the CPU, float16 images and int64 labels.
 
     Args:
-        answer: a Draft, or (images, labels): (N, C, H, W) float32 or float16, normalised, and
+        answer: a GeneratedImages, or (images, labels): (N, C, H, W) float32 or float16, normalised, and
             (N,) integers in [0, K), N = num_images + num_holdout.
 
     Raises:
         InputError: one line that says what is wrong.
     """
-    if not isinstance(answer, Draft):
+    if not isinstance(answer, GeneratedImages):
         if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-            raise _wrong(config, "it returns a Draft or (images, labels)", type(answer).__name__)
-        answer = Draft(*answer, notes={})
+            raise _wrong(
+                config, "it returns a GeneratedImages or (images, labels)", type(answer).__name__
+            )
+        answer = GeneratedImages(*answer, notes={})
     count = config.num_images + config.num_holdout
     images = _checked_images(answer.images, (count, *teacher.preprocessing.shape), config)
     labels = _checked_labels(answer.labels, count, teacher.num_classes, config)
-    return Draft(images, labels, answer.notes)
+    return GeneratedImages(images, labels, answer.notes)
 
 
 def _checked_images(images: Any, shape: tuple[int, ...], config: Synthesis) -> Tensor:

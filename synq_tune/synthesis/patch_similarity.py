@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from synq_tune.errors import InputError
 from synq_tune.graph.attention import attention_outputs
 from synq_tune.graph.nodes import module_of
-from synq_tune.graph.operations import moves
+from synq_tune.graph.operations import is_passthrough
 from synq_tune.graph.tokens import BATCH, patch_grid, token_grid
 from synq_tune.models.teacher import LoadedTeacher
 
@@ -67,7 +67,7 @@ def _reader(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         module = module_of(graph, node)
         if isinstance(module, nn.Linear):
             return node
-        if not moves(graph, node) and not isinstance(module, nn.LayerNorm):
+        if not is_passthrough(graph, node) and not isinstance(module, nn.LayerNorm):
             return None
     return None
 

@@ -20,7 +20,7 @@ from synq_tune.config import Synthesis
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import advance, make_batches, to_half
-from synq_tune.synthesis.method import Draft, pick
+from synq_tune.synthesis.method import GeneratedImages, pick
 from synq_tune.synthesis.optimize import check_finite, device_of, seeded
 from synq_tune.synthesis.patch_similarity import (
     Attention,
@@ -66,7 +66,9 @@ def settings(config: Synthesis) -> dict[str, Any]:
     return pick(config, _FIELDS)
 
 
-def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool) -> Draft:
+def synthesize(
+    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+) -> GeneratedImages:
     """Minimise -alpha_pse · Σ_l entropy_l + focal_beta · CE + alpha_tv · |TV - target| over pixels.
 
     Two phases of half the iterations, each with a warm-up and a half-cosine of the rate; Adam keeps

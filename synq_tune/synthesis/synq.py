@@ -19,7 +19,7 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import optimize_batches
 from synq_tune.synthesis.centers import center_moments, make_centers
 from synq_tune.synthesis.focal import focal_cross_entropy
-from synq_tune.synthesis.method import Draft, pick
+from synq_tune.synthesis.method import GeneratedImages, pick
 from synq_tune.synthesis.optimize import Objective
 from synq_tune.synthesis.statistics import Moments, layer_gaps, layered_loss, remembered
 
@@ -35,7 +35,9 @@ def settings(config: Synthesis) -> dict[str, Any]:
     return pick(config, _FIELDS)
 
 
-def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool) -> Draft:
+def synthesize(
+    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+) -> GeneratedImages:
     """Minimise alpha_bns · BNS + focal_beta · focal CE + alpha_layered · layered BNS over pixels.
 
     BNS = 1/L Σ_l [mean_c (m - μ)² + mean_c (v - σ²)²] with variances, as in the released code.
@@ -52,7 +54,7 @@ def synthesize(teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bo
         teacher, config, folder, objective_of, partial(_look, config=config), show
     )
     losses = {"center_losses": [shard.loss for shard in centers]}
-    return Draft(draft.images, draft.labels, {**draft.notes, **losses})
+    return GeneratedImages(draft.images, draft.labels, {**draft.notes, **losses})
 
 
 def synq_objective(

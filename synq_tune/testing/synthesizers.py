@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synq_tune.config import Synthesis, Teacher
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.synthesis.method import Draft
+from synq_tune.synthesis.method import GeneratedImages
 from synq_tune.synthesis.own import run_seeded
 from synq_tune.testing.promise import promised
 
@@ -22,7 +22,7 @@ SMALL = Synthesis(num_images=8, num_holdout=4, batch_size=6, iterations=2, cente
 def check_synthesizer(
     function: Callable[..., Any], config: Synthesis = SMALL, network: str = "digits_resnet26"
 ) -> None:
-    """Check a method `(teacher, config, folder, show) → Draft or (images, labels)`.
+    """Check a method `(teacher, config, folder, show) → GeneratedImages or (images, labels)`.
 
     On a bundled digits teacher (`network`) it gives num_images + num_holdout finite images and labels
     in range; the same seed gives the same images and labels, whatever else drew random numbers; the
@@ -47,7 +47,9 @@ def check_synthesizer(
     _check_unchanged(teacher, before, hooks)
 
 
-def _draft(function: Callable[..., Any], teacher: LoadedTeacher, config: Synthesis) -> Draft:
+def _draft(
+    function: Callable[..., Any], teacher: LoadedTeacher, config: Synthesis
+) -> GeneratedImages:
     with (
         tempfile.TemporaryDirectory() as folder,
         promised("the method gives a dataset"),

@@ -19,7 +19,7 @@ from synq_tune.data.labelled_cache import (
 from synq_tune.data.split import stratified_rows
 from synq_tune.data.synthetic import SyntheticDataset, load_dataset
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.trial.evaluation import BATCH_SIZE, Probes, load_probes, top1
+from synq_tune.trial.evaluation import BATCH_SIZE, AgreementSet, load_agreement_set, top1
 
 GOLDEN_IMAGES = 32
 
@@ -31,7 +31,7 @@ class Assets:
     spec: StudySpec
     teacher: LoadedTeacher
     dataset: SyntheticDataset
-    probes: Probes
+    probes: AgreementSet
     """The unlabelled images that may decide."""
     choose: LabelledImages | None
     """The labelled half that may decide; None without `val_data`."""
@@ -42,9 +42,9 @@ class Assets:
     _rows: dict[int, Tensor | None] = field(default_factory=dict)
 
     @cached_property
-    def report_probes(self) -> Probes:
+    def report_probes(self) -> AgreementSet:
         """The unlabelled images that only report; few processes need them."""
-        return load_probes(self.teacher, self.dataset, self.store, "report")
+        return load_agreement_set(self.teacher, self.dataset, self.store, "report")
 
     def evaluate(self, student: Callable[[Tensor], Tensor], is_last: bool) -> dict[str, float]:
         """Accuracies of a student: all choosing images at the last epoch, `eval_images` before."""
@@ -86,7 +86,7 @@ def load_assets(
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
     dataset = load_dataset(dataset_path)
     choose, report = mapped_halves(spec, teacher, store, labelled)
-    probes = load_probes(teacher, dataset, store)
+    probes = load_agreement_set(teacher, dataset, store)
     return Assets(spec, teacher, dataset, probes, choose, report, store, device)
 
 

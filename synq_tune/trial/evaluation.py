@@ -97,7 +97,7 @@ def confidence_interval(percent: float, count: int) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Probes:
+class AgreementSet:
     """Unlabelled images on which every student is compared with the teacher: the same for all.
 
     For choosing the hold-out part of the synthetic dataset, unfiltered, a seeded crop of each image and
@@ -145,9 +145,9 @@ def _centred(logits: Tensor) -> Tensor:
 ProbesPart = Literal["choose", "report"]
 
 
-def load_probes(
+def load_agreement_set(
     teacher: LoadedTeacher, dataset: SyntheticDataset, store: Path, part: ProbesPart = "choose"
-) -> Probes:
+) -> AgreementSet:
     """The probes of a dataset from `store`, made by the first process that needs them.
 
     All processes of a node map one file: they share its memory, and the teacher is asked once.
@@ -163,12 +163,12 @@ def load_probes(
         save_file(vars(make_probes(teacher, dataset, part)), temporary)
 
     once(path, make)
-    return Probes(**load_file(path))
+    return AgreementSet(**load_file(path))
 
 
 def make_probes(
     teacher: LoadedTeacher, dataset: SyntheticDataset, part: ProbesPart = "choose"
-) -> Probes:
+) -> AgreementSet:
     """Build the probes of a dataset; the same dataset always gives the same probes.
 
     Args:
@@ -179,7 +179,7 @@ def make_probes(
     images = torch.cat(list(make(dataset))).half()
     device = next(teacher.graph.parameters()).device
     with asking_teacher():
-        return Probes(images, _finite(predict(teacher, images, device)))
+        return AgreementSet(images, _finite(predict(teacher, images, device)))
 
 
 def _probe_images(dataset: SyntheticDataset) -> Iterator[Tensor]:

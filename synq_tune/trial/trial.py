@@ -18,7 +18,7 @@ from synq_tune.quantization.student import quantize_student
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.rungs import is_evaluated
 from synq_tune.views.source import ViewSource
-from synq_tune.views.teacher_cache import load_views
+from synq_tune.views.teacher_cache import load_teacher_cache
 
 
 class Trial:
@@ -100,7 +100,7 @@ class Trial:
 
     def _source(self) -> ViewSource:
         assets = self.assets
-        views = load_views(assets.teacher, assets.dataset, self.config, assets.store)
+        views = load_teacher_cache(assets.teacher, assets.dataset, self.config, assets.store)
         dataset = assets.dataset
         return ViewSource(
             dataset.train_images, dataset.train_labels, views, self.config, self.seed,

@@ -78,7 +78,7 @@ def check_technique(technique: str, shape: tuple[int, int, int, int] = (2, 3, 4,
 
 
 def cam_tap(graph: fx.GraphModule, technique: str) -> str:
-    """Name of the tap a technique looks at.
+    """Name of the tap a technique transforms at.
 
     Raises:
         InputError: the technique is unknown, or the network has no such place.

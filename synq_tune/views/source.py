@@ -11,7 +11,7 @@ from torch import Tensor
 
 from synq_tune.config import FineTune
 from synq_tune.seeds import derive_seed
-from synq_tune.views.teacher_cache import Views
+from synq_tune.views.teacher_cache import TeacherCache
 from synq_tune.views.transforms import base_images
 
 
@@ -38,7 +38,7 @@ class ViewSource:
         self,
         images: Tensor,
         labels: Tensor,
-        views: Views,
+        views: TeacherCache,
         config: FineTune,
         seed: int,
         device: torch.device | str = "cpu",
@@ -71,7 +71,7 @@ class ViewSource:
 
     def _batch(self, index: Tensor, view: int) -> Batch:
         views, config = self.views, self.config
-        images = views.looks.pixels(self.images, view, index, config)
+        images = views.transforms.pixels(self.images, view, index, config)
         maps = views.saliency[config.cam][view][index] if config.lambda_cam > 0 else None
         logits = views.logits[view][index].float()
         return Batch(images, self.labels[index], logits, maps, views.difficulty[view][index])

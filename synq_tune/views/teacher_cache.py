@@ -23,7 +23,7 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import content_address, once
 from synq_tune.views.cam import CAMS, cam_tap, saliency_map
 from synq_tune.views.difficulty import difficulty
-from synq_tune.views.transforms import Looks, base_images, draw_looks
+from synq_tune.views.transforms import ViewTransforms, base_images, draw_transforms
 
 _FIELDS = (
     "d0", "filter_before_crop", "crop_scale", "flip", "mix_weight", "mix_keeps_variance",
@@ -33,10 +33,10 @@ _FIELDS = (
 
 
 @dataclass(frozen=True)
-class Views:
+class TeacherCache:
     """V views of each of N images."""
 
-    looks: Looks
+    transforms: ViewTransforms
     logits: Tensor
     """(V, N, K) float16, the teacher's."""
     difficulty: Tensor
@@ -44,16 +44,16 @@ class Views:
     saliency: dict[str, Tensor]
     """Technique → (V, N, h, w), the teacher's maps before any normalisation."""
 
-    def to(self, device: torch.device | str) -> Views:
+    def to(self, device: torch.device | str) -> TeacherCache:
         """The same views on another device."""
         maps = {name: m.to(device) for name, m in self.saliency.items()}
-        rest = (self.looks, self.logits, self.difficulty)
-        return Views(*(part.to(device) for part in rest), maps)
+        rest = (self.transforms, self.logits, self.difficulty)
+        return TeacherCache(*(part.to(device) for part in rest), maps)
 
 
-def load_views(
+def load_teacher_cache(
     teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune, store: Path
-) -> Views:
+) -> TeacherCache:
     """The views of the dataset's training part, made by the first trial that needs them."""
     about = {
         "dataset": dataset.address,
@@ -79,21 +79,21 @@ def _own_technique(config: FineTune) -> str | None:
     return config.cam if is_asked else None
 
 
-def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> Views:
+def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> TeacherCache:
     """Draw the views of the training part and ask the teacher about each of them once."""
     device = next(teacher.graph.parameters()).device
     images = base_images(dataset.train_images, config).to(device)
-    looks = draw_looks(len(images), config, seed=int(dataset.address[:8], 16))
+    transforms = draw_transforms(len(images), config, seed=int(dataset.address[:8], 16))
     techniques = _techniques(teacher, config)
     rows = [
-        _ask(teacher, images, dataset.train_labels, looks.to(device), view, config, techniques)
+        _ask(teacher, images, dataset.train_labels, transforms.to(device), view, config, techniques)
         for view in range(config.num_views)
     ]
     logits = torch.stack([row[0] for row in rows])
     labels = dataset.train_labels
     hard = torch.stack([difficulty(view, labels) for view in logits])
     maps = {t: torch.stack([row[1][t] for row in rows]) for t in techniques}
-    return Views(looks, logits.half(), hard, maps)
+    return TeacherCache(transforms, logits.half(), hard, maps)
 
 
 def _techniques(teacher: LoadedTeacher, config: FineTune) -> list[str]:
@@ -116,18 +116,21 @@ def _possible_techniques(teacher: LoadedTeacher) -> list[str]:
 
 
 def bytes_per_view(teacher: LoadedTeacher, config: FineTune) -> int:
-    """What one view of one image takes in the store: how it looks, logits, difficulty, saliency maps."""
-    looks, difficulty_ = 4 * 4 + 1 + 8 + 4 + 4 * 4, 4  # boxes, flips, partners, weights, patches
+    """What one view of one image takes in the store: its transforms, logits, difficulty, saliency maps."""
+    transforms, difficulty_ = (
+        4 * 4 + 1 + 8 + 4 + 4 * 4,
+        4,
+    )  # boxes, flips, partners, weights, patches
     techniques = _techniques(teacher, config)
     maps = sum(map_cells(teacher.graph, cam_tap(teacher.graph, t)) for t in techniques)
-    return looks + 2 * teacher.num_classes + difficulty_ + 4 * maps
+    return transforms + 2 * teacher.num_classes + difficulty_ + 4 * maps
 
 
 def _ask(
     teacher: LoadedTeacher,
     images: Tensor,
     labels: Tensor,
-    looks: Looks,
+    transforms: ViewTransforms,
     view: int,
     config: FineTune,
     techniques: list[str],
@@ -137,7 +140,7 @@ def _ask(
     logits: list[Tensor] = []
     maps: dict[str, list[Tensor]] = {technique: [] for technique in techniques}
     for part in torch.arange(len(images)).split(batch_size):
-        pixels = looks.pixels(images, view, part.to(images.device), config)
+        pixels = transforms.pixels(images, view, part.to(images.device), config)
         batch_logits, batch_maps = explain(
             teacher, pixels, labels[part].to(images.device), techniques, config
         )
@@ -163,14 +166,16 @@ def explain(
     return logits.detach(), maps
 
 
-def _save(views: Views, path: Path) -> None:
-    tensors = {**vars(views.looks), "logits": views.logits, "difficulty": views.difficulty}
+def _save(views: TeacherCache, path: Path) -> None:
+    tensors = {**vars(views.transforms), "logits": views.logits, "difficulty": views.difficulty}
     tensors |= {f"saliency.{own_code.label(t)}": maps for t, maps in views.saliency.items()}
     save_file({k: v.contiguous() for k, v in tensors.items()}, path)
 
 
-def _load(path: Path) -> Views:
+def _load(path: Path) -> TeacherCache:
     tensors = load_file(path)
     maps = {k.removeprefix("saliency."): v for k, v in tensors.items() if k.startswith("saliency.")}
-    looks = Looks(**{field.name: tensors[field.name] for field in fields(Looks)})
-    return Views(looks, tensors["logits"], tensors["difficulty"], maps)
+    transforms = ViewTransforms(
+        **{field.name: tensors[field.name] for field in fields(ViewTransforms)}
+    )
+    return TeacherCache(transforms, tensors["logits"], tensors["difficulty"], maps)

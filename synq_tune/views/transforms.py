@@ -13,7 +13,7 @@ from synq_tune.views.low_pass import low_pass
 
 
 @dataclass(frozen=True)
-class Looks:
+class ViewTransforms:
     """V ways to look at each of N images."""
 
     boxes: Tensor
@@ -28,9 +28,9 @@ class Looks:
     """(V, N, 4): top, left, height, width, as fractions, of a patch of the other image; where it is
     empty the two are blended."""
 
-    def to(self, device: torch.device | str) -> Looks:
-        """The same looks on another device."""
-        return Looks(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+    def to(self, device: torch.device | str) -> ViewTransforms:
+        """The same transforms on another device."""
+        return ViewTransforms(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
     def pixels(self, images: Tensor, view: int, index: Tensor, config: FineTune) -> Tensor:
         """Pixels of one view of the images at `index`.
@@ -38,7 +38,7 @@ class Looks:
         Cropped, mirrored, mixed and low-pass filtered, in the order the recipe asks for.
 
         Args:
-            images: (N, C, H, W), all of them, on the looks' device; already filtered where
+            images: (N, C, H, W), all of them, on the transforms' device; already filtered where
                 `filter_before_crop`.
             view: number in [0, V).
             index: (n,) int64.
@@ -72,8 +72,8 @@ class Looks:
         return crop_and_flip(pixels, self.boxes[view][index], self.flips[view][index])
 
 
-def draw_looks(count: int, config: FineTune, seed: int) -> Looks:
-    """`config.num_views` looks at each of `count` images, the same for the same seed."""
+def draw_transforms(count: int, config: FineTune, seed: int) -> ViewTransforms:
+    """`config.num_views` transforms at each of `count` images, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     views, scale = range(config.num_views), config.crop_scale or (1.0, 1.0)
     boxes = torch.stack([random_boxes(count, scale, generator) for _ in views])
@@ -84,7 +84,7 @@ def draw_looks(count: int, config: FineTune, seed: int) -> Looks:
     if config.crop_scale is None:
         boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand_as(boxes).contiguous()
     patches = _draw_patches(weights, config.paste_probability, generator)
-    return Looks(boxes, flips & config.flip, partners, weights, patches)
+    return ViewTransforms(boxes, flips & config.flip, partners, weights, patches)
 
 
 def _draw_patches(weights: Tensor, probability: float, generator: torch.Generator) -> Tensor:

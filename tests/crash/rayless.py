@@ -19,8 +19,8 @@ import torch
 from synq_tune.config.load import load_space
 from synq_tune.finetune.training_state import about, tensor_bytes
 from synq_tune.search import tune_adapter as searcher_module
-from synq_tune.search.parcel import Parcel
-from synq_tune.search.queue import Feeder
+from synq_tune.search.payload import Payload
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
 from synq_tune.search.tune_adapter import LedgerCallback, LedgerSearcher
@@ -63,10 +63,10 @@ class Worker:
             "partial": False, "objective": value, "seconds": float(self.epoch),
         }  # fmt: skip
         info = {"format": 1, "epoch": self.epoch, "learned": self.learned}
-        parcel = Parcel(tensor_bytes({"weights": torch.tensor([value])}, info))
+        payload = Payload(tensor_bytes({"weights": torch.tensor([value])}, info))
         if self.epoch == EPOCHS:
             result |= {"state": "completed", "done": True}
-        return result | {"parcel": parcel}
+        return result | {"payload": payload}
 
 
 class RaylessDriver:
@@ -82,10 +82,10 @@ class RaylessDriver:
         metric = {"metric": METRIC, "mode": "max"}
         if self.ledger.state.stages.get("metric") != metric:
             self.ledger.append("stage", name="metric", data=metric)
-        feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get(METRIC)))
-        self.feeder, self.searcher = (
-            feeder,
-            LedgerSearcher(self.ledger, feeder, lambda: False, 10**6),
+        queue = RunQueue(SPEC, Sampler(SPEC, lambda run: run.metrics.get(METRIC)))
+        self.queue, self.searcher = (
+            queue,
+            LedgerSearcher(self.ledger, queue, lambda: False, 10**6),
         )
         self.callback = LedgerCallback(self.ledger, self._on_transition)
         self.scheduler = make_scheduler(SPEC, self.ledger.state, METRIC)
@@ -102,7 +102,7 @@ class RaylessDriver:
         for path in leftovers(self.folder):
             path.unlink()
         prune(self.folder, self.ledger.state)
-        while self.workers or not self.feeder.is_done(self.ledger.state):
+        while self.workers or not self.queue.is_done(self.ledger.state):
             self._fill()
             self._step(self.order.choice(sorted(self.workers)))
         self.ledger.append("session", action="finished")

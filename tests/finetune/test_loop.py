@@ -19,8 +19,8 @@ from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.learned_scale import learned_scales
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.views.source import ViewSource
-from synq_tune.views.teacher_cache import load_views, make_views
-from synq_tune.views.transforms import draw_looks
+from synq_tune.views.teacher_cache import load_teacher_cache, make_views
+from synq_tune.views.transforms import draw_transforms
 
 SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False}
 
@@ -158,7 +158,7 @@ def test_views_are_what_the_teacher_sees(
     config = FineTune(**{**SMALL, "d0": 4.0, "mix_weight": mix_weight})
     views = make_views(teacher, dataset, config)
     every = torch.arange(len(dataset.train_images))
-    pixels = views.looks.pixels(dataset.train_images, 1, every, config)
+    pixels = views.transforms.pixels(dataset.train_images, 1, every, config)
     logits = teacher(pixels)
     torch.testing.assert_close(views.logits[1].float(), logits, rtol=1e-2, atol=2e-2)
     p = logits.softmax(1).gather(1, dataset.train_labels[:, None])[:, 0]
@@ -172,13 +172,13 @@ def test_views_are_made_once(
 ) -> None:
     """The second trial with the same D0 and crops reads what the first one stored."""
     config = FineTune(**SMALL)
-    first = load_views(teacher, dataset, config, tmp_path)
+    first = load_teacher_cache(teacher, dataset, config, tmp_path)
     (file,) = (tmp_path / "views").glob("*.safetensors")
     stamp = file.stat().st_mtime_ns
-    again = load_views(teacher, dataset, config.model_copy(update={"lr": 0.5}), tmp_path)
+    again = load_teacher_cache(teacher, dataset, config.model_copy(update={"lr": 0.5}), tmp_path)
     assert file.stat().st_mtime_ns == stamp
     assert torch.equal(first.logits, again.logits)
-    load_views(teacher, dataset, config.model_copy(update={"d0": 3.0}), tmp_path)
+    load_teacher_cache(teacher, dataset, config.model_copy(update={"d0": 3.0}), tmp_path)
     assert len(list((tmp_path / "views").glob("*.safetensors"))) == 2
 
 
@@ -197,7 +197,7 @@ def test_a_studys_trials_ask_the_teacher_once_per_view_and_filter(
         for d0 in (2.0, 4.0, 8.0, 20.0, 80.0):
             for cam, lr in (("cam", 1e-3), ("gradcam", 1e-2), ("gradcam++", 1e-2)):
                 config = FineTune(**{**SMALL, "epochs": 1, "d0": d0, "cam": cam, "lr": lr})
-                views = load_views(teacher, dataset, config, tmp_path)
+                views = load_teacher_cache(teacher, dataset, config, tmp_path)
                 source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 0)
                 student = quantize_student(teacher, Bits(weights=3, activations=3), "minmax")
                 calibrate(student, source.calibration_batches())
@@ -216,7 +216,12 @@ def test_an_imagenet_studys_views_fit_beside_its_images() -> None:
         images, torch.arange(4), 0, "noise", "0" * 32, "0" * 64, Path("none"), {}
     )
     views = make_views(teacher, dataset, FineTune(num_views=2))
-    stored = [*vars(views.looks).values(), views.logits, views.difficulty, *views.saliency.values()]
+    stored = [
+        *vars(views.transforms).values(),
+        views.logits,
+        views.difficulty,
+        *views.saliency.values(),
+    ]
     assert set(views.saliency) == {"cam", "gradcam", "gradcam++"}
     assert sum(tensor.nbytes for tensor in stored) / (2 * 4) * 5120 * 8 * 5 < 2e9
 
@@ -330,7 +335,7 @@ def test_blends_of_independent_images_keep_their_variance() -> None:
         config = FineTune(
             crop_scale=None, flip=False, d0=None, mix_weight=(0.5, 0.5), mix_keeps_variance=keeps
         )
-        blends = draw_looks(256, config, seed=1).pixels(noise, 0, torch.arange(256), config)
+        blends = draw_transforms(256, config, seed=1).pixels(noise, 0, torch.arange(256), config)
         deviations.append(float(blends.std()))
     assert deviations == pytest.approx([math.sqrt(0.5), 1.0], abs=0.02)
 
@@ -340,7 +345,7 @@ def test_a_blend_is_of_two_images_in_the_same_view(
 ) -> None:
     """Own share in the range asked for; the filter sees the blend."""
     config = FineTune(**{**SMALL, "d0": 4.0, "mix_weight": (0.6, 0.9)})
-    looks = draw_looks(64, config, seed=3)
+    looks = draw_transforms(64, config, seed=3)
     images = dataset.train_images
     assert looks.weights.min() >= 0.6 and looks.weights.max() <= 0.9
     plain = config.model_copy(update={"mix_weight": None})
@@ -353,5 +358,5 @@ def test_a_blend_is_of_two_images_in_the_same_view(
     root = (share**2 + (1 - share) ** 2).sqrt()
     # The filter is linear: what divides the blend divides what it lets through.
     torch.testing.assert_close(looks.pixels(images, 1, every, loud), expected / root)
-    unblended = draw_looks(64, plain, seed=3)
+    unblended = draw_transforms(64, plain, seed=3)
     assert torch.equal(unblended.boxes, looks.boxes) and bool((unblended.weights == 1).all())

@@ -14,7 +14,7 @@ from synq_tune.quantization.affine import (
     dequantize,
     quantize,
 )
-from synq_tune.quantization.ranges import RangeObserver, least_squares
+from synq_tune.quantization.ranges import MovingAverageMinMaxObserver, least_squares
 
 BITS = st.integers(2, 8)
 LOWS = st.floats(-10, 0, width=32)
@@ -71,7 +71,7 @@ def test_a_constant_range_gives_a_finite_grid() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 10, 20, 200])
 def test_a_constant_range_is_observed_as_itself(steps: int) -> None:
     """The bias correction is not fed back into the state: a constant stays what it is."""
-    observer = RangeObserver()
+    observer = MovingAverageMinMaxObserver()
     for _ in range(steps):
         observer.update(torch.tensor(-1.0), torch.tensor(3.0))
     low, high = observer.range()
@@ -81,7 +81,7 @@ def test_a_constant_range_is_observed_as_itself(steps: int) -> None:
 
 def test_an_observed_range_contains_zero() -> None:
     """An all-positive activation still has zero on its grid."""
-    observer = RangeObserver()
+    observer = MovingAverageMinMaxObserver()
     observer.update(torch.tensor(2.0), torch.tensor(3.0))
     assert float(observer.range()[0]) == 0.0
 

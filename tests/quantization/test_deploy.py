@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18
 
 from synq_tune.config import Bits
-from synq_tune.graph.operations import is_sum, moves
+from synq_tune.graph.operations import is_passthrough, is_sum
 from synq_tune.inspection.student import inspect_student
 from synq_tune.quantization.learned_scale import learned_scales
 from synq_tune.quantization.student import (
@@ -39,7 +39,7 @@ def test_every_layer_reads_integers(student: torch.fx.GraphModule) -> None:
 def _is_on_a_grid(student: torch.fx.GraphModule, node: torch.fx.Node) -> bool:
     """Whether a grid stands before the node, or before what only moves its values to it."""
     while not str(node.target).startswith("quantize_"):
-        if not moves(student, node):
+        if not is_passthrough(student, node):
             return False
         node = node.args[0]
     return True

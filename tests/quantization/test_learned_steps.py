@@ -68,5 +68,5 @@ def test_symmetric_grids_have_no_zero_point(kind: type[nn.Module]) -> None:
 def test_a_family_says_whether_its_weights_are_shifted(name: str) -> None:
     """What it says holds for channels on one side of zero, whose grids a shift would serve best."""
     weight = torch.rand(4, 32) + 0.5
-    _, zero_point = QUANTIZERS[name].weight(weight, 4).parameters_of(weight)
+    _, zero_point = QUANTIZERS[name].weight(weight, 4).qparams(weight)
     assert bool(zero_point.any()) == QUANTIZERS[name].weight.has_zero_points

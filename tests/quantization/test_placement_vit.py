@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from synq_tune.config import Bits, Teacher
 from synq_tune.errors import InputError
 from synq_tune.graph.attention import attention_outputs, open_attention
-from synq_tune.graph.branches import Port
+from synq_tune.graph.branches import Branch
 from synq_tune.graph.trace import trace
 from synq_tune.inspection.student import inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
@@ -167,7 +167,7 @@ def test_a_stream_that_layers_read_too_stays_float() -> None:
     teacher = teacher_of(PostNorm(), (3, 16, 16))
     student = quantize_student(teacher, BITS, "vit_lsq")
     ports = [n for n in student.graph.nodes if n.op == "call_module"]
-    ports = [n.name for n in ports if type(student.get_submodule(n.target)) is Port]
+    ports = [n.name for n in ports if type(student.get_submodule(n.target)) is Branch]
     assert len(ports) == 2
     rows = {row.name: row.bits for row in inspect_student(student).tensors}
     assert rows["add"] is None and rows["add_port"] == 8

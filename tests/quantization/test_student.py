@@ -89,10 +89,10 @@ def test_ranges_do_not_move_outside_calibration(digits: LoadedTeacher) -> None:
     """No image seen later, real ones above all, changes a range."""
     student = quantize_student(digits, BITS, "minmax")
     calibrate(student, [torch.randn(16, 1, 8, 8)])
-    before = {n: m.parameters_of()[0].clone() for n, m in activation_quantizers(student).items()}
+    before = {n: m.qparams()[0].clone() for n, m in activation_quantizers(student).items()}
     student(100 * torch.randn(16, 1, 8, 8))
     for name, grid in activation_quantizers(student).items():
-        assert torch.equal(grid.parameters_of()[0], before[name])
+        assert torch.equal(grid.qparams()[0], before[name])
 
 
 def test_calibration_needs_a_batch(digits: LoadedTeacher) -> None:

@@ -16,7 +16,7 @@ from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.export import FILE_NAMES
 from synq_tune.search.calibration import calibrates_first
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.sampler import Sampler, max_trials
 from synq_tune.search.tune_adapter import LedgerSearcher, StopRequest
 from synq_tune.study.ledger import Ledger
@@ -61,9 +61,9 @@ def test_nothing_trained_is_one_trial(tmp_path: Path) -> None:
     spec = _spec("finetune.epochs=0", "study.num_trials=50")
     assert (max_trials(spec), calibrates_first(spec)) == (1, True)
     ledger = _state(tmp_path, spec, {"completed": 90.0})
-    feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
-    assert feeder.propose(ledger.state) is None
-    assert feeder.is_done(ledger.state)
+    queue = RunQueue(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
+    assert queue.propose(ledger.state) is None
+    assert queue.is_done(ledger.state)
     assert "1 of 1: 1 completed" in format_status(ledger.state, tmp_path)
 
 
@@ -72,8 +72,8 @@ def test_calibration_takes_no_place_in_a_small_space(tmp_path: Path) -> None:
     spec = _spec("study.target_loss=0", "search.lr={choice: [0.01]}")
     spec = spec.model_copy(update={"search": {"lr": spec.search["lr"]}})
     ledger = _state(tmp_path, spec, {"completed": 90.0})
-    feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
-    assert feeder.propose(ledger.state)["key"] == "trial-0001"
+    queue = RunQueue(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
+    assert queue.propose(ledger.state)["key"] == "trial-0001"
 
 
 def test_without_a_target_nothing_is_tried_first() -> None:
@@ -118,8 +118,8 @@ def test_a_met_target_starts_nothing_more(tmp_path: Path, top1: float, suggested
     spec = _spec("study.target_loss=1.0")
     ledger = _state(tmp_path, spec, {"completed": 90.0, "completed-1": top1})
     stop = StopRequest(threading.Event(), lambda: target_met(ledger.state) is not None)
-    feeder = Feeder(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
-    suggestion = LedgerSearcher(ledger, feeder, stop.stop_all, 1).suggest("tune-1")
+    queue = RunQueue(spec, Sampler(spec, lambda run: run.metrics.get("top1")))
+    suggestion = LedgerSearcher(ledger, queue, stop.stop_all, 1).suggest("tune-1")
     assert isinstance(suggestion, suggested)
     assert stop.stop_all() == (suggestion == Searcher.FINISHED)
     assert ("trial-0002" in ledger.state.runs) == (suggested is dict)

@@ -13,7 +13,7 @@ from synq_tune.config import Study, StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.config.metrics import objective
 from synq_tune.errors import InputError
-from synq_tune.search.queue import WAIT, Feeder
+from synq_tune.search.queue import WAIT, RunQueue
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import SearchAsha, make_scheduler
@@ -108,8 +108,8 @@ def test_evaluation_is_at_the_schedulers_rungs(epochs: int, rungs: set[int]) -> 
 
 def test_early_stopping_remembers_earlier_drivers(ledger: Ledger) -> None:
     """A resumed study judges a trial against those that ran before the restart."""
-    feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
-    _run(ledger, feeder.propose(ledger.state), {3: 80.0, 9: 85.0, 24: 90.0})
+    queue = RunQueue(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
+    _run(ledger, queue.propose(ledger.state), {3: 80.0, 9: 85.0, 24: 90.0})
     scheduler = make_scheduler(SPEC, Ledger.open(ledger.folder).state, "top1")
     trial = _trial("search")
     scheduler.on_trial_add(None, trial)
@@ -124,7 +124,7 @@ def test_early_stopping_by_a_distance_stops_the_far_ones(ledger: Ledger) -> None
     """With holdout_kl a trial above the others' at its rung is stopped, one below goes on."""
     spec = SPEC.model_copy(update={"study": Study(num_trials=3, metric="holdout_kl")})
     sampler = Sampler(spec, lambda run: objective(run.metrics, "holdout_kl"))
-    event = Feeder(spec, sampler).propose(ledger.state)
+    event = RunQueue(spec, sampler).propose(ledger.state)
     _run(ledger, event, {3: 0.5, 9: 0.4, 24: 0.3}, metric="holdout_kl")
     scheduler = make_scheduler(spec, ledger.state, "holdout_kl")
     expected = {"far": (0.9, TrialScheduler.STOP), "near": (0.1, TrialScheduler.CONTINUE)}
@@ -162,33 +162,33 @@ def test_no_scheduler_is_asked_for(ledger: Ledger) -> None:
 
 def test_the_order_of_runs(ledger: Ledger) -> None:
     """Search, then the paper's defaults, a wait for the last trial, then the best one again."""
-    feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
+    queue = RunQueue(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
     for top1 in (70.0, 90.0):
-        _run(ledger, feeder.propose(ledger.state), {24: top1})
-    last = feeder.propose(ledger.state)
+        _run(ledger, queue.propose(ledger.state), {24: top1})
+    last = queue.propose(ledger.state)
     ledger.append("proposed", **last)
-    ladder = feeder.propose(ledger.state)
+    ladder = queue.propose(ledger.state)
     assert ladder["key"] == "ladder-paper"
     _run(ledger, ladder, {24: 60.0})
-    assert feeder.propose(ledger.state) == WAIT
-    assert not feeder.is_done(ledger.state)
+    assert queue.propose(ledger.state) == WAIT
+    assert not queue.is_done(ledger.state)
     ledger.append("started", key=last["key"])
     ledger.append("finished", key=last["key"], state="diverged", epochs_run=0, metrics={})
-    repeat = feeder.propose(ledger.state)
+    repeat = queue.propose(ledger.state)
     assert repeat["key"] == "confirm-0001-1"
     assert repeat["params"] == ledger.state.runs["trial-0001"].params
     assert repeat["seed"] != ledger.state.runs["trial-0001"].seed
     _run(ledger, repeat, {24: 89.0})
-    assert feeder.propose(ledger.state) is None
-    assert feeder.is_done(ledger.state)
+    assert queue.propose(ledger.state) is None
+    assert queue.is_done(ledger.state)
 
 
 def test_a_round_ends_after_its_trials(ledger: Ledger) -> None:
     """The searcher of one run of Tune stops at its limit; the next one's first trial follows on."""
-    feeder = Feeder(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
+    queue = RunQueue(SPEC, Sampler(SPEC, lambda run: run.metrics.get("top1")))
     keys = []
     for _ in range(2):
-        searcher = LedgerSearcher(ledger, feeder, lambda: False, 2)
+        searcher = LedgerSearcher(ledger, queue, lambda: False, 2)
         while (suggested := searcher.suggest(f"tune-{len(keys)}")) not in (None, "FINISHED"):
             keys.append(suggested["run"]["key"])
             ledger.append("started", key=keys[-1])

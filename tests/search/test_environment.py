@@ -12,7 +12,7 @@ import pytest
 import synq_tune
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.search.environment import check_this_machine, compare, differences, looker
+from synq_tune.search.environment import check_this_machine, compare, differences, environment_probe
 from synq_tune.search.worker import _load
 from tests.crash.cluster import cluster
 from tests.crash.study import REFUSED, TinyStudy
@@ -56,11 +56,11 @@ def test_every_machine_that_differs_is_named() -> None:
 
 def test_a_machine_that_joins_later_is_compared_by_its_worker() -> None:
     """With what the driver said it runs, before any file is brought there."""
-    here = looker()()
+    here = environment_probe()()
     check_this_machine(here)
     context = {
         "spec": load_space("digits_w3a3").model_dump(mode="json", by_alias=True), "dataset": "d",
-        "store": "s", "labelled": None, "cargo": object(), "facts": {**here, "torch": "1.0"},
+        "store": "s", "labelled": None, "manifest": object(), "facts": {**here, "torch": "1.0"},
     }  # fmt: skip
     with pytest.raises(InputError, match=r"torch \S+ \(here 1\.0\)"):
         _load(context)
@@ -68,7 +68,7 @@ def test_a_machine_that_joins_later_is_compared_by_its_worker() -> None:
 
 def test_one_source_is_one_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sum is of what the .py files say, wherever they lie; one changed byte is another sum."""
-    here = looker()()
+    here = environment_probe()()
     assert here["worker"] == "ready" and here["python"].startswith("3.")
     copy = tmp_path / "synq_tune"
     shutil.copytree(Path(synq_tune.__file__).parent, copy, ignore=shutil.ignore_patterns("*.pyc"))
@@ -76,9 +76,9 @@ def test_one_source_is_one_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     loaded = {name: m for name, m in sys.modules.items() if name.partition(".")[0] == "synq_tune"}
     for name in loaded:
         monkeypatch.delitem(sys.modules, name)
-    assert looker()()["source"] == here["source"]
+    assert environment_probe()()["source"] == here["source"]
     (copy / "store.py").write_text((copy / "store.py").read_text() + "\n")
-    assert looker()()["source"] != here["source"]
+    assert environment_probe()()["source"] != here["source"]
 
 
 @pytest.mark.slow

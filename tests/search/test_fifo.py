@@ -14,7 +14,7 @@ import ray
 from synq_tune.bench.noop import NoOpWorker
 from synq_tune.config.load import load_space
 from synq_tune.search.engine import Work, run_trials
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
@@ -55,7 +55,7 @@ def test_two_workers_are_enough_for_two_places(tmp_path: Path) -> None:
     plan = plan_resources(spec.study, [(2, 0)])
     work = Work(
         ledger,
-        Feeder(spec, Sampler(spec, lambda run: run.metrics.get(METRIC))),
+        RunQueue(spec, Sampler(spec, lambda run: run.metrics.get(METRIC))),
         StopRequest(threading.Event(), lambda: False),
         {"metric": METRIC, "epochs": spec.finetune.epochs, "folder": str(tmp_path)},
         lambda: plan,

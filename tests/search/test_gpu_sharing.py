@@ -18,7 +18,7 @@ from synq_tune.config import Study
 from synq_tune.config.load import load_space
 from synq_tune.search import gpu_sharing
 from synq_tune.search.engine import Work, run_trials
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
@@ -135,7 +135,7 @@ def test_a_crowd_thins_out_until_it_fits(ledger: Ledger, tmp_path: Path) -> None
     context = {"metric": "agreement", "epochs": spec.finetune.epochs, "room": str(room)}
     work = Work(
         ledger,
-        Feeder(spec, Sampler(spec, lambda run: run.metrics.get("agreement"))),
+        RunQueue(spec, Sampler(spec, lambda run: run.metrics.get("agreement"))),
         StopRequest(threading.Event(), lambda: False),
         context,
         plan,

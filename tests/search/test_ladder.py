@@ -18,7 +18,7 @@ from synq_tune.study.console import ladder_lines
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.state import Run, StudyState
 from synq_tune.trial.assets import Assets
-from synq_tune.trial.evaluation import load_probes
+from synq_tune.trial.evaluation import load_agreement_set
 
 SETS = ["finetune.batch_size=8", "finetune.num_views=1", "finetune.calibration_batches=1"]
 
@@ -30,7 +30,7 @@ def _assets(tmp_path: Path, *sets: str) -> Assets:
     labels = teacher(images.float()).argmax(1)
     dataset = SyntheticDataset(images, labels, 8, "noise", "1" * 32, "0" * 64, tmp_path, {})
     halves: tuple[LabelledImages | None, ...] = load_halves(spec, teacher)
-    probes = load_probes(teacher, dataset, tmp_path)
+    probes = load_agreement_set(teacher, dataset, tmp_path)
     return Assets(spec, teacher, dataset, probes, *halves, tmp_path, torch.device("cpu"))
 
 

@@ -13,7 +13,7 @@ from ray.tune.schedulers import TrialScheduler
 from synq_tune.config import Study, StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.search.logical_time import as_known, waiting_line
-from synq_tune.search.queue import WAIT, Feeder
+from synq_tune.search.queue import WAIT, RunQueue
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
@@ -50,7 +50,7 @@ class World:
     def _restart(self) -> None:
         """A new driver: sampler, scheduler and running trials begin anew, the ledger stays."""
         metric_of = lambda run: run.metrics.get("top1")  # noqa: E731
-        self.feeder = Feeder(self.spec, Sampler(self.spec, metric_of))
+        self.queue = RunQueue(self.spec, Sampler(self.spec, metric_of))
         self.scheduler = make_scheduler(self.spec, self.state, "top1")
         self.running = {}
 
@@ -59,7 +59,7 @@ class World:
 
     def run(self) -> StudyState:
         """Drive the study to its end."""
-        while not (not self.running and self.feeder.is_done(self.state)):
+        while not (not self.running and self.queue.is_done(self.state)):
             self._fill()
             if self.order.random() < self.kills:
                 self._restart()
@@ -72,7 +72,7 @@ class World:
             open_ = (r.key for r in self.state.runs.values() if not r.is_final)
             key = next((k for k in open_ if k not in self.running), None)
             if key is None:
-                event = self.feeder.propose(self.state)
+                event = self.queue.propose(self.state)
                 if event is None or event == WAIT:
                     return
                 self._append("proposed", **event)

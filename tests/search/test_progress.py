@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 
 from synq_tune.config.load import load_space
 from synq_tune.finetune.training_state import FORMAT, tensor_bytes
-from synq_tune.search.parcel import Parcel
+from synq_tune.search.payload import Payload
 from synq_tune.search.progress import keep_state, load_state
 from synq_tune.search.tune_adapter import MAX_ATTEMPTS, LedgerCallback
 from synq_tune.study.files import checkpoint_path, prune, state_files, state_path
@@ -60,7 +60,7 @@ def _raising(error: Exception, folder: Path) -> SimpleNamespace:
 
 def _report(callback: LedgerCallback, epoch: int, **fields: Any) -> dict[str, Any]:
     """A result as Tune hands it to callbacks, after its trip from the worker."""
-    result = {"epoch": epoch, "seconds": 1.0, "parcel": Parcel(_state(epoch)), **fields}
+    result = {"epoch": epoch, "seconds": 1.0, "payload": Payload(_state(epoch)), **fields}
     result = pickle.loads(pickle.dumps(result, protocol=5))
     callback.on_trial_result(0, [], _tune_trial(), result)
     return result
@@ -89,8 +89,8 @@ def test_a_result_that_tune_keeps_weighs_nothing(ledger: Ledger, callback: Ledge
     """Tune holds every trial's last result in memory and prints it into unread messages."""
     _start(callback)
     result = _report(callback, 1, **_evaluation(50.0))
-    assert result["parcel"].take() is None
-    assert len(repr(Parcel(bytes(10**6)))) < 40
+    assert result["payload"].take() is None
+    assert len(repr(Payload(bytes(10**6)))) < 40
 
 
 def test_tunes_statistics_of_a_finished_run_are_let_go(callback: LedgerCallback) -> None:
@@ -150,7 +150,7 @@ def test_a_run_that_begins_again_forgets_what_led_nowhere(
 
 
 def test_a_finished_run_leaves_its_student_only(ledger: Ledger, callback: LedgerCallback) -> None:
-    """The last parcel of a completed trial is the student, written by the driver under its sum."""
+    """The last payload of a completed trial is the student, written by the driver under its sum."""
     _start(callback)
     _report(callback, 1, **_evaluation(50.0))
     _report(callback, 3, **_evaluation(60.0), state="completed", done=True)

@@ -19,7 +19,7 @@ from synq_tune.models.teacher import load_teacher
 from synq_tune.search import transfer as cargo_module
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.environment import check_nodes
-from synq_tune.search.transfer import Cargo, _bring, pack, read_piece, unload
+from synq_tune.search.transfer import FileManifest, _bring, fetch_missing, pack, read_piece
 from synq_tune.store import sha256_file
 
 NAMES = ("datasets/a/images.safetensors", "datasets/a/manifest.json")
@@ -32,9 +32,9 @@ def _store(folder: Path) -> Path:
     return folder
 
 
-def _cargo(store: Path, there: Path) -> Cargo:
+def _cargo(store: Path, there: Path) -> FileManifest:
     """Files of `store`, for a machine on which the driver's path leads to `there`."""
-    return Cargo(str(there), "driver", {n: sha256_file(store / n) for n in NAMES}, None, "")
+    return FileManifest(str(there), "driver", {n: sha256_file(store / n) for n in NAMES}, None, "")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def brought(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) ->
     """What was asked of the driver's machine, in order; it is copied, without Ray."""
     names: list[str] = []
 
-    def bring(cargo: Cargo, name: str, target: Path) -> None:
+    def bring(manifest: FileManifest, name: str, target: Path) -> None:
         names.append(name)
         target.write_bytes((tmp_path / "store" / name).read_bytes())
 
@@ -61,16 +61,16 @@ def test_a_machine_that_has_the_files_gets_none(tmp_path: Path, brought: list[st
     """The driver's own, or one with a common file system: same paths, nothing written."""
     store = _store(tmp_path / "store")
     before = sorted(store.rglob("*"))
-    assert unload(_cargo(store, store)) == store
+    assert fetch_missing(_cargo(store, store)) == store
     assert brought == [] and sorted(store.rglob("*")) == before
 
 
 def test_files_come_under_the_drivers_path(tmp_path: Path, brought: list[str]) -> None:
     """In their order: the manifest, which says that a dataset is whole, comes last; and once."""
     store = _store(tmp_path / "store")
-    cargo = _cargo(store, tmp_path / "there")
+    manifest = _cargo(store, tmp_path / "there")
     for _ in range(2):
-        assert unload(cargo) == tmp_path / "there"
+        assert fetch_missing(manifest) == tmp_path / "there"
     assert brought == list(NAMES)
 
 
@@ -79,7 +79,7 @@ def test_a_path_that_cannot_be_made_gets_a_private_folder(
 ) -> None:
     """Under this machine's temporary folder, closed to other users."""
     (tmp_path / "file").touch()
-    here = unload(_cargo(_store(tmp_path / "store"), tmp_path / "file" / "store"))
+    here = fetch_missing(_cargo(_store(tmp_path / "store"), tmp_path / "file" / "store"))
     assert here.parent == temporary and here.stat().st_mode & 0o777 == 0o700
     assert brought == list(NAMES)
 
@@ -90,7 +90,7 @@ def test_another_dataset_of_the_same_address_is_not_used(
     """A machine that made it itself may have other pixels: it stays, the driver's is used."""
     store, other = _store(tmp_path / "store"), _store(tmp_path / "other")
     (other / NAMES[1]).write_bytes(b"{}")
-    assert unload(_cargo(store, other)).parent == temporary
+    assert fetch_missing(_cargo(store, other)).parent == temporary
     assert (other / NAMES[1]).read_bytes() == b"{}"
 
 
@@ -99,12 +99,12 @@ def test_a_folder_of_somebody_else_is_refused(
 ) -> None:
     """A link laid where the folder will be does not lead the files elsewhere."""
     (tmp_path / "file").touch()
-    cargo = _cargo(_store(tmp_path / "store"), tmp_path / "file" / "store")
-    here = unload(cargo)
+    manifest = _cargo(_store(tmp_path / "store"), tmp_path / "file" / "store")
+    here = fetch_missing(manifest)
     here.rename(tmp_path / "elsewhere")
     here.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="own folder"):
-        unload(cargo)
+        fetch_missing(manifest)
 
 
 def test_a_file_is_read_in_pieces(tmp_path: Path) -> None:
@@ -125,12 +125,12 @@ def joined() -> Iterator[None]:
 def test_a_file_is_brought_through_ray(joined: None, tmp_path: Path) -> None:
     """As it was, or not at all: a file that changed since the search began is refused."""
     store = _store(tmp_path / "store")
-    cargo = pack(store, [store / name for name in NAMES], None, "")
-    assert cargo.is_from_here and cargo.sums == _cargo(store, store).sums
-    _bring(cargo, NAMES[0], tmp_path / "copy")
+    manifest = pack(store, [store / name for name in NAMES], None, "")
+    assert manifest.is_from_here and manifest.sums == _cargo(store, store).sums
+    _bring(manifest, NAMES[0], tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == (store / NAMES[0]).read_bytes()
     with pytest.raises(InputError, match="it was changed or damaged since"):
-        _bring(replace(cargo, sums=dict.fromkeys(NAMES, "0" * 64)), NAMES[0], tmp_path / "other")
+        _bring(replace(manifest, sums=dict.fromkeys(NAMES, "0" * 64)), NAMES[0], tmp_path / "other")
 
 
 @pytest.mark.ray

@@ -23,7 +23,7 @@ ALLOWED = {
         "pickletools",
     ): "takes strangers' files apart, runs nothing",
     ("synq_tune/models/torch_file.py", "pickle"): "the name of the error torch raises",
-    ("synq_tune/search/parcel.py", "pickle"): "PickleBuffer: bytes on their way within Ray",
+    ("synq_tune/search/payload.py", "pickle"): "PickleBuffer: bytes on their way within Ray",
     (
         "synq_tune/search/tune_adapter.py",
         "cloudpickle",
@@ -79,7 +79,7 @@ def test_the_exceptions_call_nothing_else() -> None:
     assert called == {
         ("synq_tune/data/plain_pickle.py", "pickletools.genops"),
         ("synq_tune/models/inert_pickle.py", "pickletools.genops"),
-        ("synq_tune/search/parcel.py", "pickle.PickleBuffer"),
+        ("synq_tune/search/payload.py", "pickle.PickleBuffer"),
         ("synq_tune/search/tune_adapter.py", "cloudpickle.load"),
     }
 

@@ -11,7 +11,7 @@ import pytest
 
 from synq_tune.config import Confirm
 from synq_tune.config.load import load_space
-from synq_tune.search.queue import Feeder
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.sampler import Sampler
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.state import Run, StudyState
@@ -120,10 +120,10 @@ def test_the_choice_is_a_brute_forces(seed: int) -> None:
 
 
 def _proposed(state: StudyState) -> list[Any]:
-    """Keys that the feeder proposes now, one after another, as if each were only started."""
-    feeder = Feeder(state.spec, Sampler(state.spec, lambda run: run.metrics.get("top1")))
+    """Keys that the queue proposes now, one after another, as if each were only started."""
+    queue = RunQueue(state.spec, Sampler(state.spec, lambda run: run.metrics.get("top1")))
     keys = []
-    while isinstance(event := feeder.propose(state), dict):
+    while isinstance(event := queue.propose(state), dict):
         keys.append(event["key"])
         _add(state, event["key"], event["number"] or 0, "running")
         state.runs[event["key"]].kind = event["kind"]

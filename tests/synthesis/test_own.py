@@ -57,7 +57,7 @@ def test_the_address_follows_the_source_not_the_folder(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return x", r"Draft or \(images, labels\).*got Tensor"),
+        ("return x", r"GeneratedImages or \(images, labels\).*got Tensor"),
         ("return x.double(), y", "float32 or float16.*float64"),
         ("return x.numpy(), y", "float32 or float16.*ndarray"),
         ("return x[1:], y", r"\(16, 1, 8, 8\).*\(15, 1, 8, 8\)"),
@@ -82,7 +82,7 @@ def test_a_draft_keeps_its_notes(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """What the method noted stands in the manifest."""
-    body = "from synq_tune.synthesis.method import Draft; return Draft(x, y, {'why': 'mine'})"
+    body = "import synq_tune.synthesis.method as m; return m.GeneratedImages(x, y, {'why': 'mine'})"
     name = _name(tmp_path, body)
     dataset, _ = synthesize(teacher, make_spec(method=name), tmp_path / "s", progress=False)
     assert dataset.provenance["why"] == "mine"

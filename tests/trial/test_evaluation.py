@@ -13,9 +13,9 @@ from synq_tune.data.labelled import load_labelled
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.trial.evaluation import (
-    Probes,
+    AgreementSet,
     confidence_interval,
-    load_probes,
+    load_agreement_set,
     make_probes,
     predict,
     top1,
@@ -60,14 +60,14 @@ def test_what_reports_did_not_choose(teacher: LoadedTeacher, tmp_path: Path, cou
     labels = torch.zeros(40, dtype=torch.int64)
     dataset = SyntheticDataset(images, labels, count, "noise", "1" * 32, "0" * 64, Path("none"), {})
     choose, report = (
-        load_probes(teacher, dataset, tmp_path, part) for part in ("choose", "report")
+        load_agreement_set(teacher, dataset, tmp_path, part) for part in ("choose", "report")
     )
     assert torch.equal(report.images, make_probes(teacher, dataset, "report").images)
     assert report.images.shape == choose.images.shape
     nearest = torch.cdist(report.images.float().flatten(1), choose.images.float().flatten(1)).min()
     assert nearest > 0.01
     assert torch.equal(predict(teacher, report.images, "cpu"), report.teacher_logits)
-    assert torch.equal(load_probes(teacher, dataset, tmp_path).images, choose.images)
+    assert torch.equal(load_agreement_set(teacher, dataset, tmp_path).images, choose.images)
     if count > 3:
         mixes = [_pairs(part.images[first : first + count], dataset.holdout_images)
                  for part, first in ((choose, 2 * count), (report, count))]  # fmt: skip
@@ -87,7 +87,7 @@ def test_stored_probes_are_the_probes(teacher: LoadedTeacher, tmp_path: Path) ->
     dataset = SyntheticDataset(images, labels, 16, "noise", "1" * 32, "0" * 64, Path("none"), {})
     made = make_probes(teacher, dataset)
     for _ in range(2):
-        stored = load_probes(teacher, dataset, tmp_path)
+        stored = load_agreement_set(teacher, dataset, tmp_path)
         assert torch.equal(stored.images, made.images)
         assert torch.equal(stored.teacher_logits, made.teacher_logits)
 
@@ -119,7 +119,7 @@ def test_the_teacher_agrees_with_itself(teacher: LoadedTeacher) -> None:
 def test_the_distance_of_logits_is_that_of_what_decides() -> None:
     """A number added to all logits of an image changes nothing; scaling them does."""
     logits = torch.tensor([[1.0, -1.0, 0.0], [4.0, 2.0, 0.0]])
-    probes = Probes(torch.zeros(2, 1, 1, 1).half(), logits)
+    probes = AgreementSet(torch.zeros(2, 1, 1, 1).half(), logits)
     moved = torch.tensor([[5.0], [-3.0]])
     assert probes.compare(lambda x: logits + moved)["holdout_mse"] == pytest.approx(0.0, abs=1e-9)
     # Twice as far from the mean: off by 1, 1, 0 and 2, 0, 2.

@@ -11,7 +11,7 @@ from synq_tune.bench.material import noise_dataset
 from synq_tune.config.load import load_space
 from synq_tune.models.teacher import load_teacher
 from synq_tune.trial.memory import views_bytes
-from synq_tune.views.teacher_cache import load_views
+from synq_tune.views.teacher_cache import load_teacher_cache
 
 
 @pytest.mark.parametrize("space, sets", [
@@ -30,7 +30,7 @@ def test_views_take_what_is_said(
     )
     spec = load_space(space, [*sets, "synthesis.num_images=6", "finetune.num_views=3"])
     teacher = load_teacher(spec.teacher)
-    load_views(teacher, noise_dataset(teacher, 6, 2), spec.finetune, tmp_path)
+    load_teacher_cache(teacher, noise_dataset(teacher, 6, 2), spec.finetune, tmp_path)
     (path,) = (tmp_path / "views").glob("*.safetensors")
     stored = sum(tensor.nbytes for tensor in load_file(path).values())
     assert views_bytes(spec, teacher) == stored

@@ -12,7 +12,7 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.views.cam import check_technique
-from synq_tune.views.teacher_cache import load_views
+from synq_tune.views.teacher_cache import load_teacher_cache
 
 SETTINGS = {"d0": 4.0, "num_views": 2, "crop_scale": None, "flip": False}
 
@@ -44,10 +44,12 @@ def test_its_maps_are_among_the_views(
 ) -> None:
     """Grad-CAM written by the user gives Grad-CAM's own maps, boxes and logits."""
     name = _name(tmp_path / "code", "gradients.mean((2, 3))")
-    own = load_views(teacher, dataset, FineTune(cam=name, **SETTINGS), tmp_path)
-    ours = load_views(teacher, dataset, FineTune(cam="gradcam", **SETTINGS), tmp_path)
+    own = load_teacher_cache(teacher, dataset, FineTune(cam=name, **SETTINGS), tmp_path)
+    ours = load_teacher_cache(teacher, dataset, FineTune(cam="gradcam", **SETTINGS), tmp_path)
     torch.testing.assert_close(own.saliency[name], ours.saliency["gradcam"])
-    assert torch.equal(own.looks.boxes, ours.looks.boxes) and torch.equal(own.logits, ours.logits)
+    assert torch.equal(own.transforms.boxes, ours.transforms.boxes) and torch.equal(
+        own.logits, ours.logits
+    )
 
 
 def test_views_are_filed_under_the_source(
@@ -56,10 +58,10 @@ def test_views_are_filed_under_the_source(
     """A changed technique gets new views; the same file in another folder finds the old ones."""
     for folder, expression in (("a", "gradients.sum((2, 3))"), ("b", "gradients.sum((2, 3))")):
         name = _name(tmp_path / folder, expression)
-        views = load_views(teacher, dataset, FineTune(cam=name, **SETTINGS), tmp_path)
+        views = load_teacher_cache(teacher, dataset, FineTune(cam=name, **SETTINGS), tmp_path)
         assert set(views.saliency) == {name} and _files(tmp_path) == 1
     name = _name(tmp_path / "c", "gradients.amax((2, 3))")
-    load_views(teacher, dataset, FineTune(cam=name, **SETTINGS), tmp_path)
+    load_teacher_cache(teacher, dataset, FineTune(cam=name, **SETTINGS), tmp_path)
     assert _files(tmp_path) == 2
 
 
@@ -68,7 +70,7 @@ def test_without_alignment_the_shared_views_are_used(
 ) -> None:
     """lambda_cam = 0 asks for no map of the user's."""
     config = FineTune(cam="/nowhere/mine.py:weigh", lambda_cam=0.0, **SETTINGS)
-    views = load_views(teacher, dataset, config, tmp_path)
+    views = load_teacher_cache(teacher, dataset, config, tmp_path)
     assert "gradcam" in views.saliency
 
 

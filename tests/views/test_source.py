@@ -59,7 +59,7 @@ def test_calibration_renders_each_batch_once(
     source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 3)
     expected = _one_by_one(source)
     rendered = []
-    kind = type(views.looks)
+    kind = type(views.transforms)
     pixels = kind.pixels
     monkeypatch.setattr(kind, "pixels", lambda *a: rendered.append(1) or pixels(*a))
     found = list(source.calibration_batches())

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from synq_tune.config import FineTune
-from synq_tune.views.transforms import Looks, draw_looks
+from synq_tune.views.transforms import ViewTransforms, draw_transforms
 
 COUNT = 400
 PASTED = FineTune(
@@ -15,32 +15,34 @@ PASTED = FineTune(
 )
 
 
-def _pixels(looks: Looks, config: FineTune, size: tuple[int, int] = (16, 24)) -> torch.Tensor:
+def _pixels(
+    transforms: ViewTransforms, config: FineTune, size: tuple[int, int] = (16, 24)
+) -> torch.Tensor:
     """One view of images that are their own number everywhere, (N, 1, H, W)."""
     images = torch.arange(float(COUNT)).view(-1, 1, 1, 1).expand(-1, 1, *size)
-    return looks.pixels(images, 1, torch.arange(COUNT), config)
+    return transforms.pixels(images, 1, torch.arange(COUNT), config)
 
 
 def test_a_patch_is_the_other_images_and_covers_its_share() -> None:
     """Only values of the two images; the patch's area is 1 - weight, to a pixel at each of its sides."""
     config = PASTED.model_copy(update={"paste_probability": 1.0})
-    looks = draw_looks(COUNT, config, seed=0)
-    pixels = _pixels(looks, config)
-    own, other = torch.arange(COUNT), looks.partners[1]
+    transforms = draw_transforms(COUNT, config, seed=0)
+    pixels = _pixels(transforms, config)
+    own, other = torch.arange(COUNT), transforms.partners[1]
     is_other = pixels == other.view(-1, 1, 1, 1)
     assert bool((is_other | (pixels == own.view(-1, 1, 1, 1))).all())
     different = own != other
     area = is_other.float().mean((1, 2, 3))[different]
-    torch.testing.assert_close(area, 1 - looks.weights[1][different], atol=0.08, rtol=0)
+    torch.testing.assert_close(area, 1 - transforms.weights[1][different], atol=0.08, rtol=0)
     assert abs(float(area.mean()) - 0.3) < 0.02
 
 
 def test_a_patch_is_one_rectangle_anywhere() -> None:
     """Its rows and columns are neighbours; over the views it reaches every edge."""
     config = PASTED.model_copy(update={"paste_probability": 1.0})
-    looks = draw_looks(COUNT, config, seed=0)
-    is_other = (_pixels(looks, config) == looks.partners[1].view(-1, 1, 1, 1))[:, 0]
-    is_other = is_other[looks.partners[1] != torch.arange(COUNT)]
+    transforms = draw_transforms(COUNT, config, seed=0)
+    is_other = (_pixels(transforms, config) == transforms.partners[1].view(-1, 1, 1, 1))[:, 0]
+    is_other = is_other[transforms.partners[1] != torch.arange(COUNT)]
     rows, columns = is_other.any(2), is_other.any(1)
     assert torch.equal(rows[:, :, None] & columns[:, None, :], is_other)
     assert bool((rows.int().diff(dim=1).abs().sum(1) <= 2).all())
@@ -50,16 +52,16 @@ def test_a_patch_is_one_rectangle_anywhere() -> None:
 
 def test_the_other_views_are_blended_as_before() -> None:
     """Half of the views are pasted; the rest, and what was drawn before, are as without pasting."""
-    looks, blended = (
-        draw_looks(COUNT, config, seed=0)
+    transforms, blended = (
+        draw_transforms(COUNT, config, seed=0)
         for config in (PASTED, PASTED.model_copy(update={"paste_probability": 0.0}))
     )
     for name in ("boxes", "flips", "partners", "weights"):
-        assert torch.equal(getattr(looks, name), getattr(blended, name))
-    is_blended = looks.patches[1, :, 2] == 0
+        assert torch.equal(getattr(transforms, name), getattr(blended, name))
+    is_blended = transforms.patches[1, :, 2] == 0
     assert 0.4 < float(is_blended.float().mean()) < 0.6
     plain = PASTED.model_copy(update={"paste_probability": 0.0})
-    pixels, expected = _pixels(looks, PASTED), _pixels(blended, plain)
+    pixels, expected = _pixels(transforms, PASTED), _pixels(blended, plain)
     assert torch.equal(pixels[is_blended], expected[is_blended])
 
 
@@ -67,9 +69,9 @@ def test_pasted_views_keep_their_contrast() -> None:
     """`mix_keeps_variance` divides blends only: a pasted view has the contrast of its images already."""
     noise = torch.randn(COUNT, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     config = PASTED.model_copy(update={"mix_keeps_variance": True})
-    looks = draw_looks(COUNT, config, seed=0)
-    pixels = looks.pixels(noise, 0, torch.arange(COUNT), config)
-    is_pasted = looks.patches[0, :, 2] > 0
+    transforms = draw_transforms(COUNT, config, seed=0)
+    pixels = transforms.pixels(noise, 0, torch.arange(COUNT), config)
+    is_pasted = transforms.patches[0, :, 2] > 0
     for part in (pixels[is_pasted], pixels[~is_pasted]):
         assert float(part.std()) == pytest.approx(1.0, abs=0.02)
 

@@ -6,11 +6,11 @@ import pickle
 from typing import Any
 
 
-class Parcel:
+class Payload:
     """Bytes that are taken out once.
 
     Tune keeps a trial's last result for ever, and prints results into messages that nobody reads:
-    once taken, a parcel weighs nothing, and its text is short at any time.
+    once taken, a payload weighs nothing, and its text is short at any time.
     """
 
     def __init__(self, data: Any) -> None:
@@ -22,9 +22,9 @@ class Parcel:
         return data
 
     def __repr__(self) -> str:
-        return "Parcel(empty)" if self._data is None else f"Parcel({len(self._data)} bytes)"
+        return "Payload(empty)" if self._data is None else f"Payload({len(self._data)} bytes)"
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A buffer is read where Ray put it, instead of being copied twice more.
         data = None if self._data is None else pickle.PickleBuffer(self._data)
-        return Parcel, (data,)
+        return Payload, (data,)

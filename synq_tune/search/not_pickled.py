@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class NotSaved:
+class NotPickled:
     """Ray pickles what it is given into a folder we throw away: nothing of ours goes in there."""
 
     def __getstate__(self) -> dict[str, Any]:

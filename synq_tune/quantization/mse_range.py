@@ -10,7 +10,7 @@ from synq_tune.quantization.affine import affine_parameters, dequantize, quantiz
 _SHARES = torch.linspace(1.0, 0.3, 29)
 
 
-def least_error_range(rows: Tensor, low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+def mse_range(rows: Tensor, low: Tensor, high: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """Of 29 shares of each range, both ends shrunk alike, the one with the least squared error.
 
     Args:
