@@ -108,7 +108,7 @@ class _Search:
     metric: Metric
     budget: int
     epochs: int = 0
-    queue: list[tuple[int, int, str]] = field(default_factory=list)
+    upcoming: list[tuple[int, int, str]] = field(default_factory=list)
     """(tick, number of the trial, its key) of each evaluation to come."""
 
     def __post_init__(self) -> None:
@@ -118,8 +118,8 @@ class _Search:
     def run(self, workers: int) -> Outcome:
         for _ in range(workers):
             self._start(tick=0)
-        while self.queue:
-            tick, _, key = heapq.heappop(self.queue)
+        while self.upcoming:
+            tick, _, key = heapq.heappop(self.upcoming)
             if self._is_over(key, tick):
                 self._start(tick)
             else:
@@ -150,7 +150,7 @@ class _Search:
         cost = upcoming["epoch"] - run.epochs_run
         if self.epochs + cost <= self.budget:
             self.epochs += cost
-            heapq.heappush(self.queue, (tick + cost, run.number or 0, key))
+            heapq.heappush(self.upcoming, (tick + cost, run.number or 0, key))
 
     def _is_over(self, key: str, tick: int) -> bool:
         """Record the evaluation that arrives; whether the trial ends with it."""
