@@ -82,12 +82,22 @@ def load(name: str) -> Callable[..., Any]:
     Raises:
         InputError: file or module is missing, raises while it is imported, or lacks the function.
     """
-    code = parse(name)
-    module = _file_module(code.path) if code.is_file else _import(code.place)
-    function = getattr(module, code.function, None)
+    function = load_object(name)
     if not callable(function):
+        code = parse(name)
         raise InputError(f"`{code.place} defines {code.function}()` must hold, but got {name!r}.")
     return function
+
+
+def load_object(name: str) -> Any:
+    """What has that name: a function, a class or an object; None where nothing has it.
+
+    Raises:
+        InputError: file or module is missing, or raises while it is imported.
+    """
+    code = parse(name)
+    module = _file_module(code.path) if code.is_file else _import(code.place)
+    return getattr(module, code.function, None)
 
 
 def source_path(name: str) -> Path:

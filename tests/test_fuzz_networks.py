@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from synq_tune.quantization.quantizers import QUANTIZERS
+from synq_tune.names import known
 from synq_tune.testing.random_journey import Journey, draw_spec, summary, take
 from synq_tune.testing.random_networks import NUM_CLASSES, input_shape, random_network
 
@@ -46,7 +46,7 @@ def test_a_number_names_one_network() -> None:
 def test_the_numbers_cover_all_families_and_parts() -> None:
     """What is drawn: every quantizer, every width, first, last and skip, and every kind of layer."""
     specs = [draw_spec(seed) for seed in MANY]
-    assert {spec.quantizer for spec in specs} == set(QUANTIZERS)
+    assert {spec.quantizer for spec in specs} == set(known("quantizer"))
     for key in ("weights", "activations"):
         assert {getattr(spec.bits, key) for spec in specs} == {2, 3, 4, 8}
     for key in ("first", "last", "skip"):

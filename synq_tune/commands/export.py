@@ -8,7 +8,7 @@ from synq_tune.config import StudySpec
 from synq_tune.errors import InputError, NonFiniteError, stage
 from synq_tune.export import FILE_NAMES, exporter_of
 from synq_tune.export.best import export_student
-from synq_tune.quantization.quantizers import QUANTIZERS
+from synq_tune.quantization.base import quantizer_family
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.own_code_copies import open_sources
 from synq_tune.study.ledger import Ledger
@@ -70,7 +70,7 @@ def export_trial(
 
 def refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
     """Raise InputError where a hardware file cannot be: before the student is loaded, or trained again."""
-    if format_ == "hardware" and QUANTIZERS[spec.quantizer].weight.has_zero_points:
+    if format_ == "hardware" and quantizer_family(spec.quantizer).weight.has_zero_points:
         raise InputError(
             "`weights have zero point 0` must hold for integer hardware, but got "
             f"quantizer={spec.quantizer}. Search with `quantizer: deploy`."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from synq_tune import own_code
 from synq_tune.config import StudySpec
 from synq_tune.config.overrides import overrides_line
 from synq_tune.errors import stage
@@ -32,8 +33,9 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
         inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
     synthesizer(spec.synthesis.method).check(teacher)
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
+    head += f", quantizer {own_code.label(spec.quantizer)}"
     return [
-        f"{head}, quantizer {spec.quantizer}", *teacher.note_lines, "", *layer_lines(inspection), "",
+        head, *teacher.note_lines, "", *layer_lines(inspection), "",
         *tensor_lines(inspection), "", *summary_lines(inspection, spec.bits),
         memory_line(spec, teacher), overrides_line(spec),
     ]  # fmt: skip

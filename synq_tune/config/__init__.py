@@ -7,14 +7,6 @@ and a study's header is on disk before anything heavy starts.
 from synq_tune.config.bits import Bits
 from synq_tune.config.domain import Domain
 from synq_tune.config.finetune import FineTune
-from synq_tune.config.names import (
-    BUNDLED_MODELS,
-    CAM_NAMES,
-    INTERPOLATIONS,
-    MODEL_PREFIXES,
-    QUANTIZER_NAMES,
-    SYNTHESIS_NAMES,
-)
 from synq_tune.config.settings import FORMAT, Settings
 from synq_tune.config.spec import StudySpec
 from synq_tune.config.study import Confirm, Study
@@ -22,13 +14,7 @@ from synq_tune.config.synthesis import Synthesis
 from synq_tune.config.teacher import Teacher, Weights
 
 __all__ = [
-    "BUNDLED_MODELS",
-    "CAM_NAMES",
     "FORMAT",
-    "INTERPOLATIONS",
-    "MODEL_PREFIXES",
-    "QUANTIZER_NAMES",
-    "SYNTHESIS_NAMES",
     "Bits",
     "Confirm",
     "Domain",

@@ -6,10 +6,15 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from synq_tune import own_code
-from synq_tune.config.names import CAM_NAMES
-from synq_tune.config.settings import AreaRange, Count, Fraction, Range01, Settings, Text
-from synq_tune.errors import lookup
+from synq_tune.config.settings import (
+    AreaRange,
+    CamTechnique,
+    Count,
+    Fraction,
+    Range01,
+    Settings,
+    Text,
+)
 
 
 class FineTune(Settings):
@@ -61,7 +66,7 @@ class FineTune(Settings):
     """Cut-off of the Gaussian low-pass filter in frequency bins (Eq. 4); `null` = no filter."""
     filter_before_crop: bool = False
     """Filter the dataset once (paper) instead of each crop (released code)."""
-    cam: str = "gradcam"
+    cam: CamTechnique = "gradcam"
     lambda_cam: float = Field(20.0, ge=0)
     """Weight of the CAM alignment (Eq. 5); 0 = off."""
     cam_class: Literal["label", "argmax"] = "label"
@@ -103,14 +108,6 @@ class FineTune(Settings):
     """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`). Below 1 the
     rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the identity, as in the
     paper."""
-
-    @field_validator("cam")
-    @classmethod
-    def _known_cam(cls, name: str) -> str:
-        if own_code.is_own_code(name):
-            own_code.parse(name)
-            return name
-        return lookup("CAM technique", name, CAM_NAMES)
 
     @field_validator("milestones")
     @classmethod

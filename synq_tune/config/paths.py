@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune import own_code
+from synq_tune.config import FineTune, Settings, StudySpec, Synthesis, Teacher
 from synq_tune.errors import InputError, SearchSpaceError
+
+NAMED_SECTIONS: dict[tuple[str, ...], type[Settings]] = {
+    (): StudySpec,
+    ("teacher",): Teacher,
+    ("synthesis",): Synthesis,
+    ("finetune",): FineTune,
+}
+"""Where a study's settings stand → the settings, of which some name the user's own code."""
 
 
 def find_file(key: str, name: str, folders: Iterable[Path]) -> Path:
@@ -32,16 +41,28 @@ def absolute_names(tree: dict[str, Any], folders: tuple[Path, ...]) -> dict[str,
 
     What is not a name of own code stays as it is: the validation says what is wrong with it.
     """
-    tree = _change(tree, ("teacher", "model"), folders)
-    tree = _change(tree, ("synthesis", "method"), folders)
-    tree = _change(tree, ("finetune", "cam"), folders)
-    tree = _change(tree, ("search", "cam", "choice"), folders)
+    for section, settings in NAMED_SECTIONS.items():
+        for key in settings.name_fields():
+            tree = _change(tree, (*section, key), folders)
+    for key in FineTune.name_fields():
+        tree = _change(tree, ("search", key, "choice"), folders)
     tree = _change(tree, ("teacher", "class_names"), folders)
     study = tree.get("study")
     if isinstance(study, dict) and isinstance(study.get("first"), (list, tuple)):
-        first = [_change(p, ("cam",), folders) for p in study["first"]]
+        first = list(study["first"])
+        for key in FineTune.name_fields():
+            first = [_change(params, (key,), folders) for params in first]
         tree = {**tree, "study": {**study, "first": first}}
     return tree
+
+
+def own_names(spec: StudySpec) -> list[str]:
+    """Every name of the user's own code in a study, in alphabetical order."""
+    parts = (spec, spec.teacher, spec.synthesis, spec.finetune)
+    named = {getattr(part, key) for part in parts for key in part.name_fields()}
+    for key in FineTune.name_fields():
+        named |= set(spec.search[key].values) if key in spec.search else set()
+    return sorted(name for name in named if own_code.is_own_code(name))
 
 
 def _change(tree: Any, keys: tuple[str, ...], folders: tuple[Path, ...]) -> Any:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os.path
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from synq_tune import names
 
 FORMAT = 1
 MOST_NUMBER = 1e38
@@ -48,12 +52,36 @@ Text = Annotated[str, Field(min_length=1), AfterValidator(_plain)]
 PathText = Annotated[Text, AfterValidator(expand_home)]
 
 
+@dataclass(frozen=True)
+class NameOf:
+    """Marks a setting that names a member of a family, or the user's own code."""
+
+    family: str
+
+
+def _name_of(family: str) -> Any:
+    return Annotated[str, NameOf(family), AfterValidator(partial(names.check, family))]
+
+
+SynthesisMethod = _name_of("synthesis method")
+CamTechnique = _name_of("CAM technique")
+QuantizerName = _name_of("quantizer")
+ModelName = Annotated[str, NameOf("model")]
+"""Checked where libraries' prefixes are known."""
+
+
 class Settings(BaseModel):
     """Frozen; unknown keys, NaN, infinity and values of a type that only looks like it are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @classmethod
+    def name_fields(cls) -> list[str]:
+        """The fields whose value names something that can be the user's own code."""
+        fields = cls.model_fields.items()
+        return [key for key, f in fields if any(isinstance(m, NameOf) for m in f.metadata)]
 
     @field_validator("*", mode="before")
     @classmethod

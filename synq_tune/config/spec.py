@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from synq_tune.config.bits import Bits
 from synq_tune.config.domain import Domain
 from synq_tune.config.finetune import FineTune
-from synq_tune.config.names import QUANTIZER_NAMES
-from synq_tune.config.settings import FORMAT, Settings, Text
+from synq_tune.config.settings import FORMAT, QuantizerName, Settings, Text
 from synq_tune.config.study import Study
 from synq_tune.config.synthesis import Synthesis
 from synq_tune.config.teacher import Teacher
@@ -24,17 +23,12 @@ class StudySpec(Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)
     recipe: Text = "synq"
     teacher: Teacher
-    quantizer: str = "minmax"
+    quantizer: QuantizerName = "minmax"
     bits: Bits
     synthesis: Synthesis = Synthesis()
     finetune: FineTune = FineTune()
     search: dict[str, Domain] = {}
     study: Study = Study()
-
-    @field_validator("quantizer")
-    @classmethod
-    def _known_quantizer(cls, name: str) -> str:
-        return lookup("quantizer", name, QUANTIZER_NAMES)
 
     @model_validator(mode="after")
     def _search_fits_finetune(self) -> StudySpec:

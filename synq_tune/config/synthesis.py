@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from synq_tune import own_code
-from synq_tune.config.names import SYNTHESIS_NAMES
 from synq_tune.config.settings import (
     MOST_COUNT,
     AreaRange,
@@ -16,14 +14,14 @@ from synq_tune.config.settings import (
     PathText,
     Seed,
     Settings,
+    SynthesisMethod,
 )
-from synq_tune.errors import lookup
 
 
 class Synthesis(Settings):
     """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
 
-    method: str = "synq"
+    method: SynthesisMethod = "synq"
     num_images: Count = 5120
     num_holdout: int = Field(512, ge=2, le=MOST_COUNT)
     """Extra images that no trial trains on; student and teacher are compared on them."""
@@ -65,14 +63,6 @@ class Synthesis(Settings):
     a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay float32."""
     source: PathText | None = None
     """Folder of PNG files, or an `.npy` file, for `method: images`."""
-
-    @field_validator("method")
-    @classmethod
-    def _known_method(cls, name: str) -> str:
-        if own_code.is_own_code(name):
-            own_code.parse(name)
-            return name
-        return lookup("synthesis method", name, SYNTHESIS_NAMES)
 
     @model_validator(mode="after")
     def _source_goes_with_images(self) -> Synthesis:

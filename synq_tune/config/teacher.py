@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from synq_tune import own_code
-from synq_tune.config.names import BUNDLED_MODELS, INTERPOLATIONS, MODEL_PREFIXES
-from synq_tune.config.settings import PathText, Settings, Text
+from synq_tune.config.settings import ModelName, PathText, Settings, Text
 from synq_tune.errors import lookup
+from synq_tune.names import known
 from synq_tune.redact import redact_uri
 
 MOST_PIXELS = 8192
@@ -21,6 +21,10 @@ LEAST_STD = 1e-4
 
 def _file_to_weights(value: Any) -> Any:
     return {"file": value} if isinstance(value, str) else value
+
+
+MODEL_PREFIXES = ("timm", "torchvision", "pytorchcv", "python")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
 class Weights(Settings):
@@ -50,7 +54,7 @@ class Weights(Settings):
 class Teacher(Settings):
     """The pre-trained network and the input it expects; `null` is taken from its library."""
 
-    model: str
+    model: ModelName
     weights: Annotated[Weights, BeforeValidator(_file_to_weights)] = Weights()
     kwargs: dict[str, Any] = {}
     """Keyword arguments of the model's constructor."""
@@ -73,7 +77,7 @@ class Teacher(Settings):
         prefix, colon, name = model.partition(":")
         if colon and name and prefix in MODEL_PREFIXES:
             return model
-        return lookup("model", model, (*BUNDLED_MODELS, *(f"{p}:NAME" for p in MODEL_PREFIXES)))
+        return lookup("model", model, (*known("model"), *(f"{p}:NAME" for p in MODEL_PREFIXES)))
 
     @field_validator("interpolation")
     @classmethod

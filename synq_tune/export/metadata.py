@@ -12,6 +12,7 @@ from synq_tune.config import Bits
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.quantization.base import prepared_as
 from synq_tune.store import canonical_json
 
 METADATA_KEYS = (
@@ -24,6 +25,7 @@ METADATA_KEYS = (
 def describe(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> dict[str, Any]:
     """Metadata of the teacher's student; each exporter adds its own `containers`."""
     about = teacher.preprocessing
+    own = {"prepared_as": prepared_as(quantizer)} if own_code.is_own_code(quantizer) else {}
     return {
         "model": own_code.label(teacher.config.model),
         "kwargs": teacher.config.kwargs,
@@ -36,9 +38,10 @@ def describe(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> dict[str, An
         "class_names": list(teacher.class_names) if teacher.class_names else None,
         "num_classes": teacher.num_classes,
         "bits": bits.model_dump(mode="json"),
-        "quantizer": quantizer,
+        "quantizer": own_code.label(quantizer),
         "teacher_fingerprint": teacher.fingerprint,
         "synq_tune_version": __version__,
+        **own,
     }
 
 

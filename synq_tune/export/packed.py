@@ -25,12 +25,13 @@ from torch import Tensor, fx
 
 from synq_tune import own_code
 from synq_tune.config import Teacher
-from synq_tune.errors import InputError, lookup
+from synq_tune.errors import InputError
 from synq_tune.export.metadata import from_texts, preprocessing_of, to_texts
 from synq_tune.export.packing import pack, packed_size, unpack
 from synq_tune.graph.nodes import insert_after
 from synq_tune.models.build import build_model
 from synq_tune.models.verify import trace_checked
+from synq_tune.quantization.base import quantizer_family
 from synq_tune.quantization.frozen import (
     FROZEN_LAYERS,
     FrozenActivation,
@@ -42,7 +43,6 @@ from synq_tune.quantization.frozen import (
     remove_identities,
     replace_module,
 )
-from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.quantization.residual_bits import restore_branches
 from synq_tune.quantization.student import ACTIVATION_PREFIX
 from synq_tune.store import canonical_json, write_bytes
@@ -56,7 +56,15 @@ def write_packed(model: StandaloneModel, metadata: dict[str, Any], path: Path) -
 
     Returns:
         The metadata written: `metadata` with `containers` and the order of the tensors.
+
+    Raises:
+        InputError: the user's own quantizer rewrites graphs in a way of its own.
     """
+    if metadata.get("prepared_as", "") is None:
+        raise InputError(
+            "`a packed file's quantizer prepares graphs as a built-in one does` must hold, but got "
+            f"quantizer={metadata['quantizer']}. Its reader must not need your code."
+        )
     tensors = _tensors(model.frozen)
     written = {
         **metadata,
@@ -211,7 +219,7 @@ def build_packed(
     # The file's tensors replace the network's: only its operations count here.
     graph = trace_checked(build_model(config), preprocessing, config.model, has_weights=False).graph
     remove_identities(graph)
-    QUANTIZERS[lookup("quantizer", metadata["quantizer"], QUANTIZERS)].prepare(graph)
+    quantizer_family(metadata.get("prepared_as", metadata["quantizer"])).prepare(graph)
     try:
         _insert_activations(graph, metadata, tensors)
         _insert_weights(graph, metadata, tensors)

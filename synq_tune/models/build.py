@@ -1,9 +1,7 @@
-"""Build the module of a teacher by name: `MODELS` for our own, a prefix for a library's."""
+"""Build the module of a teacher by name: our own, the user's own, or a library's behind a prefix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,8 @@ from torch import nn
 from synq_tune import own_code
 from synq_tune.config import Teacher
 from synq_tune.errors import InputError, lookup
-from synq_tune.models.cifar_resnet import CifarResNet, digits_resnet26
-from synq_tune.models.digits_vit import digits_vit
 from synq_tune.models.kinds import refuse_unfit
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "cifar_resnet20": partial(CifarResNet, 3),
-    "cifar_resnet32": partial(CifarResNet, 5),
-    "cifar_resnet44": partial(CifarResNet, 7),
-    "cifar_resnet56": partial(CifarResNet, 9),
-    "digits_resnet26": digits_resnet26,
-    "digits_vit": digits_vit,
-}
+from synq_tune.names import resolve
 
 BUNDLED_WEIGHTS = {
     name: Path(__file__).parent / f"weights/{name}.safetensors"
@@ -35,7 +23,7 @@ def _own(name: str, config: Teacher, pretrained: bool) -> nn.Module:
     shape = {"in_channels": config.channels}
     if config.num_classes is not None:
         shape["num_classes"] = config.num_classes
-    return MODELS[name](**{**shape, **config.kwargs})
+    return resolve("model", name)(**{**shape, **config.kwargs})
 
 
 def _timm(name: str, config: Teacher, pretrained: bool) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,3 +74,23 @@ def digits_resnet26(num_classes: int = 10, in_channels: int = 1) -> CifarResNet:
     still reads every digit at 3 bits, this one does not.
     """
     return CifarResNet(4, num_classes, in_channels, widths=(8, 16, 32), strides=(1, 2, 1))
+
+
+def cifar_resnet20(num_classes: int = 10, in_channels: int = 3, **more: Any) -> CifarResNet:
+    """He et al.'s network of 20 layers for 32×32 images; `more` as in `CifarResNet`."""
+    return CifarResNet(3, num_classes, in_channels, **more)
+
+
+def cifar_resnet32(num_classes: int = 10, in_channels: int = 3, **more: Any) -> CifarResNet:
+    """He et al.'s network of 32 layers for 32×32 images; `more` as in `CifarResNet`."""
+    return CifarResNet(5, num_classes, in_channels, **more)
+
+
+def cifar_resnet44(num_classes: int = 10, in_channels: int = 3, **more: Any) -> CifarResNet:
+    """He et al.'s network of 44 layers for 32×32 images; `more` as in `CifarResNet`."""
+    return CifarResNet(7, num_classes, in_channels, **more)
+
+
+def cifar_resnet56(num_classes: int = 10, in_channels: int = 3, **more: Any) -> CifarResNet:
+    """He et al.'s network of 56 layers for 32×32 images; `more` as in `CifarResNet`."""
+    return CifarResNet(9, num_classes, in_channels, **more)

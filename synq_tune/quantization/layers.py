@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from synq_tune.quantization.affine import per_channel, quantize
-
 
 class _QuantizedWeight:
     """A layer with `weight_quantizer`; the float weight stays as the latent parameter."""
@@ -23,9 +21,11 @@ class _QuantizedWeight:
         """(codes int8 of the weight's shape, scale (O,), zero_point int (O,))."""
         quantizer = self.weight_quantizer
         scale, zero_point = quantizer.qparams(self.weight)
-        grid = per_channel(scale, self.weight), per_channel(zero_point, self.weight)
-        codes = quantize(self.weight, *grid, quantizer.bits).clamp_(*quantizer.limits)
-        return codes.to(torch.int8), scale.float(), zero_point.to(torch.int32)
+        return (
+            quantizer.codes(self.weight).to(torch.int8),
+            scale.float(),
+            zero_point.to(torch.int32),
+        )
 
 
 class QuantizedConv2d(_QuantizedWeight, nn.Conv2d):

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from synq_tune.quantization.affine import affine_parameters, code_limits, per_channel
-from synq_tune.quantization.base import CalibratedActivation
+from synq_tune.quantization.base import CalibratedActivation, Quantizer, WeightQuantizer
 from synq_tune.quantization.learned_scale import LearnedScale
 from synq_tune.quantization.mse_range import mse_range
+from synq_tune.quantization.placement import after_activations, every_tensor
+from synq_tune.quantization.placement_vit import multiplied_tensors, prepare_branches
 from synq_tune.quantization.primitives import learned_fake_quantize
 from synq_tune.quantization.ranges import least_squares
 
 
-class LsqWeight(LearnedScale):
+class LsqWeight(LearnedScale, WeightQuantizer):
     """Learned step size (Esser et al., 2020), one per output channel, on a grid that need not be symmetric.
 
     Step and zero point start from the range in which rounding costs least; the zero point, an integer
@@ -27,9 +29,7 @@ class LsqWeight(LearnedScale):
     has_zero_points = True
 
     def __init__(self, weight: Tensor, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-        self.limits = code_limits(bits)
+        super().__init__(bits)
         scale, zero_point = self._start(weight.detach().flatten(1))
         self._learn_scale(scale)
         self.register_buffer("zero_point", zero_point)
@@ -123,3 +123,11 @@ def _learned(
     """LSQ's forward; the step's gradient is scaled by 1/sqrt(values per step · largest code)."""
     factor = 1.0 / math.sqrt(per_step * limits[1])
     return learned_fake_quantize(x, scale, zero_point, limits, factor)
+
+
+LSQ = Quantizer(LsqWeight, LsqActivation, after_activations)
+"""Learned steps at the paper's places."""
+DEPLOY = Quantizer(DeployWeight, LsqActivation, every_tensor)
+"""What integer hardware runs."""
+VIT_LSQ = Quantizer(SymmetricLsqWeight, LsqActivation, multiplied_tensors, prepare_branches)
+"""Learned steps in front of a transformer's multiplications."""

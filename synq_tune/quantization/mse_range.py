@@ -30,3 +30,9 @@ def mse_range(rows: Tensor, low: Tensor, high: Tensor, bits: int) -> tuple[Tenso
         best = torch.where(error < least, share, best)
         least = torch.minimum(error, least)
     return low * best, high * best
+
+
+def least_error_clip(rows: Tensor, bits: int) -> Tensor:
+    """Rows (O, n) clipped to the share of their min-max range that has the least squared error."""
+    low, high = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
+    return torch.clamp(rows, *mse_range(rows, low, high, bits))

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from synq_tune.config import Bits
-from synq_tune.errors import InputError, lookup
+from synq_tune.errors import InputError
 from synq_tune.graph.activations import KNOWN_NAMES, unknown_activation
 from synq_tune.graph.branches import readers_of
 from synq_tune.graph.nodes import find_nodes, insert_after, is_float
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.quantization.base import ActivationQuantizer, Quantizer, quantizer_family
 from synq_tune.quantization.layers import QUANTIZED_LAYERS, computed_weight, quantized_layer
-from synq_tune.quantization.quantizers import QUANTIZERS, Quantizer
 from synq_tune.quantization.residual_bits import split_residuals
 from synq_tune.quantization.unplaced import unplaced_functions
 
@@ -35,7 +35,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     Args:
         teacher: stays unchanged.
         bits: widths, with `first`, `last`, `skip` and `overrides`.
-        quantizer: key of `QUANTIZERS`.
+        quantizer: name of a family, ours or the user's own (`FILE.py:NAME`).
 
     Returns:
         Graph with the teacher's parameter names; all parameters require gradients.
@@ -44,7 +44,7 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
         InputError: an activation function is unknown, the family has no grid for a layer, nothing has
             weights or values to quantize, or an override or `skip` matches nothing.
     """
-    family = QUANTIZERS[lookup("quantizer", quantizer, QUANTIZERS)]
+    family = quantizer_family(quantizer)
     student = copy.deepcopy(teacher.graph)
     _refuse_unknown(student)
     family.prepare(student)
@@ -165,10 +165,9 @@ def weight_layers(student: nn.Module) -> dict[str, nn.Module]:
     return {name: m for name, m in student.named_modules() if isinstance(m, kinds)}
 
 
-def activation_quantizers(student: nn.Module) -> dict[str, nn.Module]:
+def activation_quantizers(student: nn.Module) -> dict[str, ActivationQuantizer]:
     """Activation quantizers by name, in call order."""
-    kinds = tuple(family.activation for family in QUANTIZERS.values())
-    return {name: m for name, m in student.named_modules() if isinstance(m, kinds)}
+    return {n: m for n, m in student.named_modules() if isinstance(m, ActivationQuantizer)}
 
 
 @contextlib.contextmanager
@@ -187,7 +186,7 @@ def _observing(student: nn.Module) -> Iterator[None]:
             stack.callback(quantizer.register_forward_pre_hook(look).remove)
             # Ranges are those of unquantized activations: the grid is not known yet.
             stack.callback(quantizer.register_forward_hook(pass_through).remove)
-        if any(getattr(quantizer, "observes_float", False) for quantizer in quantizers):
+        if any(quantizer.observes_float for quantizer in quantizers):
             for layer in weight_layers(student).values():
                 hook = layer.weight_quantizer.register_forward_hook(pass_through)
                 stack.callback(hook.remove)

@@ -12,7 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from synq_tune.quantization.affine import code_limits, per_channel
+from synq_tune.quantization.affine import per_channel
+from synq_tune.quantization.base import ActivationQuantizer, Quantizer, WeightQuantizer
+from synq_tune.quantization.placement_vit import prepare_transformer, psaq_tensors
 from synq_tune.quantization.primitives import fake_quantize
 
 
@@ -31,15 +33,13 @@ class MinMaxObserver(nn.Module):
         torch.maximum(self.high, high.float(), out=self.high)
 
 
-class VitMinMaxWeight(nn.Module):
+class VitMinMaxWeight(WeightQuantizer):
     """Symmetric, per output channel, plain min-max of the latent weight at each forward."""
 
     has_zero_points = False
 
     def __init__(self, weight: Tensor, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-        self.limits = code_limits(bits)
+        super().__init__(bits)
 
     def qparams(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Scale and zero point (0), each (O,), without gradient."""
@@ -52,16 +52,13 @@ class VitMinMaxWeight(nn.Module):
         return fake_quantize(weight, scale, zero, self.limits)
 
 
-class VitMinMaxActivation(nn.Module):
+class VitMinMaxActivation(ActivationQuantizer):
     """Asymmetric, per tensor, over the range of all calibration images."""
 
     observes_float = True
-    """Ranges are those of the full-precision network: weights are not rounded while they are seen."""
 
     def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-        self.limits = code_limits(bits)
+        super().__init__(bits)
         self.observer = MinMaxObserver()
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros(()))
@@ -87,3 +84,7 @@ class VitMinMaxActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return fake_quantize(x, self.scale, self.zero_point, self.limits)
+
+
+VIT_MINMAX = Quantizer(VitMinMaxWeight, VitMinMaxActivation, psaq_tensors, prepare_transformer)
+"""PSAQ-ViT's."""

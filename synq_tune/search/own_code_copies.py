@@ -13,18 +13,12 @@ from typing import Any
 
 from synq_tune import own_code
 from synq_tune.config import StudySpec
+from synq_tune.config.paths import own_names
 from synq_tune.errors import InputError
 from synq_tune.store import write_bytes
 
 FOLDER = "sources"
 SUMS = "SHA256SUMS"
-
-
-def own_names(spec: StudySpec) -> list[str]:
-    """Every name of own code in a study, in alphabetical order."""
-    cams = spec.search["cam"].values if "cam" in spec.search else ()
-    names = {spec.teacher.model, spec.synthesis.method, spec.finetune.cam, *cams}
-    return sorted(name for name in names if own_code.is_own_code(name))
 
 
 @dataclass(frozen=True)

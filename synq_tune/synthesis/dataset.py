@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 import synq_tune
+from synq_tune import own_code
 from synq_tune.config import StudySpec
 from synq_tune.data.synthetic import SyntheticDataset, is_complete, load_dataset, save_dataset
 from synq_tune.errors import stage
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.own_code import label
 from synq_tune.store import content_address, file_lock
-from synq_tune.synthesis import SYNTHESIZERS, synthesizer
+from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.perturbation import perturb
 
 FORMAT = 1
@@ -77,12 +78,12 @@ def _perturbed(
 ) -> tuple[SyntheticDataset, bool]:
     """The base with its training part perturbed against the student at the study's bits."""
     config = spec.synthesis
-    base_settings = SYNTHESIZERS["synq"].settings(config)
+    base_settings = synthesizer("synq").settings(config)
     student = {
         "perturbation": config.perturbation,
         # Left out where it is null, so that datasets from before there was such a width are found.
         "bits": spec.bits.model_dump(mode="json", exclude=None if spec.bits.skip else {"skip"}),
-        "quantizer": spec.quantizer,
+        "quantizer": _identity(spec.quantizer),
     }
     about = _about(teacher, "synq", {**base_settings, **student})
     folder = store / "datasets" / content_address(about)
@@ -130,3 +131,8 @@ def _notes(about: dict[str, Any], folder: Path, seed: int, notes: dict[str, Any]
         "python": platform.python_version(),
     }
     return {**about, "address": folder.name, "seed": seed, **notes, "versions": versions}
+
+
+def _identity(quantizer: str) -> Any:
+    """A built-in's name, or what the user's own is filed under: its label and its source."""
+    return own_code.identity(quantizer) if own_code.is_own_code(quantizer) else quantizer

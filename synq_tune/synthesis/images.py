@@ -17,7 +17,7 @@ from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import sha256_file
-from synq_tune.synthesis.method import GeneratedImages, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
 from synq_tune.synthesis.optimize import device_of
 
 MAX_PIXEL = 16.0
@@ -185,3 +185,6 @@ def _ask_teacher(teacher: LoadedTeacher, images: Tensor, batch_size: int) -> Ten
     device = device_of(teacher)
     parts = [teacher(p.to(device).float()).argmax(1).cpu() for p in images.split(batch_size)]
     return torch.cat(parts)
+
+
+METHOD = Synthesizer(synthesize, settings)

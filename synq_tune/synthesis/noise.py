@@ -11,9 +11,15 @@ from torch import Tensor
 from synq_tune.config import Synthesis
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import optimize_batches
-from synq_tune.synthesis.method import GeneratedImages, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
 from synq_tune.synthesis.optimize import Objective
-from synq_tune.synthesis.statistics import Moments, layer_gaps, remembered, with_deviations
+from synq_tune.synthesis.statistics import (
+    Moments,
+    has_batchnorm,
+    layer_gaps,
+    remembered,
+    with_deviations,
+)
 
 _FIELDS = (
     "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "lr_patience",
@@ -49,3 +55,6 @@ def synthesize(
         return objective
 
     return optimize_batches(teacher, config, folder, objective_of, show=show)
+
+
+METHOD = Synthesizer(synthesize, settings, has_batchnorm)

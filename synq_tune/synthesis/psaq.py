@@ -20,7 +20,7 @@ from synq_tune.config import Synthesis
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import advance, make_batches, to_half
-from synq_tune.synthesis.method import GeneratedImages, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
 from synq_tune.synthesis.optimize import check_finite, device_of, seeded
 from synq_tune.synthesis.patch_similarity import (
     Attention,
@@ -183,3 +183,6 @@ def total_variation(pixels: Tensor) -> Tensor:
         pixels[..., 1:, :-1] - pixels[..., :-1, 1:],
     )
     return sum(torch.linalg.vector_norm(d) for d in differences)
+
+
+METHOD = Synthesizer(synthesize, settings, attentions)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from synq_tune.errors import InputError
 from synq_tune.graph.batchnorm import BatchStatistics, batchnorm_layers, pool
+from synq_tune.models.teacher import LoadedTeacher
 
 Moments = tuple[Tensor, Tensor]
 
@@ -81,3 +82,8 @@ def pool_moments(parts: Sequence[tuple[int, Sequence[Moments]]]) -> list[Moments
     """
     counts = [count for count, _ in parts]
     return [pool(counts, layer) for layer in zip(*(m for _, m in parts), strict=True)]
+
+
+def has_batchnorm(teacher: LoadedTeacher) -> None:
+    """Raise InputError for a teacher without BatchNorm, whose statistics images could be drawn to."""
+    remembered(teacher.graph)

@@ -19,9 +19,15 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import optimize_batches
 from synq_tune.synthesis.centers import center_moments, make_centers
 from synq_tune.synthesis.focal import focal_cross_entropy
-from synq_tune.synthesis.method import GeneratedImages, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
 from synq_tune.synthesis.optimize import Objective
-from synq_tune.synthesis.statistics import Moments, layer_gaps, layered_loss, remembered
+from synq_tune.synthesis.statistics import (
+    Moments,
+    has_batchnorm,
+    layer_gaps,
+    layered_loss,
+    remembered,
+)
 
 _FIELDS = (
     "num_images", "num_holdout", "batch_size", "start", "iterations", "center_iterations", "seed", "lr",
@@ -79,3 +85,6 @@ def _look(images: Tensor, generator: torch.Generator, config: Synthesis) -> Tens
     boxes = random_boxes(len(images), config.crop_scale, generator)
     flips = (torch.rand(len(images), generator=generator) < 0.5) & config.flip
     return crop_and_flip(images, boxes, flips)
+
+
+METHOD = Synthesizer(synthesize, settings, has_batchnorm)

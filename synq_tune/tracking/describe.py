@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from synq_tune import __version__
+from synq_tune import __version__, own_code
 from synq_tune.config import Bits, StudySpec
 from synq_tune.config.metrics import mode_of
 from synq_tune.redact import redact_uri
@@ -48,7 +48,7 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
         "bits": _widths(spec.bits),
         "recipe": spec.recipe,
         "space": spec.name,
-        "quantizer": spec.quantizer,
+        "quantizer": own_code.label(spec.quantizer),
         "metric": metric,
         # A param cannot change, but a resumed study may have more trials than it began with.
         "num_trials": str(spec.study.num_trials),

@@ -9,24 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from synq_tune import own_code
-from synq_tune.errors import InputError, lookup
+from synq_tune.errors import InputError
 from synq_tune.graph.taps import CAM_TAP, FINAL_MAP_TAP
+from synq_tune.names import check, resolve
 from synq_tune.quantization.student import activation_quantizers
 
 _EPS = 1e-6
 
 
-def _cam_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+def cam_weights(activations: Tensor, gradients: Tensor) -> Tensor:
     """The class's row of the classifier: behind average pooling, d score / d map is row / (H·W)."""
     return gradients.sum((2, 3))
 
 
-def _gradcam_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+def gradcam_weights(activations: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM (Selvaraju et al., 2017): the mean gradient of each channel."""
     return gradients.mean((2, 3))
 
 
-def _gradcam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
+def gradcam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM++ (Chattopadhay et al., 2018), Eq. 19: positive gradients weighted per pixel."""
     squared = gradients.square()
     total = activations.sum((2, 3), keepdim=True)
@@ -35,21 +36,15 @@ def _gradcam_plus_plus_weights(activations: Tensor, gradients: Tensor) -> Tensor
     return (gradients.clamp_min(0) * alpha).sum((2, 3))
 
 
-CAMS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cam": _cam_weights,
-    "gradcam": _gradcam_weights,
-    "gradcam++": _gradcam_plus_plus_weights,
-}
-"""Technique → channel weights (N, C) from activations and gradients, each (N, C, H, W)."""
-
-
 def technique_weights(technique: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """The channel weights of a technique: one of `CAMS`, or the user's own function.
+    """(activations, gradients), each (N, C, H, W) → channel weights (N, C) of a technique.
 
     Raises:
-        InputError: the user's function cannot be loaded.
+        InputError: there is no such technique, or the user's function cannot be loaded.
     """
-    return CAMS[technique] if technique in CAMS else own_code.load(technique)
+    if own_code.is_own_code(technique):
+        return own_code.load(technique)
+    return resolve("CAM technique", technique)
 
 
 def check_technique(technique: str, shape: tuple[int, int, int, int] = (2, 3, 4, 5)) -> None:
@@ -58,7 +53,7 @@ def check_technique(technique: str, shape: tuple[int, int, int, int] = (2, 3, 4,
     Raises:
         InputError: its weights are not a finite float tensor (N, C).
     """
-    if technique in CAMS:
+    if not own_code.is_own_code(technique):
         return
     generator = torch.Generator().manual_seed(0)
     activations = torch.rand(shape, generator=generator)
@@ -83,8 +78,7 @@ def cam_tap(graph: fx.GraphModule, technique: str) -> str:
     Raises:
         InputError: the technique is unknown, or the network has no such place.
     """
-    if not own_code.is_own_code(technique):
-        lookup("CAM technique", technique, CAMS)
+    check("CAM technique", technique)
     name = FINAL_MAP_TAP if technique == "cam" else CAM_TAP
     names = dict(graph.named_children())
     if name not in names or (technique == "cam" and not _ends_in_pool_and_linear(graph)):
@@ -136,7 +130,7 @@ def saliency_map(
     Args:
         activations: (N, C, H, W), part of the graph of `scores`.
         scores: (N,), each image's logit of the class to explain.
-        technique: key of `CAMS`, or the name of the user's own function.
+        technique: one of the table's names, or the user's own function's.
         floor: floor channel weights at 1e-10 (released code).
 
     Returns:

@@ -20,8 +20,9 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError, stage
 from synq_tune.graph.taps import map_cells, record
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.names import known
 from synq_tune.store import content_address, once
-from synq_tune.views.cam import CAMS, cam_tap, saliency_map
+from synq_tune.views.cam import cam_tap, saliency_map
 from synq_tune.views.difficulty import difficulty
 from synq_tune.views.transforms import ViewTransforms, base_images, draw_transforms
 
@@ -112,7 +113,7 @@ def _possible_techniques(teacher: LoadedTeacher) -> list[str]:
             return False
         return True
 
-    return [technique for technique in CAMS if has_place(technique)]
+    return [technique for technique in known("CAM technique") if has_place(technique)]
 
 
 def bytes_per_view(teacher: LoadedTeacher, config: FineTune) -> int:

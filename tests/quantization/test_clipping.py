@@ -7,12 +7,8 @@ import torch
 from synq_tune.config import Bits, Teacher
 from synq_tune.models.teacher import load_teacher
 from synq_tune.quantization.affine import affine_parameters, dequantize, quantize
-from synq_tune.quantization.clipping import (
-    clip_weights,
-    least_error_clip,
-    mask_gradients,
-    narrow_ranges,
-)
+from synq_tune.quantization.clipping import clip_weights, mask_gradients, narrow_ranges
+from synq_tune.quantization.mse_range import least_error_clip
 from synq_tune.quantization.student import (
     activation_quantizers,
     calibrate,

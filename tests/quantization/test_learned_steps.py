@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from synq_tune.config import Bits, Teacher
 from synq_tune.models.teacher import load_teacher
+from synq_tune.names import known
 from synq_tune.quantization.affine import code_limits
+from synq_tune.quantization.base import quantizer_family
 from synq_tune.quantization.lsq import DeployWeight, LsqWeight, SymmetricLsqWeight
-from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.quantization.student import quantize_student, weight_layers
 
 
@@ -61,12 +62,12 @@ def test_zero_stays_a_code() -> None:
 def test_symmetric_grids_have_no_zero_point(kind: type[nn.Module]) -> None:
     """What integer kernels multiply is not shifted; `vit_lsq` and `deploy` are made of these."""
     assert not kind(torch.randn(5, 30) + 2.0, 4).zero_point.any()
-    assert kind in {family.weight for family in QUANTIZERS.values()}
+    assert kind in {family.weight for family in map(quantizer_family, known("quantizer"))}
 
 
-@pytest.mark.parametrize("name", QUANTIZERS)
+@pytest.mark.parametrize("name", known("quantizer"))
 def test_a_family_says_whether_its_weights_are_shifted(name: str) -> None:
     """What it says holds for channels on one side of zero, whose grids a shift would serve best."""
     weight = torch.rand(4, 32) + 0.5
-    _, zero_point = QUANTIZERS[name].weight(weight, 4).qparams(weight)
-    assert bool(zero_point.any()) == QUANTIZERS[name].weight.has_zero_points
+    _, zero_point = quantizer_family(name).weight(weight, 4).qparams(weight)
+    assert bool(zero_point.any()) == quantizer_family(name).weight.has_zero_points

@@ -15,8 +15,8 @@ from synq_tune.export.hardware import reads_integers
 from synq_tune.graph.branches import past_identities, readers_of
 from synq_tune.graph.nodes import is_float
 from synq_tune.graph.operations import is_fused
+from synq_tune.names import known
 from synq_tune.quantization.frozen import freeze
-from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.quantization.student import (
     ACTIVATION_PREFIX,
     activation_quantizers,
@@ -85,7 +85,7 @@ def _student(middle: Middle, quantizer: str, bits: Bits = BITS) -> fx.GraphModul
     return quantize_student(teacher_of(_Net(middle), SHAPE), bits, quantizer)
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", known("quantizer"))
 @pytest.mark.parametrize("middle", MIDDLES, ids=lambda f: f.__name__)
 def test_every_grid_is_behind_a_float_tensor_that_something_reads(
     middle: Middle, quantizer: str

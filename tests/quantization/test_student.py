@@ -10,8 +10,8 @@ from torchvision.models import mobilenet_v2, resnet18
 from synq_tune.config import Bits, Teacher
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.names import known
 from synq_tune.quantization.affine import code_limits
-from synq_tune.quantization.quantizers import QUANTIZERS
 from synq_tune.quantization.student import (
     activation_quantizers,
     calibrate,
@@ -28,7 +28,7 @@ def digits() -> LoadedTeacher:
     return load_teacher(Teacher(model="digits_resnet26", channels=1))
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", known("quantizer"))
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_a_student_computes_on_its_grids(digits: LoadedTeacher, quantizer: str, bits: int) -> None:
     """Weights per channel and activations per tensor take at most 2^k values; zero is one of them."""
@@ -47,7 +47,7 @@ def test_a_student_computes_on_its_grids(digits: LoadedTeacher, quantizer: str, 
         assert (out == 0).any()
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", known("quantizer"))
 def test_integer_weights_are_the_weights(digits: LoadedTeacher, quantizer: str) -> None:
     """(code + zero_point) · scale is what the layer multiplies with."""
     student = quantize_student(digits, BITS, quantizer)
@@ -58,7 +58,7 @@ def test_integer_weights_are_the_weights(digits: LoadedTeacher, quantizer: str) 
         torch.testing.assert_close(value, layer.quantized_weight().detach(), rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", known("quantizer"))
 def test_every_parameter_learns(digits: LoadedTeacher, quantizer: str) -> None:
     """Latent weights, biases, BatchNorm's affine part and learned steps get a gradient."""
     student = quantize_student(digits, BITS, quantizer)

@@ -13,7 +13,8 @@ from synq_tune.config import Synthesis
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis import SYNTHESIZERS
+from synq_tune.names import known
+from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.dataset import synthesize
 from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.trial.requirements import prepare
@@ -26,14 +27,14 @@ Teachers = Callable[[str], LoadedTeacher]
 @pytest.fixture
 def teacher_for(teacher: LoadedTeacher, vit: LoadedTeacher) -> Teachers:
     """A bundled teacher that has what a method asks."""
-    return lambda method: vit if SYNTHESIZERS[method].check is attentions else teacher
+    return lambda method: vit if synthesizer(method).check is attentions else teacher
 
 
 def _hooks(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
-@pytest.mark.parametrize("method", SYNTHESIZERS)
+@pytest.mark.parametrize("method", known("synthesis method"))
 def test_dataset_has_its_shape(
     teacher_for: Teachers, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
@@ -48,7 +49,7 @@ def test_dataset_has_its_shape(
     assert dataset.method == method and dataset.path == tmp_path / "datasets" / dataset.address
 
 
-@pytest.mark.parametrize("method", SYNTHESIZERS)
+@pytest.mark.parametrize("method", known("synthesis method"))
 def test_dataset_is_seeded(
     teacher_for: Teachers, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
@@ -70,7 +71,7 @@ def test_another_seed_is_another_dataset(
     assert not reused and first.address != other.address and first.sha256 != other.sha256
 
 
-@pytest.mark.parametrize("method", SYNTHESIZERS)
+@pytest.mark.parametrize("method", known("synthesis method"))
 def test_teacher_stays_unchanged(
     teacher_for: Teachers, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
@@ -85,7 +86,7 @@ def test_teacher_stays_unchanged(
     assert _hooks(teacher.graph) == hooks and not teacher.graph.training
 
 
-@pytest.mark.parametrize("method", SYNTHESIZERS)
+@pytest.mark.parametrize("method", known("synthesis method"))
 def test_nothing_is_shown_without_progress(
     teacher_for: Teachers,
     make_spec: MakeSpec,
@@ -151,7 +152,7 @@ def test_every_setting_counts_for_some_method() -> None:
     named = {
         field
         for method in ("synq", "noise", "psaq")
-        for field in SYNTHESIZERS[method].settings(Synthesis())
+        for field in synthesizer(method).settings(Synthesis())
     }
     assert named == set(Synthesis.model_fields) - elsewhere
 
@@ -163,4 +164,4 @@ def test_a_new_setting_leaves_stored_datasets_where_they_are(method: str) -> Non
     class Newer(Synthesis):
         another: int = 1
 
-    assert SYNTHESIZERS[method].settings(Newer()) == SYNTHESIZERS[method].settings(Synthesis())
+    assert synthesizer(method).settings(Newer()) == synthesizer(method).settings(Synthesis())

@@ -11,16 +11,16 @@ from torch import nn
 
 from synq_tune.config import Synthesis, Teacher
 from synq_tune.config.load import RECIPES_DIR, names_in
-from synq_tune.models.build import MODELS, build_model
-from synq_tune.quantization.quantizers import QUANTIZERS
-from synq_tune.synthesis import SYNTHESIZERS
+from synq_tune.models.build import build_model
+from synq_tune.names import known
+from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.testing import check_cam, check_network, check_recipe, check_synthesizer
 from synq_tune.testing.synthesizers import SMALL
-from synq_tune.views.cam import CAMS
+from synq_tune.views.cam import technique_weights
 
 # The deeper ones of a family repeat the same blocks.
-NETWORKS = sorted(set(MODELS) - {"cifar_resnet32", "cifar_resnet44", "cifar_resnet56"})
+NETWORKS = sorted(set(known("model")) - {"cifar_resnet32", "cifar_resnet44", "cifar_resnet56"})
 
 
 class _Sine(nn.Module):
@@ -39,7 +39,7 @@ def test_our_networks_pass(name: str) -> None:
     check_network(build_model(Teacher(model=name, channels=1)), (1, 8, 8))
 
 
-@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("quantizer", known("quantizer"))
 def test_a_small_network_passes_with_every_quantizer(quantizer: str) -> None:
     """The contract is not one quantizer's."""
     check_network(_small(nn.Linear(4, 3)), (1, 6, 6), quantizer)
@@ -75,13 +75,13 @@ def test_a_network_that_does_not_fit_is_found(model: nn.Module, message: str) ->
         check_network(model, (1, 6, 6))
 
 
-@pytest.mark.parametrize("method", SYNTHESIZERS)
+@pytest.mark.parametrize("method", known("synthesis method"))
 def test_our_synthesis_methods_pass(method: str, array: Path) -> None:
     """Counts, types, seed, an unchanged teacher."""
     settings = {**SMALL.model_dump(), "method": method}
     source = {"source": str(array)} if method == "images" else {}
-    network = "digits_vit" if SYNTHESIZERS[method].check is attentions else "digits_resnet26"
-    check_synthesizer(SYNTHESIZERS[method].synthesize, Synthesis(**{**settings, **source}), network)
+    network = "digits_vit" if synthesizer(method).check is attentions else "digits_resnet26"
+    check_synthesizer(synthesizer(method).synthesize, Synthesis(**{**settings, **source}), network)
 
 
 def _images(config: Synthesis) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,10 +129,10 @@ def test_a_synthesis_method_that_does_not_fit_is_found(
         check_synthesizer(function)
 
 
-@pytest.mark.parametrize("name", CAMS)
+@pytest.mark.parametrize("name", known("CAM technique"))
 def test_our_cam_techniques_pass(name: str) -> None:
     """Shape, finiteness, independence within the batch."""
-    check_cam(CAMS[name])
+    check_cam(technique_weights(name))
 
 
 @pytest.mark.parametrize(

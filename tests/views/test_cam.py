@@ -10,12 +10,13 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2, resnet18
 
-from synq_tune.config import CAM_NAMES, Teacher
+from synq_tune.config import Teacher
 from synq_tune.errors import InputError
 from synq_tune.graph.taps import CAM_TAP, FINAL_MAP_TAP, record
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.views.cam import CAMS, cam_tap, normalize_maps, saliency_map
+from synq_tune.names import known
+from synq_tune.views.cam import cam_tap, normalize_maps, saliency_map, technique_weights
 from tests.helpers import teacher_of
 
 ORACLES = {"gradcam": GradCAM, "gradcam++": GradCAMPlusPlus}
@@ -78,7 +79,7 @@ def test_cam_uses_the_classifiers_row() -> None:
     torch.testing.assert_close(_maps(teacher, images, labels, "cam"), expected)
 
 
-@pytest.mark.parametrize("technique", CAMS)
+@pytest.mark.parametrize("technique", known("CAM technique"))
 def test_maps_are_per_image(technique: str) -> None:
     """An image's map does not depend on its batch; it is non-negative and has the layer's size."""
     teacher = teacher_of(Net(), (3, 12, 12))
@@ -90,23 +91,18 @@ def test_maps_are_per_image(technique: str) -> None:
     assert (whole >= 0).all()
 
 
-@pytest.mark.parametrize("technique", CAMS)
+@pytest.mark.parametrize("technique", known("CAM technique"))
 def test_channel_weights_are_constants(technique: str) -> None:
     """First order: the gradient of a map is that of Σ a_k A_k with a_k fixed (finite differences)."""
     activations = torch.rand(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     head = torch.rand(3, dtype=torch.float64)
     scores = (activations.mean((2, 3)) * head).sum(1)
     gradients = torch.autograd.grad(scores.sum(), activations, retain_graph=True)[0]
-    weights = CAMS[technique](activations.detach(), gradients)
+    weights = technique_weights(technique)(activations.detach(), gradients)
     saliency_map(activations, scores, technique).sum().backward()
     positive = torch.einsum("nc,nchw->nhw", weights, activations) > 0
     expected = weights[:, :, None, None] * positive[:, None]
     torch.testing.assert_close(activations.grad, expected.expand_as(activations))
-
-
-def test_names_are_the_dicts() -> None:
-    """The names spaces are checked against are the techniques there are."""
-    assert set(CAM_NAMES) == set(CAMS)
 
 
 def test_a_constant_map_normalises_to_zeros() -> None:
@@ -161,6 +157,9 @@ def test_the_papers_networks_have_a_place_for_every_technique(name: str, layer: 
     """pytorchcv pools by a window of the map's size, and MobileNetV2's classifier is a convolution."""
     size = 32 if "cifar" in name else 224
     teacher = teacher_of(build_model(Teacher(model=f"pytorchcv:{name}")), (3, size, size))
-    assert {cam_tap(teacher.graph, technique) for technique in CAMS} == {CAM_TAP, FINAL_MAP_TAP}
+    assert {cam_tap(teacher.graph, technique) for technique in known("CAM technique")} == {
+        CAM_TAP,
+        FINAL_MAP_TAP,
+    }
     tap = next(node for node in teacher.graph.graph.nodes if node.target == CAM_TAP)
     assert tap.args[0].target == layer
