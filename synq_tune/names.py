@@ -33,6 +33,10 @@ FAMILIES: dict[str, dict[str, str]] = {
         "gradcam": "synq_tune.views.cam:gradcam_weights",
         "gradcam++": "synq_tune.views.cam:gradcam_plus_plus_weights",
     },
+    "source": {
+        "views": "synq_tune.views.source:view_source",
+    },
+    "reconstruction": {},
     "quantizer": {
         "minmax": "synq_tune.quantization.minmax:MINMAX",
         "lsq": "synq_tune.quantization.lsq:LSQ",

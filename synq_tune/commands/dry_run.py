@@ -71,7 +71,7 @@ def estimate(spec: StudySpec) -> Estimate:
 
 def _final_runs(spec: StudySpec) -> int:
     confirm = spec.study.confirm
-    if spec.finetune.epochs == 0:
+    if not spec.is_trained:
         return 0
     return 1 + (confirm.top * (confirm.seeds - 1) if confirm else 0)
 

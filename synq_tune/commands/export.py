@@ -46,9 +46,7 @@ def export_trial(
     refuse_shifted_weights(state.spec, format_)
     run = _completed(state, number)
     open_sources(state.spec, folder)
-    spec = state.spec.model_copy(
-        update={"finetune": state.spec.trial_config(run.params), "search": {}}
-    )
+    spec = state.spec.of_trial(run.params)
     dataset = Path(state.stages["dataset"]["path"])
     # STORE/datasets/ADDRESS
     assets = load_assets(state.spec, dataset, dataset.parents[1], choose_device())

@@ -13,6 +13,7 @@ from synq_tune.config.settings import (
     Fraction,
     Range01,
     Settings,
+    SourceName,
     Text,
 )
 
@@ -20,6 +21,8 @@ from synq_tune.config.settings import (
 class FineTune(Settings):
     """One trial's training; every difference between recipes is a field of this class."""
 
+    source: SourceName = "views"
+    """Where batches come from: the stored views, or a source of your own, which may train along."""
     epochs: int = Field(100, ge=0, le=1_000_000)
     """0 is calibration only."""
     batch_size: Count = 256

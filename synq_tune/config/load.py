@@ -16,6 +16,7 @@ from synq_tune.config import FORMAT, StudySpec, asked, yaml12
 from synq_tune.config.best_known import read_best_known, tried_first
 from synq_tune.config.nulls import unset, unset_path, without_nulls
 from synq_tune.config.paths import absolute_names, find_file
+from synq_tune.config.spec import SEARCHABLE
 from synq_tune.errors import SearchSpaceError, in_stage, lookup
 from synq_tune.redact import redact_uri
 
@@ -51,13 +52,15 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "")
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`a.b=value` → {"a": {"b": value}}; the value is YAML."""
+    """`a.b=value` → {"a": {"b": value}}; the value is YAML. `search.reconstruct.X` is one key of search."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise SearchSpaceError(f"`--set key.path=value` must hold, but got {text!r}.")
     if parts[0] not in StudySpec.model_fields:
         lookup("key", parts[0], StudySpec.model_fields)
+    if parts[0] == "search" and len(parts) > 2 and ".".join(parts[1:3]) in SEARCHABLE:
+        parts[1:3] = [".".join(parts[1:3])]
     tree: Any = yaml12.parse(value, f"--set {key}")
     for part in reversed(parts):
         tree = {part: tree}
@@ -65,10 +68,14 @@ def parse_assignment(text: str) -> dict[str, Any]:
 
 
 def _fix(tree: dict[str, Any], assignment: dict[str, Any]) -> dict[str, Any]:
-    """Apply one assignment; a fixed field of finetune is no longer searched."""
+    """Apply one assignment; what it fixes is no longer searched."""
     merged = deep_merge(tree, assignment)
-    fixed = assignment.get("finetune")
-    if isinstance(fixed, dict) and isinstance(merged.get("search"), dict):
+    fixed = {
+        prefix + key
+        for room, prefix in (("finetune", ""), ("reconstruct", "reconstruct."))
+        for key in (assignment[room] if isinstance(assignment.get(room), dict) else ())
+    }
+    if fixed and isinstance(merged.get("search"), dict):
         merged["search"] = {k: v for k, v in merged["search"].items() if k not in fixed}
     return merged
 
@@ -274,5 +281,6 @@ def with_recipe(spec: StudySpec, recipe: str) -> StudySpec:
     kept = {key: getattr(spec.finetune, key) for key in asked.KEPT}
     tree = {**spec.model_dump(by_alias=True), "recipe": recipe, "search": {}}
     tree["finetune"] = {**finetune, **kept}
+    tree["reconstruct"] = read_recipe(recipe).get("reconstruct", {})
     tree["study"] = {**tree["study"], "first": ()}
     return build_spec(tree, f"recipe {recipe}")

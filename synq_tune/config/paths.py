@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune import own_code
-from synq_tune.config import FineTune, Settings, StudySpec, Synthesis, Teacher
+from synq_tune.config import FineTune, Reconstruct, Settings, StudySpec, Synthesis, Teacher
 from synq_tune.errors import InputError, SearchSpaceError
 
 NAMED_SECTIONS: dict[tuple[str, ...], type[Settings]] = {
@@ -15,6 +15,7 @@ NAMED_SECTIONS: dict[tuple[str, ...], type[Settings]] = {
     ("teacher",): Teacher,
     ("synthesis",): Synthesis,
     ("finetune",): FineTune,
+    ("reconstruct",): Reconstruct,
 }
 """Where a study's settings stand → the settings, of which some name the user's own code."""
 
@@ -58,11 +59,11 @@ def absolute_names(tree: dict[str, Any], folders: tuple[Path, ...]) -> dict[str,
 
 def own_names(spec: StudySpec) -> list[str]:
     """Every name of the user's own code in a study, in alphabetical order."""
-    parts = (spec, spec.teacher, spec.synthesis, spec.finetune)
+    parts = (spec, spec.teacher, spec.synthesis, spec.finetune, spec.reconstruct)
     named = {getattr(part, key) for part in parts for key in part.name_fields()}
     for key in FineTune.name_fields():
         named |= set(spec.search[key].values) if key in spec.search else set()
-    return sorted(name for name in named if own_code.is_own_code(name))
+    return sorted(name for name in named if name and own_code.is_own_code(name))
 
 
 def _change(tree: Any, keys: tuple[str, ...], folders: tuple[Path, ...]) -> Any:

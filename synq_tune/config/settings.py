@@ -66,6 +66,12 @@ def _name_of(family: str) -> Any:
 SynthesisMethod = _name_of("synthesis method")
 CamTechnique = _name_of("CAM technique")
 QuantizerName = _name_of("quantizer")
+SourceName = _name_of("source")
+ReconstructionMethod = Annotated[
+    str | None,
+    NameOf("reconstruction"),
+    AfterValidator(lambda name: name and names.check("reconstruction", name)),
+]
 ModelName = Annotated[str, NameOf("model")]
 """Checked where libraries' prefixes are known."""
 

@@ -9,11 +9,16 @@ from pydantic import Field, ValidationError, model_validator
 from synq_tune.config.bits import Bits
 from synq_tune.config.domain import Domain
 from synq_tune.config.finetune import FineTune
+from synq_tune.config.reconstruct import Reconstruct
 from synq_tune.config.settings import FORMAT, QuantizerName, Settings, Text
 from synq_tune.config.study import Study
 from synq_tune.config.synthesis import Synthesis
 from synq_tune.config.teacher import Teacher
 from synq_tune.errors import lookup
+
+_RECONSTRUCT = "reconstruct."
+SEARCHABLE = (*FineTune.model_fields, *(_RECONSTRUCT + key for key in Reconstruct.model_fields))
+"""What a space may search."""
 
 
 class StudySpec(Settings):
@@ -26,6 +31,7 @@ class StudySpec(Settings):
     quantizer: QuantizerName = "minmax"
     bits: Bits
     synthesis: Synthesis = Synthesis()
+    reconstruct: Reconstruct = Reconstruct()
     finetune: FineTune = FineTune()
     search: dict[str, Domain] = {}
     study: Study = Study()
@@ -33,8 +39,7 @@ class StudySpec(Settings):
     @model_validator(mode="after")
     def _search_fits_finetune(self) -> StudySpec:
         for key, domain in self.search.items():
-            if key not in FineTune.model_fields:
-                lookup("search key (a field of finetune)", key, FineTune.model_fields)
+            lookup("search key (a field of finetune)", key, SEARCHABLE)
             for value in (*domain.values, *domain.between):
                 self._try(key, value)
         for number, params in enumerate(self.study.first):
@@ -49,7 +54,7 @@ class StudySpec(Settings):
     def _try(self, key: str, value: Any) -> None:
         """Raise ValueError, by the search's key, for a value that no trial can take."""
         try:
-            self.trial_config({key: value})
+            self.of_trial({key: value})
         except ValidationError as error:
             message = error.errors()[0]["msg"].removeprefix("Value error, ").rstrip(".")
             got = "" if ", but got" in message else f", but got {value!r}"
@@ -57,4 +62,27 @@ class StudySpec(Settings):
 
     def trial_config(self, params: dict[str, Any]) -> FineTune:
         """The training settings of one configuration: `finetune` with `params` on top."""
-        return FineTune.model_validate({**self.finetune.model_dump(), **params})
+        return self.of_trial(params).finetune
+
+    def of_trial(self, params: dict[str, Any]) -> StudySpec:
+        """This study with one configuration in place of what it searches.
+
+        Args:
+            params: values by field of finetune, or by `reconstruct.FIELD`.
+        """
+        stages = {"finetune": self.finetune, "reconstruct": self.reconstruct}
+        own = {name: {} for name in stages}
+        for key, value in params.items():
+            own["reconstruct" if key.startswith(_RECONSTRUCT) else "finetune"][
+                key.removeprefix(_RECONSTRUCT)
+            ] = value
+        changed = {
+            name: type(settings).model_validate({**settings.model_dump(), **own[name]})
+            for name, settings in stages.items()
+        }
+        return self.model_copy(update={**changed, "search": {}})
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether anything changes the student after calibration."""
+        return self.finetune.epochs > 0 or self.reconstruct.is_on

@@ -24,7 +24,7 @@ from synq_tune.finetune.losses import (
 from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, update, warmup_factor
 from synq_tune.graph.taps import FEATURE_TAP, record, tap_names
 from synq_tune.views.cam import cam_tap, normalize_maps, resize_maps, saliency_map
-from synq_tune.views.source import Batch, ViewSource
+from synq_tune.views.source import Batch, Source
 
 
 @dataclass
@@ -37,11 +37,15 @@ class EpochMetrics:
     """Mean of each weighted loss over the epoch's steps, `total` among them."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Accuracies, filled in by whoever evaluates; empty where an epoch is not evaluated."""
+    is_last: bool = False
+    """Whether the trial ends with it."""
+    position: int = 0
+    """Parts that reconstruction has finished, where that is what got further; else 0."""
 
 
 def finetune(
     student: fx.GraphModule,
-    source: ViewSource,
+    source: Source,
     config: FineTune,
     is_evaluated: Callable[[int], bool] = lambda epoch: True,
     teacher: fx.GraphModule | None = None,
@@ -77,11 +81,16 @@ def finetune(
             rise = warmup_factor(config, (done + 1) / total)
             set_lr(optimizer, config.lr * rise * lr_factor(config, epoch, done / total))
             rows.append(_update(step, batch, optimizer, config))
+            source.after_step(student, batch)
         losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
         with diverges_at(epoch + 1, config):
             check_finite_state(student)
         if is_evaluated(epoch + 1) or epoch + 1 == config.epochs:
-            yield EpochMetrics(epoch + 1, losses)
+            yield EpochMetrics(epoch + 1, losses | _of_source(source))
+
+
+def _of_source(source: Source) -> dict[str, float]:
+    return {f"source/{name}": value for name, value in source.losses().items()}
 
 
 def _update(

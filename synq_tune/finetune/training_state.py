@@ -44,14 +44,57 @@ def about(data: bytes) -> dict[str, Any]:
     return found
 
 
-def pack(student: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, **more: float) -> bytes:
+def pack_stage(
+    student: nn.Module, stage: str, position: int, parts: dict[str, Tensor], **more: float
+) -> bytes:
+    """The state of a stage before fine-tuning, behind its part number `position`.
+
+    Args:
+        parts: the stage's own tensors, to be found again by `own_tensors(data, stage)`.
+        more: numbers to find again in `about`.
+    """
+    info = {"format": FORMAT, "epoch": 0, "stage": stage, "position": position, **more}
+    return tensor_bytes({**_of_student(student), **_prefixed(stage, parts)}, info)
+
+
+def own_tensors(data: bytes, owner: str) -> dict[str, Tensor]:
+    """What `pack` or `pack_stage` was given for `owner`, by name; on the CPU."""
+    return _of(load(bytes(data)), f"{owner}/")
+
+
+def restore_student(data: bytes, student: nn.Module) -> None:
+    """Bring a fresh student and torch's generators to the state in `data`, of any stage."""
+    tensors = load(bytes(data))
+    student.load_state_dict(_of(tensors, "student/"))
+    _set_generators(_of(tensors, "generator/"), student)
+
+
+def _of_student(student: nn.Module) -> dict[str, Tensor]:
+    return {
+        **_prefixed("student", student.state_dict()),
+        **_prefixed("generator", _generators(student)),
+    }
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def pack(
+    student: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    source: dict[str, Tensor] | None = None,
+    **more: float,
+) -> bytes:
     """The state of a training that has finished `epoch` epochs.
 
     Args:
+        source: state of the batches' source, to be found again by `own_tensors(data, "source")`.
         more: numbers to find again in `about`.
     """
     names = {parameter: name for name, parameter in student.named_parameters()}
-    tensors = {f"student/{name}": value for name, value in student.state_dict().items()}
+    tensors = {**_of_student(student), **_prefixed("source", source or {})}
     for parameter, slots in optimizer.state.items():
         for slot, value in slots.items():
             if isinstance(value, Tensor):
@@ -59,7 +102,6 @@ def pack(student: nn.Module, optimizer: torch.optim.Optimizer, epoch: int, **mor
     for group in optimizer.param_groups:
         for parameter, size in zip(group["params"], group["sizes"], strict=False):
             tensors[f"sizes/{names[parameter]}"] = size
-    tensors |= {f"generator/{name}": value for name, value in _generators(student).items()}
     groups = [
         {
             "params": [names[p] for p in group["params"]],

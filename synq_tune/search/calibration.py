@@ -21,7 +21,13 @@ KEY = "trial-0000"
 
 def calibrates_first(spec: StudySpec) -> bool:
     """Whether the study's first trial trains nothing: it cannot, or a target may be met without."""
-    return spec.finetune.epochs == 0 or spec.study.target_loss is not None
+    return not spec.is_trained or spec.study.target_loss is not None
+
+
+def _untrained(spec: StudySpec) -> dict[str, Any]:
+    """The parameters of a trial that calibrates only."""
+    off = {"reconstruct.iterations": 0} if spec.reconstruct.is_on else {}
+    return {**({"epochs": 0} if spec.finetune.epochs else {}), **off}
 
 
 def run_calibration(
@@ -35,11 +41,11 @@ def run_calibration(
     if run is None:
         spec = ledger.state.spec
         seed = trial_seed(spec.study.seed, 0)
-        params = {"epochs": 0} if spec.finetune.epochs else {}
+        params = _untrained(spec)
         ledger.append(
             "proposed", key=KEY, kind="search", number=0, params=params, seed=seed, label=""
         )
-    elif run.is_final or run.params.get("epochs", ledger.state.spec.finetune.epochs) != 0:
+    elif run.is_final or ledger.state.spec.of_trial(run.params).is_trained:
         return
     _record(ledger, listener, "started")
     _run(ledger, assets(), folder, listener)
@@ -47,7 +53,8 @@ def run_calibration(
 
 def _run(ledger: Ledger, assets: Assets, folder: Path, listener: Callable[[str], None]) -> None:
     run, started = ledger.state.runs[KEY], time.monotonic()
-    trial = Trial(assets, assets.spec.trial_config(run.params), run.seed)
+    spec = assets.spec.of_trial(run.params)
+    trial = Trial(assets, spec.finetune, run.seed, reconstruct=spec.reconstruct)
     try:
         with stage("calibration", f"teacher.model={assets.spec.teacher.model}"):
             (row,) = trial.run()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import fx
 
 from synq_tune.quantization.student import quantize_student
-from synq_tune.search.worker import run_config
+from synq_tune.search.worker import run_spec
 from synq_tune.store import sha256_file, write_bytes
 from synq_tune.study.files import checkpoint_path
 from synq_tune.study.state import Run
@@ -37,7 +37,8 @@ def load_student(assets: Assets, run: Run, folder: Path) -> fx.GraphModule:
 
 
 def _train_again(assets: Assets, run: Run) -> fx.GraphModule:
-    trial = Trial(assets, run_config(assets.spec, run.kind, run.params), run.seed)
+    spec = run_spec(assets.spec, run.kind, run.params)
+    trial = Trial(assets, spec.finetune, run.seed, reconstruct=spec.reconstruct)
     for _ in trial.run():
         pass
     return trial.student

@@ -212,7 +212,7 @@ class StudyDriver:
     def _calibrate(self, dataset_path: Path) -> None:
         if not calibrates_first(self.spec):
             return
-        if self.spec.finetune.epochs == 0:
+        if not self.spec.is_trained:
             print(
                 "search    nothing is trained at 0 epochs: one trial, calibration only", flush=True
             )
@@ -289,8 +289,7 @@ class StudyDriver:
         return is_its and not damaged_export(self.ledger.state, self.folder)
 
     def _export(self, best: Run, student: Any, assets: Assets, target: Path) -> None:
-        config = assets.spec.trial_config(best.params)
-        spec = assets.spec.model_copy(update={"finetune": config, "search": {}})
+        spec = assets.spec.of_trial(best.params)
         parity = export_student(
             student, assets.teacher, spec, target,
             golden_images=golden_images(assets),

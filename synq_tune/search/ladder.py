@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from synq_tune.config import Reconstruct
 from synq_tune.errors import NonFiniteError, stage
 from synq_tune.study.state import StudyState
 from synq_tune.trial.assets import Assets
@@ -46,7 +47,7 @@ def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> d
 
 def _calibrated(assets: Assets, calibrate_on: str, seed: int) -> Callable[[Tensor], Tensor]:
     config = assets.spec.finetune.model_copy(update={"epochs": 0})
-    trial = Trial(assets, config, seed, calibrate_on)
+    trial = Trial(assets, config, seed, calibrate_on, reconstruct=Reconstruct())
     for _ in trial.run():
         pass
     return trial.student

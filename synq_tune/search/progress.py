@@ -12,13 +12,13 @@ from synq_tune.study.files import state_path
 from synq_tune.study.state import Run
 
 
-def keep_state(folder: Path, key: str, epoch: int, data: bytes) -> str | None:
+def keep_state(folder: Path, key: str, epoch: int, data: bytes, position: int = 0) -> str | None:
     """Write a run's state after `epoch` epochs; returns its SHA-256, None if it could not be kept.
 
     The state before it stays until `files.prune`: the ledger does not name the new one yet.
     """
     try:
-        store.write_bytes(state_path(folder, key, epoch), data)
+        store.write_bytes(state_path(folder, key, epoch, position), data)
     except OSError as error:
         # The run goes on: it would only have further to go again after a crash.
         print(f"{key}: its state after epoch {epoch} is not kept: {error}", file=sys.stderr)
@@ -35,7 +35,7 @@ def load_state(folder: Path, run: Run) -> bytes | None:
         return None
     problem, data = None, b""
     try:
-        data = state_path(folder, run.key, run.kept_epoch).read_bytes()
+        data = state_path(folder, run.key, run.kept_epoch, run.kept_position).read_bytes()
         training_state.about(data)
         if hashlib.sha256(data).hexdigest() != run.kept_sha256:
             problem = "it is damaged"

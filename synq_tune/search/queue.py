@@ -27,7 +27,7 @@ class RunQueue:
 
     def propose(self, state: StudyState) -> dict[str, Any] | Literal["wait"] | None:
         """Fields of the next `proposed` event, WAIT, or None when nothing is left."""
-        if self.spec.finetune.epochs == 0 and state.of_kind("search"):
+        if not self.spec.is_trained and state.of_kind("search"):
             return None  # repeats of a calibration and an untrained recipe would tell nothing
         event = self._search(state) or self._first_new([_ladder_event(self.spec)], state)
         if event is not None:

@@ -231,7 +231,7 @@ def max_trials(spec: StudySpec) -> int:
 
     Where nothing is trained, nothing that is searched matters: one.
     """
-    if spec.finetune.epochs == 0:
+    if not spec.is_trained:
         return 1
     outside = [p for p in first_configurations(spec) if not is_inside(spec, p)]
     # Calibration alone, tried first for a target, is one trial and no point of the space.

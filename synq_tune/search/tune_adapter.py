@@ -86,8 +86,9 @@ class LedgerSearcher(NotPickled, Searcher):
         """From where a run starts: its last training state, sent to whichever machine takes it."""
         data = load_state(self.ledger.folder, run)
         if data is None:
-            return {"epoch": 0, "state": None}
-        return {"epoch": run.kept_epoch, "state": ray.put(data)}
+            return {"epoch": 0, "position": 0, "state": None}
+        place = {"epoch": run.kept_epoch, "position": run.kept_position}
+        return {**place, "state": ray.put(data)}
 
     def _unfinished(self) -> str | None:
         waiting = (run.key for run in self.ledger.state.runs.values() if not run.is_final)
@@ -139,8 +140,8 @@ class LedgerCallback(NotPickled, Callback):
         """A worker took the run."""
         key = trial.config["run"]["key"]
         self.attempts[key] = self.attempts.get(key, 0) + 1
-        epoch = trial.config["run"]["epoch"]
-        self._record("started", key, **({"epoch": epoch} if epoch else {}))
+        place = {name: trial.config["run"].get(name) for name in ("epoch", "position")}
+        self._record("started", key, **{name: value for name, value in place.items() if value})
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
@@ -156,7 +157,7 @@ class LedgerCallback(NotPickled, Callback):
                 losses=result["losses"], partial=result["partial"], **kept,
             )  # fmt: skip
         elif kept:
-            self._record("kept", key, epoch=result["epoch"], **kept)
+            self._record("kept", key, epoch=result["epoch"], **_position(result), **kept)
         if kept:
             prune(self.ledger.folder, self.ledger.state)
         if result.get("done"):
@@ -166,7 +167,7 @@ class LedgerCallback(NotPickled, Callback):
         """Write the training state that came with a result; it got further: it may fail anew."""
         data = result["payload"].take()
         self.attempts[key] = 0
-        sha256 = keep_state(self.ledger.folder, key, result["epoch"], data)
+        sha256 = keep_state(self.ledger.folder, key, result["epoch"], data, **_position(result))
         return {"kept_sha256": sha256} if sha256 else {}
 
     def _finish(self, key: str, result: dict[str, Any]) -> None:
@@ -219,6 +220,10 @@ class LedgerCallback(NotPickled, Callback):
     def _record(self, event: str, key: str, **fields: Any) -> None:
         self.ledger.append(event, key=key, **fields)
         self.listener(key)
+
+
+def _position(result: dict[str, Any]) -> dict[str, int]:
+    return {"position": result["position"]} if result.get("position") else {}
 
 
 def _explained(key: str, error: BaseException, cause: BaseException, folder: Path) -> str:

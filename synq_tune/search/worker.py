@@ -10,7 +10,7 @@ import ray
 import torch
 from ray import tune
 
-from synq_tune.config import FineTune, StudySpec
+from synq_tune.config import StudySpec
 from synq_tune.config.load import with_recipe
 from synq_tune.config.metrics import objective
 from synq_tune.errors import NonFiniteError, stage
@@ -35,11 +35,9 @@ _ASSETS: dict[str, Assets] = {}
 """Loaded once per worker process and study, by the study's folder."""
 
 
-def run_config(spec: StudySpec, kind: str, params: dict[str, Any]) -> FineTune:
-    """Training settings of a run: a rung of the ladder names a recipe instead of parameters."""
-    if kind == "ladder":
-        return with_recipe(spec, params["recipe"]).finetune
-    return spec.trial_config(params)
+def run_spec(spec: StudySpec, kind: str, params: dict[str, Any]) -> StudySpec:
+    """The settings of a run: a rung of the ladder names a recipe instead of parameters."""
+    return with_recipe(spec, params["recipe"]) if kind == "ladder" else spec.of_trial(params)
 
 
 def _load(context: dict[str, Any]) -> Assets:
@@ -100,11 +98,11 @@ class TrialWorker(tune.Trainable):
     def _begin(self) -> None:
         gpu_sharing.forget_peak()
         assets, run = self._assets(), self.run_info
-        config = run_config(assets.spec, run["kind"], run["params"])
+        spec = run_spec(assets.spec, run["kind"], run["params"])
         start = None if run["state"] is None else ray.get(run["state"])
         if start is not None:
             self.seconds_before = about(start)["seconds"]
-        self.trial = Trial(assets, config, run["seed"])
+        self.trial = Trial(assets, spec.finetune, run["seed"], reconstruct=spec.reconstruct)
         self.epochs = self.trial.run(start, self._is_due)
 
     def _is_due(self, epoch: int) -> bool:
@@ -132,8 +130,9 @@ class TrialWorker(tune.Trainable):
             self._begin()
         row = next(self.epochs)
         result = {"epoch": row.epoch, **self._measured(row), **self._clock()}
+        result |= {"position": row.position} if row.position else {}
         result["gpu"] = gpu_sharing.peak()
-        if row.epoch == self.trial.config.epochs:
+        if row.is_last:
             return result | {"state": "completed", "done": True, **self._finish()}
         self.kept_at = time.monotonic()
         return result | {"payload": Payload(self.trial.state(**self._clock()))}
@@ -145,7 +144,7 @@ class TrialWorker(tune.Trainable):
         return {
             "metrics": row.metrics,
             "losses": row.losses,
-            "partial": self._assets().is_partial(row.epoch == self.trial.config.epochs),
+            "partial": self._assets().is_partial(row.is_last),
             "objective": objective(row.metrics, self.context["metric"]),
         }
 

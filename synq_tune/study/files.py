@@ -11,7 +11,7 @@ from synq_tune.study.state import StudyState
 from synq_tune.study.summary import finalists
 
 CHECKPOINTS, RUNNING = "checkpoints", "running"
-_STATE_NAME = re.compile(r"(?P<key>.+)\.epoch-(?P<epoch>\d+)\.safetensors")
+_STATE_NAME = re.compile(r"(?P<key>.+)\.epoch-(?P<epoch>\d+)(\.part-\d+)?\.safetensors")
 
 
 def checkpoint_path(folder: Path, key: str) -> Path:
@@ -19,9 +19,10 @@ def checkpoint_path(folder: Path, key: str) -> Path:
     return folder / CHECKPOINTS / f"{key}.safetensors"
 
 
-def state_path(folder: Path, key: str, epoch: int) -> Path:
-    """Where the training state of an unfinished run is kept, after `epoch` epochs."""
-    return folder / CHECKPOINTS / RUNNING / f"{key}.epoch-{epoch}.safetensors"
+def state_path(folder: Path, key: str, epoch: int, position: int = 0) -> Path:
+    """Where the state of an unfinished run is kept: after `epoch` epochs, or parts of a stage before."""
+    part = f".part-{position}" if position else ""
+    return folder / CHECKPOINTS / RUNNING / f"{key}.epoch-{epoch}{part}.safetensors"
 
 
 def state_files(folder: Path) -> dict[Path, tuple[str, int]]:
@@ -43,7 +44,7 @@ def needed_files(folder: Path, state: StudyState) -> dict[Path, str]:
         checkpoint_path(folder, run.key): run.checkpoint_sha256 for run in finalists(state, count)
     }
     states = {
-        state_path(folder, run.key, run.kept_epoch): run.kept_sha256
+        state_path(folder, run.key, run.kept_epoch, run.kept_position): run.kept_sha256
         for run in state.runs.values()
         if not run.is_final
     }

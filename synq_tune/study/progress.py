@@ -18,7 +18,7 @@ def target_met(state: StudyState) -> Run | None:
 
 def is_calibration(state: StudyState, run: Run) -> bool:
     """Whether the run trained nothing."""
-    return state.spec.trial_config(run.params).epochs == 0
+    return not state.spec.of_trial(run.params).is_trained
 
 
 def target_line(state: StudyState) -> str | None:

@@ -72,6 +72,8 @@ class Run:
     error: str | None = None
     kept_epoch: int = 0
     """Epoch after which an unfinished run goes on."""
+    kept_position: int = 0
+    """Parts of the stage before fine-tuning behind which it goes on, while no epoch is finished."""
     kept_sha256: str | None = None
     """Of the training state kept after it; None if the run begins again."""
     checkpoint_sha256: str | None = None
@@ -198,8 +200,8 @@ def _started(state: StudyState, event: Mapping[str, Any]) -> None:
     run.history = [entry for entry in run.history if entry["epoch"] <= run.epochs_run]
     run.metrics = _measured(state, run.history, {}) if run.history else {}
     run.started_at = event["at"] if run.started_at is None else run.started_at
-    if not run.epochs_run:
-        run.kept_epoch, run.kept_sha256 = 0, None
+    if not run.epochs_run and not event.get("position"):
+        run.kept_epoch, run.kept_position, run.kept_sha256 = 0, 0, None
 
 
 def _evaluated(state: StudyState, event: Mapping[str, Any]) -> None:
@@ -219,6 +221,7 @@ def _kept(state: StudyState, event: Mapping[str, Any]) -> None:
     run.epochs_run = event["epoch"]
     if "kept_sha256" in event:
         run.kept_epoch, run.kept_sha256 = event["epoch"], event["kept_sha256"]
+        run.kept_position = event.get("position", 0)
 
 
 def _finished(state: StudyState, event: Mapping[str, Any]) -> None:

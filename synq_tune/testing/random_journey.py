@@ -126,7 +126,7 @@ def _walk(spec: StudySpec, seed: int, folder: Path | None, stage: list[str]) -> 
     inspect_student(student)
     stage[0] = "calibrate"
     source = _source(teacher, images, spec.finetune)
-    calibrate(student, source.calibration_batches())
+    calibrate(student, source.calibration_images())
     stage[0] = "fine-tune"
     for _ in finetune(student, source, spec.finetune):
         pass

@@ -1,4 +1,4 @@
-"""One trial: quantize → calibrate → finetune → evaluate. Knows neither Ray nor MLflow."""
+"""One trial: quantize → calibrate → reconstruct → finetune → evaluate. Knows neither Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -8,17 +8,27 @@ from typing import Literal
 import torch
 from torch import Tensor, fx
 
-from synq_tune.config import FineTune
+from synq_tune.config import FineTune, Reconstruct
 from synq_tune.finetune.divergence import check_finite_state, diverges_at
 from synq_tune.finetune.loop import EpochMetrics, finetune
 from synq_tune.finetune.optimizer import optimizer_of
-from synq_tune.finetune.training_state import pack, restore
+from synq_tune.finetune.training_state import (
+    about,
+    own_tensors,
+    pack,
+    pack_stage,
+    restore,
+    restore_student,
+)
 from synq_tune.quantization.ready import fit_ranges, let_through
 from synq_tune.quantization.student import quantize_student
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.rungs import is_evaluated
-from synq_tune.views.source import ViewSource
-from synq_tune.views.teacher_cache import load_teacher_cache
+from synq_tune.trial.stages import Position, Progress, reconstruct
+from synq_tune.views.source import Source, SourceMaterial, load_source
+
+_RECONSTRUCT, _FINETUNE = "reconstruct", "finetune"
+"""Names of the stages in a checkpoint; one without a name is of fine-tuning."""
 
 
 class Trial:
@@ -30,19 +40,24 @@ class Trial:
         config: FineTune,
         seed: int,
         calibrate_on: Literal["synthetic", "noise"] = "synthetic",
+        reconstruct: Reconstruct | None = None,
     ) -> None:
         """Nothing runs yet; `student` exists once `run` has yielded.
 
         Args:
-            config: the trial's training settings; 0 epochs is calibration only.
+            config: the trial's training settings; 0 epochs train nothing.
             seed: orders the batches.
             calibrate_on: the dataset, or standard normal noise of the same shape.
+            reconstruct: the stage before training; None: that of the study's settings.
         """
         self.assets, self.config, self.seed = assets, config, seed
+        self.reconstruct = assets.spec.reconstruct if reconstruct is None else reconstruct
         self.calibrate_on = calibrate_on
         self.student: fx.GraphModule | None = None
+        self._source: Source | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._epoch = 0
+        self._progress: Progress | None = None
 
     def run(
         self, start: bytes | None = None, is_kept: Callable[[int], bool] = lambda epoch: False
@@ -50,10 +65,11 @@ class Trial:
         """Yield each evaluated epoch with losses and accuracies (percent).
 
         Args:
-            start: `state` of the same trial in another process; it goes on behind that epoch and
-                ends as if it had never stopped.
-            is_kept: asked after each epoch (from 1); one that is not evaluated but kept is yielded
-                without accuracies, so that the caller can take its `state`.
+            start: `state` of the same trial in another process; it goes on behind that epoch, or that
+                part of a reconstruction, and ends as if it had never stopped.
+            is_kept: asked after each epoch (from 1), and with 0 after each part of a reconstruction; one
+                that is not evaluated but kept is yielded without accuracies, so that the caller can
+                take its `state`.
 
         Raises:
             NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric is NaN or
@@ -62,54 +78,74 @@ class Trial:
         assets, config = self.assets, self.config
         torch.manual_seed(self.seed)
         self.student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
-        source = self._source()
+        material = SourceMaterial(assets.teacher, assets.dataset, assets.store, assets.device)
+        self._source = load_source(material, config, self.seed)
         with diverges_at(0, config):
-            self._prepare(source, start)
+            for row in self._prepare(start):
+                if is_kept(0):
+                    yield row
+        self._progress = None
         if config.epochs == 0:
-            yield EpochMetrics(0, {}, self._evaluate(0, is_last=True))
+            yield EpochMetrics(0, {}, self._evaluate(0, is_last=True), is_last=True)
             return
-        evaluated = is_evaluated(assets.spec, config.epochs)
+        yield from self._train(is_kept)
+
+    def _train(self, is_kept: Callable[[int], bool]) -> Iterator[EpochMetrics]:
+        config = self.config
+        evaluated = is_evaluated(self.assets.spec, config.epochs)
         rows = finetune(
-            self.student, source, config, lambda epoch: evaluated(epoch) or is_kept(epoch),
-            assets.teacher.graph, self._epoch, self._optimizer,
+            self.student, self._source, config, lambda epoch: evaluated(epoch) or is_kept(epoch),
+            self.assets.teacher.graph, self._epoch, self._optimizer,
         )  # fmt: skip
         for row in rows:
-            self._epoch, is_last = row.epoch, row.epoch == config.epochs
-            if is_last or evaluated(row.epoch):
-                row.metrics = self._evaluate(row.epoch, is_last)
+            self._epoch, row.is_last = row.epoch, row.epoch == config.epochs
+            if row.is_last or evaluated(row.epoch):
+                row.metrics = self._evaluate(row.epoch, row.is_last)
             yield row
 
     def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
         with diverges_at(epoch, self.config):
             return self.assets.evaluate(self.student, is_last)
 
-    def _prepare(self, source: ViewSource, start: bytes | None) -> None:
-        """Make student and optimizer ready for the first step, or for the one after `start`."""
+    def _prepare(self, start: bytes | None) -> Iterator[EpochMetrics]:
+        """Make student and optimizer ready for the first step, or for the one after `start`.
+
+        Yields:
+            The parts that a reconstruction finishes.
+        """
         width = self.assets.spec.bits.activations
+        stage = None if start is None else about(start).get("stage", _FINETUNE)
         if start is None:
-            fit_ranges(self.student, self.config, width, self._calibration_batches(source))
+            fit_ranges(self.student, self.config, width, self._calibration_images())
             check_finite_state(self.student)
+        if stage != _FINETUNE:
+            yield from self._reconstruct(start)
         let_through(self.student, self.config, width)
         self._optimizer = optimizer_of(self.student, self.config)
-        if start is not None:
+        if stage == _FINETUNE:
             self._epoch = restore(start, self.student, self._optimizer)
+            self._source.restore(own_tensors(start, "source"))
+
+    def _reconstruct(self, start: bytes | None) -> Iterator[EpochMetrics]:
+        position = Position()
+        if start is not None:
+            restore_student(start, self.student)
+            position = Position(about(start)["position"], own_tensors(start, _RECONSTRUCT))
+        rows = reconstruct(self.student, self._source, self.assets, self.reconstruct, position)
+        for self._progress in rows:
+            check_finite_state(self.student)
+            yield EpochMetrics(0, self._progress.losses, position=self._progress.position)
 
     def state(self, **more: float) -> bytes:
-        """All it takes to go on behind the epoch yielded last; see `training_state.pack`."""
-        return pack(self.student, self._optimizer, self._epoch, **more)
+        """All it takes to go on behind what was yielded last; see `training_state`."""
+        if self._progress is not None:
+            place = _RECONSTRUCT, self._progress.position, self._progress.state()
+            return pack_stage(self.student, *place, **more)
+        return pack(self.student, self._optimizer, self._epoch, self._source.state(), **more)
 
-    def _source(self) -> ViewSource:
-        assets = self.assets
-        views = load_teacher_cache(assets.teacher, assets.dataset, self.config, assets.store)
-        dataset = assets.dataset
-        return ViewSource(
-            dataset.train_images, dataset.train_labels, views, self.config, self.seed,
-            assets.device,
-        )  # fmt: skip
-
-    def _calibration_batches(self, source: ViewSource) -> Iterator[Tensor]:
+    def _calibration_images(self) -> Iterator[Tensor]:
         if self.calibrate_on == "synthetic":
-            yield from source.calibration_batches()
+            yield from self._source.calibration_images()
             return
         generator = torch.Generator().manual_seed(self.seed)
         shape = self.assets.teacher.preprocessing.shape

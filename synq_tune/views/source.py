@@ -1,17 +1,24 @@
-"""Where the training loop gets its batches: the stored views, remade into pixels on the device."""
+"""Where the training loop gets its batches: the stored views, or a source that trains along."""
 
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from synq_tune import own_code
 from synq_tune.config import FineTune
+from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.errors import InputError
+from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.names import resolve
 from synq_tune.seeds import derive_seed
-from synq_tune.views.teacher_cache import TeacherCache
+from synq_tune.views.teacher_cache import TeacherCache, load_teacher_cache
 from synq_tune.views.transforms import base_images
 
 
@@ -31,7 +38,79 @@ class Batch:
     """(N,) in [0, 1]."""
 
 
-class ViewSource:
+@dataclass(frozen=True)
+class SourceMaterial:
+    """What a source is made from."""
+
+    teacher: LoadedTeacher
+    dataset: SyntheticDataset
+    store: Path
+    device: torch.device
+
+
+class Source(ABC):
+    """Batches of a trial; the same ones for the same seed, epoch and state.
+
+    A family member is a function `(material, config, seed) → Source`.
+    """
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self) -> int:
+        """Number of batches of one epoch, ≥ 1."""
+
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch (0-based)."""
+
+    @abstractmethod
+    def calibration_images(self) -> Iterator[Tensor]:
+        """Batches of images (N, C, H, W) on which ranges are observed."""
+
+    def after_step(self, student: nn.Module, batch: Batch) -> None:
+        """The student took its step on `batch`: a source that trains along takes its own."""
+        return None
+
+    def losses(self) -> dict[str, float]:
+        """The source's own losses of the epoch that has just ended, by name."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """What `restore` needs to go on as if never stopped: weights, moments, generators."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take what `state` gave after the last finished epoch, in another process."""
+        if state:
+            raise ValueError(
+                f"`a source without a state gets none` must hold, but got {list(state)}."
+            )
+
+
+def load_source(material: SourceMaterial, config: FineTune, seed: int) -> Source:
+    """The source that `config.source` names.
+
+    Raises:
+        InputError: the user's own function gives no `Source`.
+    """
+    source = resolve("source", config.source)(material, config, seed)
+    if not isinstance(source, Source):
+        raise InputError(
+            f"finetune.source {own_code.label(config.source)}: `it returns a synq_tune.views.source."
+            f"Source` must hold, but got {type(source).__name__}."
+        )
+    return source
+
+
+def view_source(material: SourceMaterial, config: FineTune, seed: int) -> ViewSource:
+    """The dataset's training part in its stored views."""
+    dataset = material.dataset
+    views = load_teacher_cache(material.teacher, dataset, config, material.store)
+    images, labels = dataset.train_images, dataset.train_labels
+    return ViewSource(images, labels, views, config, seed, material.device)
+
+
+class ViewSource(Source):
     """Draws every image once per epoch, in a seeded order, in the epoch's view."""
 
     def __init__(
@@ -76,7 +155,7 @@ class ViewSource:
         logits = views.logits[view][index].float()
         return Batch(images, self.labels[index], logits, maps, views.difficulty[view][index])
 
-    def calibration_batches(self) -> Iterator[Tensor]:
+    def calibration_images(self) -> Iterator[Tensor]:
         """Images of the first views, enough for `calibration_batches` batches (N, C, H, W)."""
         epochs = itertools.chain.from_iterable(map(self.batches, itertools.count()))
         for batch in itertools.islice(epochs, self.config.calibration_batches):

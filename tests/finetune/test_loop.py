@@ -48,7 +48,7 @@ def _train(
     views = make_views(teacher, dataset, config)
     source = ViewSource(dataset.train_images, dataset.train_labels, views, config, seed)
     student = quantize_student(teacher, Bits(weights=3, activations=3), quantizer)
-    calibrate(student, source.calibration_batches())
+    calibrate(student, source.calibration_images())
     rows = list(finetune(student, source, config, teacher=teacher.graph))
     return rows, student.state_dict()
 
@@ -126,7 +126,7 @@ def test_only_asked_epochs_are_yielded(teacher: LoadedTeacher, dataset: Syntheti
     views = make_views(teacher, dataset, config)
     source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 0)
     student = quantize_student(teacher, Bits(weights=4, activations=4), "minmax")
-    calibrate(student, source.calibration_batches())
+    calibrate(student, source.calibration_images())
     rows = finetune(student, source, config, is_evaluated={2}.__contains__)
     assert [row.epoch for row in rows] == [2, 5]
 
@@ -200,7 +200,7 @@ def test_a_studys_trials_ask_the_teacher_once_per_view_and_filter(
                 views = load_teacher_cache(teacher, dataset, config, tmp_path)
                 source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 0)
                 student = quantize_student(teacher, Bits(weights=3, activations=3), "minmax")
-                calibrate(student, source.calibration_batches())
+                calibrate(student, source.calibration_images())
                 list(finetune(student, source, config, teacher=teacher.graph))
     finally:
         handle.remove()

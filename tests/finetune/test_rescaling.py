@@ -80,7 +80,7 @@ def _train(network: nn.Sequential, quantizer: str) -> tuple[list[dict], dict[str
     views = make_views(teacher, dataset, config)
     source = ViewSource(dataset.train_images, dataset.train_labels, views, config, 0)
     student = quantize_student(teacher, Bits(weights=3, activations=4), quantizer)
-    calibrate(student, source.calibration_batches())
+    calibrate(student, source.calibration_images())
     rows = [row.losses for row in finetune(student, source, config)]
     scales = [quantizer.scale.detach() for quantizer in learned_scales(student).values()]
     return rows, dict(student.named_parameters()), scales

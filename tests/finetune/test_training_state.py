@@ -12,8 +12,10 @@ from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.finetune.loop import EpochMetrics
-from synq_tune.finetune.training_state import about, tensor_bytes
+from synq_tune.finetune.optimizer import optimizer_of
+from synq_tune.finetune.training_state import about, restore, tensor_bytes
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.quantization.student import quantize_student
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import make_probes
 from synq_tune.trial.trial import Trial
@@ -106,18 +108,9 @@ def test_code_that_draws_random_numbers_goes_on_where_it_was(
     next(trial.run(is_kept=lambda epoch: True))
     data, expected = trial.state(), torch.rand(4)
     torch.manual_seed(99)
-    again = _trial(spec, teacher, store)
-    again._prepare(_begun(again), data)
+    student = quantize_student(teacher, spec.bits, spec.quantizer)
+    restore(data, student, optimizer_of(student, spec.finetune))
     assert torch.equal(torch.rand(4), expected)
-
-
-def _begun(trial: Trial):
-    """The source of a trial whose student is quantized but not calibrated."""
-    from synq_tune.quantization.student import quantize_student
-
-    spec = trial.assets.spec
-    trial.student = quantize_student(trial.assets.teacher, spec.bits, spec.quantizer)
-    return trial._source()
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,6 @@ def test_calibration_renders_each_batch_once(
     kind = type(views.transforms)
     pixels = kind.pixels
     monkeypatch.setattr(kind, "pixels", lambda *a: rendered.append(1) or pixels(*a))
-    found = list(source.calibration_batches())
+    found = list(source.calibration_images())
     assert len(rendered) == len(found) == count
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
