@@ -63,6 +63,10 @@ def _name_of(family: str) -> Any:
     return Annotated[str, NameOf(family), AfterValidator(partial(names.check, family))]
 
 
+def _reconstruction_or_none(name: str | None) -> str | None:
+    return None if name is None else names.check("reconstruction", name)
+
+
 SynthesisMethod = _name_of("synthesis method")
 CamTechnique = _name_of("CAM technique")
 QuantizerName = _name_of("quantizer")
@@ -70,7 +74,7 @@ SourceName = _name_of("source")
 ReconstructionMethod = Annotated[
     str | None,
     NameOf("reconstruction"),
-    AfterValidator(lambda name: name and names.check("reconstruction", name)),
+    AfterValidator(_reconstruction_or_none),
 ]
 ModelName = Annotated[str, NameOf("model")]
 """Checked where libraries' prefixes are known."""

@@ -38,9 +38,12 @@ ACCEPTED: dict[str, set[str]] = {
     "teacher.class_names": {"pair of text"},
     **{f"bits.{k}": BIT for k in ("weights", "activations", "first", "last", "skip")},
     "bits.overrides": {"dict"}, "synthesis": {"dict"}, "finetune": {"dict"}, "search": {"dict"},
-    "study": {"dict"}, "study.confirm": {"dict"}, "study.first": {"list"}, "finetune.milestones": {"list"},
-    "synthesis.num_holdout": BIT, "synthesis.seed": COUNT | {"zero"}, "study.seed": COUNT | {"zero"},
-    "finetune.epochs": COUNT | {"zero"}, "finetune.mix_weight": {"zero pair"},
+    "reconstruct": {"dict"}, "reconstruct.iterations": {"zero"}, "reconstruct.batch_size": COUNT,
+    "reconstruct.lr": POSITIVE, "study": {"dict"}, "study.confirm": {"dict"}, "study.first": {"list"},
+    "finetune.milestones": {"list"}, "synthesis.num_holdout": BIT,
+    "synthesis.seed": COUNT | {"zero"}, "study.seed": COUNT | {"zero"},
+    "finetune.epochs": COUNT | {"zero"},
+    "finetune.mix_weight": {"zero pair"},
     **{f"synthesis.{k}": COUNT for k in (
         "num_images", "batch_size", "iterations", "center_iterations", "lr_patience")},
     **{f"synthesis.{k}": POSITIVE for k in ("lr", "center_lr")},
@@ -111,7 +114,7 @@ def test_the_table_knows_every_field() -> None:
         "teacher.weights.sha1", "quantizer", "bits", "synthesis.method", "synthesis.start",
         "synthesis.crop_scale", "synthesis.precision", "synthesis.source", "finetune.optimizer",
         "finetune.schedule", "finetune.cam", "finetune.cam_class", "finetune.cam_reduction",
-        "finetune.crop_scale", "study.metric", "study.scheduler",
+        "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric", "study.scheduler",
     }  # fmt: skip
 
 
