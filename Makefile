@@ -9,7 +9,7 @@ search: env            ## run the bundled study end to end
 	$(BIN)/python scripts/search.py --space digits_w3a3 $(ARGS)
 
 test: env              ## the default tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow" $(ARGS)
 
 test-all: env          ## also the slow ones
 	$(BIN)/python -m pytest $(ARGS)

@@ -81,9 +81,10 @@ def _users(studies: Path) -> tuple[dict[Path, tuple[str, ...]], set[Path]]:
 
 
 def _may_be_read(kind: str, path: Path, live: set[Path]) -> bool:
-    """Which views and probes a driven study reads is not written down: all of them may be.
+    """Whether a study that runs now may read a file.
 
-    The same holds for datasets until it has said which one is its own.
+    A study does not write down which views and probes it reads, so any may be. It names its dataset once
+    it has one; until then any dataset may be.
     """
     return kind != "datasets" or Path() in live or path.resolve() in live
 

@@ -27,12 +27,12 @@ class Study(Settings):
     num_trials: int = Field(64, ge=1, le=1_000_000)
     max_concurrent: Literal["auto"] | Count = "auto"
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0, le=1024)] = "auto"
-    """A fraction, or a number of them; `auto` = one for the first trial, then what its memory leaves room
-    for. Trials that do not fit after all are tried again with fewer neighbours."""
+    """GPUs of one trial, whole or a fraction. `auto` gives the first trial a whole one; its memory says how
+    many share a GPU from then on. Trials that run out of memory start again with fewer beside them."""
     deterministic: Count | None = None
-    """Trials on the way in logical time: proposal k and its early stopping know the trials up to
-    k - `deterministic`, whatever has finished, so that one seed is one study; `null` = all that is
-    known by then."""
+    """Trials that may run at once without changing the study. Proposal k, and its early stopping, use the
+    trials up to k - `deterministic`, whichever have finished: one seed then gives one study. `null` uses
+    everything known at that moment."""
     scheduler: Literal["asha", "none"] = "asha"
     seed: Seed = 0
     first: tuple[dict[str, Any], ...] = ()

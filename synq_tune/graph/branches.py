@@ -9,7 +9,7 @@ from synq_tune.graph.pointwise import value_inputs
 
 
 class Branch(nn.Identity):
-    """Where layers read a tensor that others read in another width; their grid goes behind it."""
+    """A copy of a tensor for some of its readers. A grid behind it is theirs alone."""
 
 
 def branch_name(node: fx.Node) -> str:

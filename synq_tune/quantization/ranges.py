@@ -36,7 +36,7 @@ class MovingAverageMinMaxObserver(nn.Module):
 
 
 def min_max(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Smallest and largest value."""
+    """Smallest and largest value of `x`, scalars."""
     return torch.aminmax(x)
 
 

@@ -43,7 +43,10 @@ def split_residuals(
 
 
 def _fork(graph: fx.GraphModule, node: fx.Node) -> fx.Node | None:
-    """Where sums part from other readers of a node, behind what moves it for all; None without sums."""
+    """The node at which sums and other readers of `node` part; None where no sum reads it.
+
+    Operations that every reader shares, such as a reshape, stay in front of it.
+    """
     readers = readers_of(graph, node)
     while (
         len(readers) == 1

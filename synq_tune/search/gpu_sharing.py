@@ -16,9 +16,9 @@ from synq_tune.study.state import StudyState
 
 STAGE = "gpu"
 _HEADROOM = 0.9
-"""Of the device's memory may be planned with: fragments, and the display of a workstation."""
+"""Share of a GPU's memory that trials may fill. Fragments, and a workstation's display, need the rest."""
 _CONTEXT_BYTES = 600 * 2**20
-"""Of a process's CUDA context and its libraries, which torch's allocator does not count."""
+"""Bytes that a process's CUDA context and libraries take. Torch's allocator does not count them."""
 
 
 def forget_peak() -> None:

@@ -1,4 +1,4 @@
-"""What keeps things of ours out of the files that Ray writes."""
+"""Objects that leave no content in the files that Ray writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class NotPickled:
-    """Ray pickles what it is given into a folder we throw away: nothing of ours goes in there."""
+    """Pickles to nothing. Ray writes what it is given into a folder that is never read again."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -7,10 +7,10 @@ from typing import Any
 
 
 class Payload:
-    """Bytes that are taken out once.
+    """Bytes that can be taken out once.
 
-    Tune keeps a trial's last result for ever, and prints results into messages that nobody reads:
-    once taken, a payload weighs nothing, and its text is short at any time.
+    Tune keeps each trial's last result, and prints results into messages. A payload that was taken holds
+    no bytes any more, and it always prints as one short word.
     """
 
     def __init__(self, data: Any) -> None:

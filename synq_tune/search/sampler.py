@@ -29,9 +29,9 @@ from synq_tune.store import canonical_json
 from synq_tune.study.state import Run, StudyState
 
 FEWEST_STARTUP = 10
-"""Trials that are spread over the space before TPE takes over: from fewer it learns one corner."""
+"""First trials, which are spread over the space. From fewer, TPE learns one corner of it."""
 STARTUP_SHARE = 4
-"""In a long study one trial in four."""
+"""A long study spreads one trial in this many."""
 _MAX_DRAWS = 8
 """Of TPE for one proposal."""
 _MAX_TRIALS_READ = 800

@@ -25,7 +25,7 @@ PIECE = 64 * 2**20
 
 @dataclass(frozen=True)
 class FileManifest:
-    """What is told to every worker: names and sums; it weighs nothing."""
+    """Names and checksums of a study's files. Every worker gets this small list, not the files."""
 
     store: str
     """The driver's store, absolute."""

@@ -87,9 +87,9 @@ class Ledger:
 
         Args:
             folder: the study's.
-            read_only: only look, perhaps while a driver is at work; another major version of Optuna
-                is no obstacle.
-            anyones: the study may be somebody else's: for who neither acts on it nor shows it.
+            read_only: look without changing anything. A driver may be at work meanwhile, and another
+                major version of Optuna does not matter.
+            anyones: also open a study of another user. Only for callers that neither act on it nor show it.
 
         Raises:
             InputError: there is no ledger, it is damaged or not to be trusted (`study.trust`), or it was

@@ -62,10 +62,14 @@ def _chunks(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 def points(
     metrics: Mapping[str, float], step: int, at: float | None = None, model_id: str | None = None
 ) -> list[Metric]:
-    """Values as of a time in seconds, or now; of a logged model, too, if it is named.
+    """MLflow's points for some metrics.
 
-    A store keeps one of two points that agree in time and value, too: what the ledger knows the time of
-    can be logged again where a killed driver may have logged it.
+    Args:
+        metrics: value by name.
+        step: the epoch.
+        at: time in seconds since the epoch; None: now. With the ledger's time a point can be logged twice:
+            a store keeps only one of two that agree in time and value.
+        model_id: of the logged model that the points belong to as well.
     """
     from mlflow.entities import Metric
 

@@ -37,7 +37,8 @@ _LIBRARIES = (
     "google",
     "urllib3",
 )
-"""Of stores and of places for artifacts; only some are installed, so that their errors are known by name."""
+"""Packages whose errors mean that a store or an artifact place failed. Not all are installed, so they are
+known by name."""
 
 
 class TrackingError(ServiceError):

@@ -1,4 +1,4 @@
-"""How the views of a dataset are cut, mirrored and mixed: drawn once, remade into pixels at will."""
+"""How each view is cut, mirrored and mixed. The choices are drawn once; pixels are made when needed."""
 
 from __future__ import annotations
 
@@ -88,9 +88,10 @@ def draw_transforms(count: int, config: FineTune, seed: int) -> ViewTransforms:
 
 
 def _draw_patches(weights: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Where patches of the images' aspect ratio lie, (V, N, 4); empty ones with 1 - `probability`.
+    """Places of the pasted patches (V, N, 4), drawn as in CutMix (Yun et al., 2019).
 
-    CutMix (Yun et al., 2019): a patch covers the other image's share of the area, here anywhere in full.
+    A patch has the image's aspect ratio. It covers the other image's share of the area and lies wholly
+    inside the image. With probability 1 - `probability` it is empty: nothing is pasted.
     """
     side = (1 - weights).sqrt()
     place = torch.rand(*weights.shape, 2, generator=generator) * (1 - side)[..., None]
