@@ -124,7 +124,7 @@ def test_a_gate_stays_float(way: str) -> None:
         assert list(_grids(_Gated(gate, WAYS[way]))) == ["quantize_relu"]
 
 
-@pytest.mark.parametrize("gate", GATES, ids=str)
+@pytest.mark.parametrize("gate", GATES, ids=lambda gate: getattr(gate, "__name__", str(gate)))
 def test_any_gate_function_stays_float_where_it_multiplies(gate: object) -> None:
     """The same functions that are activations in front of a layer."""
     function = gate if isinstance(gate, nn.Module) else lambda s: gate(s)
