@@ -6,13 +6,11 @@ from synq_tune import own_code
 from synq_tune.config import StudySpec
 from synq_tune.config.overrides import overrides_line
 from synq_tune.errors import stage
-from synq_tune.inspection.student import inspect_student
 from synq_tune.inspection.table import layer_lines, summary_lines, tensor_lines
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.quantization.student import quantize_student
-from synq_tune.synthesis import synthesizer
 from synq_tune.trial.memory import memory_line
+from synq_tune.trial.requirements import check_parts
 
 
 def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
@@ -29,9 +27,7 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
     with stage("building the network", f"teacher.model={spec.teacher.model}", runs_code=True):
         model = build_model(spec.teacher) if random_weights else None
     teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
-    with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):
-        inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
-    synthesizer(spec.synthesis.method).check(teacher)
+    inspection = check_parts(spec, teacher)
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
     head += f", quantizer {own_code.label(spec.quantizer)}"
     return [

@@ -17,20 +17,18 @@ from synq_tune.config import FineTune, StudySpec
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.labelled_cache import load_halves
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.errors import InputError, NonFiniteError
+from synq_tune.errors import NonFiniteError
 from synq_tune.experiments.variants import settings_of
 from synq_tune.finetune.divergence import diverges_at
-from synq_tune.inspection.student import inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.quantization.student import quantize_student
 from synq_tune.seeds import trial_seed
 from synq_tune.store import content_address
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.dataset import synthesize
 from synq_tune.trial.assets import Assets, choose_device
 from synq_tune.trial.evaluation import AgreementSet, asking_teacher, make_probes, top1
+from synq_tune.trial.requirements import check_better_than_chance, check_cams, check_parts
 from synq_tune.trial.trial import Trial
-from synq_tune.views.cam import cam_tap, check_technique
 from synq_tune.views.teacher_cache import load_teacher_cache
 
 _MEASURED = (
@@ -86,7 +84,7 @@ class Bench:
             choose, report = self._load_halves(spec, teacher)
             with asking_teacher():
                 accuracy = top1(teacher, report, teacher.preprocessing, self.device)
-            _check_better_than_chance(spec, teacher, accuracy)
+            check_better_than_chance(spec, teacher, accuracy)
             self._grounds[key] = Ground(teacher, choose, report, accuracy)
         return self._grounds[key]
 
@@ -102,11 +100,8 @@ class Bench:
     def check(self, spec: StudySpec) -> None:
         """Raise InputError unless the variant can run on its teacher; trains nothing."""
         teacher = self.ground(spec).teacher
-        inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
-        synthesizer(spec.synthesis.method).check(teacher)
-        if spec.finetune.lambda_cam > 0:
-            cam_tap(teacher.graph, spec.finetune.cam)
-            check_technique(spec.finetune.cam)
+        check_parts(spec, teacher)
+        check_cams(spec, teacher)
 
     def settings_sha(self, spec: StudySpec) -> str:
         """Content address of everything that decides a run, but for its seed and our own code."""
@@ -167,20 +162,6 @@ class Bench:
             dataset, _ = synthesize(teacher, spec, self.store)
             self._material = (key, dataset, make_probes(teacher, dataset))
         return self._material[1:]
-
-
-def _check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:
-    # As before a search, where two or three classes cannot ask for three times chance either.
-    chance = 100.0 / teacher.num_classes
-    needed = min(3 * chance, (100.0 + chance) / 2)
-    if accuracy < needed:
-        raise InputError(
-            f"{spec.study.val_data}: `teacher's top1 >= {needed:.1f} %` (three times chance) must "
-            f"hold, but got top1={accuracy:.2f} %. The order of the classes or the normalisation "
-            "(teacher.mean, teacher.std) is probably not the one the teacher was trained with. Give "
-            "teacher.class_names in label order, name class folders by label number, or ask for "
-            "torchvision's order with imagefolder:DIR."
-        )
 
 
 def _measure(assets: Assets, seed: int) -> dict[str, Any]:

@@ -43,10 +43,8 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
         InputError: one line that says what does not fit.
     """
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
-    with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):
-        inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
-    synthesizer(spec.synthesis.method).check(teacher)
-    _check_cams(spec, teacher)
+    inspection = check_parts(spec, teacher)
+    check_cams(spec, teacher)
     metric = resolve_metric(spec)
     halves = load_halves(spec, teacher)
     reference = 100.0 if mode_of(metric) == "max" else None
@@ -56,10 +54,22 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
     accuracy = sum(a * len(h) for a, h in zip(accuracies, halves, strict=True)) / sum(
         map(len, halves)
     )
-    _check_better_than_chance(spec, teacher, accuracy)
+    check_better_than_chance(spec, teacher, accuracy)
     if metric == "top1":
         reference = accuracies[0]
     return Prepared(teacher, metric, accuracy, reference, inspection, halves)
+
+
+def check_parts(spec: StudySpec, teacher: LoadedTeacher) -> Inspection:
+    """What is quantized, of a teacher that this quantizer and this synthesis method can work on.
+
+    Raises:
+        InputError: they cannot; the message says what the network lacks.
+    """
+    with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):
+        inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+    synthesizer(spec.synthesis.method).check(teacher)
+    return inspection
 
 
 def resolve_metric(spec: StudySpec) -> str:
@@ -91,7 +101,8 @@ def _accuracies(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> l
         return [top1(teacher, half, teacher.preprocessing, device) for half in halves]
 
 
-def _check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:
+def check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:
+    """Raise InputError where the teacher's top1 in percent looks like another order of the classes."""
     chance = 100.0 / teacher.num_classes
     # Three times chance cannot be asked of two or three classes.
     needed = min(3 * chance, (100.0 + chance) / 2)
@@ -105,7 +116,8 @@ def _check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy:
         )
 
 
-def _check_cams(spec: StudySpec, teacher: LoadedTeacher) -> None:
+def check_cams(spec: StudySpec, teacher: LoadedTeacher) -> None:
+    """Raise InputError unless the network has a place for every CAM technique that a trial may use."""
     domain = spec.search.get("cam")
     is_on = spec.finetune.lambda_cam > 0 or "lambda_cam" in spec.search
     if is_on:
