@@ -14,6 +14,11 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from synq_tune.config import StudySpec  # noqa: E402
+from synq_tune.config.load import load_space  # noqa: E402
+from synq_tune.models.teacher import LoadedTeacher, load_teacher  # noqa: E402
+from synq_tune.study.ledger import Ledger  # noqa: E402
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -39,3 +44,27 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("no shared data beside the project")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def spec() -> StudySpec:
+    """The bundled study of digits at 3 bits."""
+    return load_space("digits_w3a3")
+
+
+@pytest.fixture(scope="session")
+def teacher() -> LoadedTeacher:
+    """The bundled teacher, loaded once; tests leave it as it is."""
+    return load_teacher(load_space("digits_w3a3").teacher)
+
+
+@pytest.fixture(scope="session")
+def digits(teacher: LoadedTeacher) -> LoadedTeacher:
+    """The bundled teacher, where others stand beside it."""
+    return teacher
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, spec: StudySpec) -> Ledger:
+    """A new study without a run."""
+    return Ledger.create(tmp_path / "study", spec)

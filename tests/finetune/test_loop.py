@@ -26,11 +26,6 @@ SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False}
 
 
 @pytest.fixture(scope="module")
-def teacher() -> LoadedTeacher:
-    return load_teacher(Teacher(model="digits_resnet26", channels=1))
-
-
-@pytest.fixture(scope="module")
 def dataset() -> SyntheticDataset:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(96, 1, 8, 8, generator=generator).half()

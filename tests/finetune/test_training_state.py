@@ -14,18 +14,13 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.finetune.optimizer import optimizer_of
 from synq_tune.finetune.training_state import about, restore, tensor_bytes
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import quantize_student
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import make_probes
 from synq_tune.trial.trial import Trial
 
 EPOCHS = 3
-
-
-@pytest.fixture(scope="module")
-def teacher() -> LoadedTeacher:
-    return load_teacher(load_space("digits_w3a3").teacher)
 
 
 @pytest.fixture(scope="module")

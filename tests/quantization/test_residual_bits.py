@@ -8,19 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torchvision.models import mobilenet_v2, resnet18
 
-from synq_tune.config import Bits, Teacher
+from synq_tune.config import Bits
 from synq_tune.errors import InputError
 from synq_tune.inspection.student import inspect_student
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import activation_quantizers, calibrate, quantize_student
 from tests.helpers import teacher_of
 
 BITS = Bits(weights=3, activations=3, skip=8)
-
-
-@pytest.fixture(scope="module")
-def digits() -> LoadedTeacher:
-    return load_teacher(Teacher(model="digits_resnet26", channels=1))
 
 
 class _Block(nn.Module):

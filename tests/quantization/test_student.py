@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 
-from synq_tune.config import Bits, Teacher
+from synq_tune.config import Bits
 from synq_tune.errors import InputError
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.names import known
 from synq_tune.quantization.affine import code_limits
 from synq_tune.quantization.student import (
@@ -21,11 +21,6 @@ from synq_tune.quantization.student import (
 from tests.helpers import teacher_of
 
 BITS = Bits(weights=3, activations=3)
-
-
-@pytest.fixture(scope="module")
-def digits() -> LoadedTeacher:
-    return load_teacher(Teacher(model="digits_resnet26", channels=1))
 
 
 @pytest.mark.parametrize("quantizer", known("quantizer"))

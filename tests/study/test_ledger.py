@@ -19,16 +19,6 @@ from synq_tune.study.ledger import LEDGER_NAME, Ledger, _encode
 from synq_tune.study.lock import study_lock
 
 
-@pytest.fixture
-def spec() -> StudySpec:
-    return load_space("digits_w3a3")
-
-
-@pytest.fixture
-def ledger(tmp_path: Path, spec: StudySpec) -> Ledger:
-    return Ledger.create(tmp_path / "study", spec)
-
-
 def propose(ledger: Ledger, number: int) -> str:
     key = f"trial-{number:04d}"
     ledger.append(

@@ -6,18 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from synq_tune.config.load import load_space
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.status import format_status
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "status.py"
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study", load_space("digits_w3a3"))
 
 
 def add(ledger: Ledger, number: int, how: str, **metrics: float) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from synq_tune.config.load import load_space
 from synq_tune.study import summary_writer
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.summary import SUMMARY_NAME, write_summary
@@ -35,11 +33,6 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
     monkeypatch.setattr(summary_writer, "write_summary", slowly)
     return watch
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger.create(tmp_path / "study", load_space("digits_w3a3"))
 
 
 def _propose(ledger: Ledger, number: int) -> None:

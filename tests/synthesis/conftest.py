@@ -24,12 +24,6 @@ MakeSpec = Callable[..., StudySpec]
 
 
 @pytest.fixture(scope="session")
-def teacher() -> LoadedTeacher:
-    """The bundled teacher; tests leave it as it is."""
-    return load_teacher(Teacher(model="digits_resnet26", channels=1, num_classes=10))
-
-
-@pytest.fixture(scope="session")
 def vit() -> LoadedTeacher:
     """The bundled transformer; tests leave it as it is."""
     return load_teacher(Teacher(model="digits_vit", channels=1, num_classes=10))

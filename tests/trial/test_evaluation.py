@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from synq_tune.config import Teacher
 from synq_tune.data.labelled import load_labelled
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.trial.evaluation import (
     AgreementSet,
     confidence_interval,
@@ -20,11 +19,6 @@ from synq_tune.trial.evaluation import (
     predict,
     top1,
 )
-
-
-@pytest.fixture(scope="module")
-def teacher() -> LoadedTeacher:
-    return load_teacher(Teacher(model="digits_resnet26", channels=1))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
 from synq_tune.export.best import export_student
 from synq_tune.finetune.training_state import about
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import weight_layers
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import make_probes
@@ -141,11 +141,6 @@ def layer_by_layer(student, source, assets, config, position):
             layer.weight.data -= config.lr * gradient / moment
         yield Progress(number, lambda: {"moment": moment}, {"gap": gap.item()})
 '''
-
-
-@pytest.fixture(scope="module")
-def teacher() -> LoadedTeacher:
-    return load_teacher(load_space("digits_w3a3").teacher)
 
 
 def _spec(folder: Path, text: str, *sets: str) -> StudySpec:

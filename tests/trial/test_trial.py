@@ -7,17 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from synq_tune.config import StudySpec, Teacher
+from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.data.images import LabelledImages
 from synq_tune.data.labelled_cache import load_halves, mapped_halves, share_halves, share_labelled
 from synq_tune.errors import InputError
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
-
-
-@pytest.fixture(scope="module")
-def teacher() -> LoadedTeacher:
-    return load_teacher(Teacher(model="digits_resnet26", channels=1))
+from synq_tune.models.teacher import LoadedTeacher
 
 
 @pytest.fixture

@@ -7,19 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from synq_tune.config import FineTune, Teacher
+from synq_tune.config import FineTune
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.views.cam import check_technique
 from synq_tune.views.teacher_cache import load_teacher_cache
 
 SETTINGS = {"d0": 4.0, "num_views": 2, "crop_scale": None, "flip": False}
-
-
-@pytest.fixture(scope="module")
-def teacher() -> LoadedTeacher:
-    return load_teacher(Teacher(model="digits_resnet26", channels=1, num_classes=10))
 
 
 @pytest.fixture

@@ -9,16 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from synq_tune.config import FineTune, Teacher
+from synq_tune.config import FineTune
 from synq_tune.data.synthetic import SyntheticDataset
-from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.views.source import ViewSource
 from synq_tune.views.teacher_cache import make_views
-
-
-@pytest.fixture(scope="module")
-def teacher() -> LoadedTeacher:
-    return load_teacher(Teacher(model="digits_resnet26", channels=1))
 
 
 @pytest.fixture(scope="module")
