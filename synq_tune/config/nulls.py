@@ -24,8 +24,8 @@ def unset_path(assignment: Mapping[str, Any]) -> tuple[str, ...] | None:
     annotation: Any = StudySpec
     while isinstance(value, Mapping) and len(value) == 1:
         ((key, value),) = value.items()
-        path, annotation = (*path, str(key)), _inner(annotation, str(key))
-    return path if value is None and not _takes_null(annotation) else None
+        path, annotation = (*path, str(key)), inner_annotation(annotation, str(key))
+    return path if value is None and not takes_null(annotation) else None
 
 
 def unset(
@@ -49,26 +49,26 @@ def unset(
 def _pruned(tree: Mapping[str, Any], annotation: Any) -> dict[str, Any]:
     kept = {}
     for key, value in tree.items():
-        inner = _inner(annotation, str(key))
+        inner = inner_annotation(annotation, str(key))
         if isinstance(value, Mapping):
             kept[key] = _pruned(value, inner)
-        elif value is not None or _takes_null(inner):
+        elif value is not None or takes_null(inner):
             kept[key] = value
     return kept
 
 
-def _members(annotation: Any) -> list[Any]:
+def members(annotation: Any) -> list[Any]:
     """The parts of a union, without what `Annotated` adds."""
     if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
+        return members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [m for part in typing.get_args(annotation) for m in _members(part)]
+        return [m for part in typing.get_args(annotation) for m in members(part)]
     return [annotation]
 
 
-def _inner(annotation: Any, key: str) -> Any:
+def inner_annotation(annotation: Any, key: str) -> Any:
     """What a field of settings, or a value of a dictionary, may be; Any where it is not known."""
-    for member in _members(annotation):
+    for member in members(annotation):
         if isinstance(member, type) and issubclass(member, Settings):
             fields = {f.alias or name: f for name, f in member.model_fields.items()}
             return fields[key].annotation if key in fields else Any
@@ -77,5 +77,5 @@ def _inner(annotation: Any, key: str) -> Any:
     return Any
 
 
-def _takes_null(annotation: Any) -> bool:
-    return any(member in (Any, None, types.NoneType) for member in _members(annotation))
+def takes_null(annotation: Any) -> bool:
+    return any(member in (Any, None, types.NoneType) for member in members(annotation))

@@ -104,7 +104,7 @@ class OnnxFile(ModelFile):
         run = size * len(parts) if isinstance(size, int) else len(images)
         fed = outputs_of_input(self.proto)
         return [
-            _of_images([part[i] for part in outputs], run, len(images), name in fed)
+            rows_of_images([part[i] for part in outputs], run, len(images), name in fed)
             for i, name in enumerate(names)
         ]
 
@@ -171,7 +171,7 @@ def load_model_file(
     )
 
 
-def _of_images(parts: list[np.ndarray], run: int, count: int, is_fed: bool) -> Tensor:
+def rows_of_images(parts: list[np.ndarray], run: int, count: int, is_fed: bool) -> Tensor:
     """The rows of the first `count` of `run` images; a constant, such as a table of positions, once.
 
     An image has several rows where attention works in windows. Where all ran at once nothing is cut:

@@ -37,7 +37,7 @@ _OF_OTHERS = (
 TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
 
-class _Ended(Exception):
+class RayEnded(Exception):
     """One of Ray's processes ended while it was waited for."""
 
 
@@ -80,7 +80,7 @@ def _stop(started: list[subprocess.Popen]) -> None:
     ray.shutdown()
     sessions = {process.pid for process in started}
     deadline = time.monotonic() + 5
-    while (left := _in_sessions(sessions)) and time.monotonic() < deadline:
+    while (left := processes_in(sessions)) and time.monotonic() < deadline:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -90,7 +90,7 @@ def _stop(started: list[subprocess.Popen]) -> None:
     started.clear()
 
 
-def _in_sessions(sessions: set[int]) -> list[int]:
+def processes_in(sessions: set[int]) -> list[int]:
     """Processes of these sessions that are left, where the system tells (Linux)."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -167,7 +167,7 @@ def _for_this_machine(started: list[subprocess.Popen]) -> Iterator[None]:
     whether this machine is theirs, even without a dashboard and with usage statistics switched off. With
     processes that do not get the driver's signals, and with patience.
     """
-    patient = partial(_patiently, started)
+    patient = partial(wait_patiently, started)
     changes: list[tuple[Any, str, Any]] = [
         (ray_constants, "ENABLE_RAY_CLUSTER", False),
         # As after a failed start.
@@ -201,7 +201,7 @@ def _apart(popen: type, started: list[subprocess.Popen], *arguments: Any, **opti
     return process
 
 
-def _patiently(
+def wait_patiently(
     started: list[subprocess.Popen], function: Callable[..., Any], *arguments: Any, **options: Any
 ) -> Any:
     """Call until it succeeds, a process of Ray's has ended, or patience has."""
@@ -213,9 +213,9 @@ def _patiently(
             for process in started:
                 if process.poll() is not None:
                     name = Path(process.args[0]).name
-                    raise _Ended(f"its {name} ended with {process.returncode}") from error
+                    raise RayEnded(f"its {name} ended with {process.returncode}") from error
             if time.monotonic() > deadline:
-                raise _Ended(f"not ready within {_PATIENCE:.0f} s: {error}") from error
+                raise RayEnded(f"not ready within {_PATIENCE:.0f} s: {error}") from error
             time.sleep(0.1)
 
 

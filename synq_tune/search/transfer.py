@@ -69,7 +69,7 @@ def fetch_missing(manifest: FileManifest) -> Path:
     store = Path(manifest.store) if _is_usable(manifest) else _own_folder(manifest)
     for name in manifest.sums:
         if not (store / name).is_file():
-            once(store / name, lambda temporary, name=name: _bring(manifest, name, temporary))
+            once(store / name, lambda temporary, name=name: bring_file(manifest, name, temporary))
     return store
 
 
@@ -102,7 +102,7 @@ def _own_folder(manifest: FileManifest) -> Path:
     return folder
 
 
-def _bring(manifest: FileManifest, name: str, target: Path) -> None:
+def bring_file(manifest: FileManifest, name: str, target: Path) -> None:
     """Copy one file from the driver's machine."""
     there = NodeAffinitySchedulingStrategy(manifest.machine, soft=False)
     task = ray.remote(num_cpus=0)(read_piece).options(scheduling_strategy=there)

@@ -40,7 +40,7 @@ def run_spec(spec: StudySpec, kind: str, params: dict[str, Any]) -> StudySpec:
     return with_recipe(spec, params["recipe"]) if kind == "ladder" else spec.of_trial(params)
 
 
-def _load(context: dict[str, Any]) -> Assets:
+def load_study(context: dict[str, Any]) -> Assets:
     """The study's assets on this machine, whether or not it has the driver's files."""
     spec = StudySpec.model_validate(context["spec"])
     dataset, store = Path(context["dataset"]), Path(context["store"])
@@ -92,7 +92,7 @@ class TrialWorker(tune.Trainable):
         key = str(self.folder)
         if key not in _ASSETS:
             with naming_missing_folder(self.context["cwd"]):
-                _ASSETS[key] = _load(self.context)
+                _ASSETS[key] = load_study(self.context)
         return _ASSETS[key]
 
     def _begin(self) -> None:

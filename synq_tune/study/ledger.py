@@ -64,7 +64,7 @@ class Ledger:
         _check_unused(folder)
         folder.mkdir(0o775, parents=True, exist_ok=True)  # not for everyone to write, at any umask
         check_owner(folder)
-        store.write_bytes(folder / LEDGER_NAME, _encode(_header(spec, info)))
+        store.write_bytes(folder / LEDGER_NAME, encode_record(_header(spec, info)))
         return cls(folder)
 
     @classmethod
@@ -124,7 +124,7 @@ class Ledger:
         """
         record = {"event": event, "at": time.time(), **fields}
         check(self.state, record)
-        self._write(_encode(record))
+        self._write(encode_record(record))
         apply(self.state, record)
         return record
 
@@ -161,7 +161,7 @@ class Ledger:
     def _write(self, line: bytes) -> None:
         file = self._writable()
         try:
-            _write_all(file, line, self._end)
+            write_all(file, line, self._end)
             os.fsync(file)
             self._end += len(line)
         except BaseException:
@@ -188,13 +188,13 @@ class Ledger:
         return self._file
 
 
-def _write_all(file: int, data: bytes, offset: int) -> None:
+def write_all(file: int, data: bytes, offset: int) -> None:
     while data:
         written = os.pwrite(file, data, offset)
         data, offset = data[written:], offset + written
 
 
-def _encode(record: dict[str, Any]) -> bytes:
+def encode_record(record: dict[str, Any]) -> bytes:
     """One line: a JSON object whose last member, `crc`, is the CRC32 of the object without it."""
     try:
         text = json.dumps(record, separators=(",", ":"), allow_nan=False)

@@ -121,11 +121,11 @@ def similarity_entropy(patches: Tensor, images: int) -> Tensor:
     low, high = torch.aminmax(similarities.detach())
     steps = torch.linspace(0, 1, POINTS, device=patches.device)
     points = low + (high - low) * steps
-    density = _Density.apply(similarities, points) + FLOOR
+    density = KernelDensity.apply(similarities, points) + FLOOR
     return torch.trapezoid(-density * density.log(), points, dim=1).mean()
 
 
-class _Density(torch.autograd.Function):
+class KernelDensity(torch.autograd.Function):
     """Kernel density (N, K) of values (N, M) at points (K,).
 
     One point at a time, forward and backward: ten times the similarities of every layer would be
@@ -135,7 +135,7 @@ class _Density(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, values: Tensor, points: Tensor) -> Tensor:
         ctx.save_for_backward(values, points)
-        kernels = [_kernel(values, point).mean(1) for point in points]
+        kernels = [gaussian_kernel(values, point).mean(1) for point in points]
         return torch.stack(kernels, dim=1)
 
     @staticmethod
@@ -144,12 +144,12 @@ class _Density(torch.autograd.Function):
         values, points = ctx.saved_tensors
         slope = torch.zeros_like(values)
         for number, point in enumerate(points):
-            pull = _kernel(values, point).mul_(point - values)
+            pull = gaussian_kernel(values, point).mul_(point - values)
             slope.addcmul_(pull, grad[:, number, None])
         return slope.div_(values.shape[1] * BANDWIDTH**2), None
 
 
-def _kernel(values: Tensor, point: Tensor) -> Tensor:
+def gaussian_kernel(values: Tensor, point: Tensor) -> Tensor:
     exponent = (values - point).square_().mul_(-0.5 / BANDWIDTH**2)
     # Far away a kernel is nothing beside FLOOR; as a denormal number it takes a CPU ten times as long.
     return exponent.clamp_(min=_NOTHING).exp_().mul_(1 / (BANDWIDTH * math.sqrt(2 * math.pi)))

@@ -11,7 +11,7 @@ import yaml
 
 from synq_tune.config import Confirm, Settings, StudySpec, Weights, yaml12
 from synq_tune.config.load import SPACES_DIR, build_spec, load_space, read_recipe
-from synq_tune.config.nulls import _inner, _members, _takes_null
+from synq_tune.config.nulls import inner_annotation, members, takes_null
 from synq_tune.errors import SearchSpaceError
 
 SPACES = sorted(SPACES_DIR.glob("*.yaml"))
@@ -22,7 +22,7 @@ REQUIRED = {("name",), ("teacher",), ("teacher", "model"), ("bits",), ("bits", "
 def _paths(model: type[Settings], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         yield (*path, name)
-        for member in _members(field.annotation):
+        for member in members(field.annotation):
             if isinstance(member, type) and issubclass(member, Settings):
                 yield from _paths(member, (*path, name))
 
@@ -41,7 +41,7 @@ def _at(tree: Any, path: tuple[str, ...]) -> Any:
 def _annotation(path: tuple[str, ...]) -> Any:
     annotation: Any = StudySpec
     for key in path:
-        annotation = _inner(annotation, key)
+        annotation = inner_annotation(annotation, key)
     return annotation
 
 
@@ -63,7 +63,7 @@ def test_null_is_as_if_the_space_had_not_said_it(tmp_path: Path) -> None:
             with pytest.raises(SearchSpaceError, match=f"`{'.'.join(path)} is given` must hold"):
                 load_space(space, [text])
             continue
-        if _takes_null(_annotation(path)):
+        if takes_null(_annotation(path)):
             try:
                 assert _at(load_space(space, [text]), path) is None, text
             except SearchSpaceError as error:  # such as source, which goes with its method

@@ -9,7 +9,7 @@ import pytest
 
 from synq_tune.config import Settings, StudySpec
 from synq_tune.config.load import build_spec, load_space
-from synq_tune.config.nulls import _members
+from synq_tune.config.nulls import members
 from synq_tune.errors import SearchSpaceError
 
 HOSTILE: dict[str, Any] = {
@@ -77,7 +77,7 @@ ACCEPTED: dict[str, set[str]] = {
 def _fields(model: type[Settings], path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         yield (*path, name)
-        for member in _members(field.annotation):
+        for member in members(field.annotation):
             if isinstance(member, type) and issubclass(member, Settings):
                 yield from _fields(member, (*path, name))
 

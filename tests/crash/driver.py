@@ -63,7 +63,7 @@ def _fill_disk() -> None:
     def refuse(*arguments: Any, **keywords: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    ledger_module._write_all = refuse
+    ledger_module.write_all = refuse
     store.tempfile.mkstemp = refuse
 
 

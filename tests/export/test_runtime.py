@@ -18,7 +18,7 @@ from synq_tune.errors import InputError
 from synq_tune.export import ALWAYS, FILE_NAMES
 from synq_tune.export.compare import LogitComparison, code_mismatches
 from synq_tune.export.golden import check_golden, write_golden
-from synq_tune.export.runtime import _of_images, load_model_file
+from synq_tune.export.runtime import load_model_file, rows_of_images
 from synq_tune.quantization.frozen import StandaloneModel, freeze
 from tests.export import networks
 from tests.export.conftest import Exported
@@ -129,6 +129,6 @@ def test_missing_codes_count_as_different() -> None:
 def test_values_whose_first_axis_is_not_the_images_are_whole() -> None:
     """Queries, keys and values of 12 images, (3, 12, …), once came back as no rows at all."""
     values = np.arange(36, dtype=np.uint8).reshape(3, 12)
-    assert _of_images([values], 12, 12, is_fed=True).tolist() == values.tolist()
-    filled = _of_images([np.zeros((8, 2), np.uint8)] * 2, 16, 12, is_fed=True)
+    assert rows_of_images([values], 12, 12, is_fed=True).tolist() == values.tolist()
+    filled = rows_of_images([np.zeros((8, 2), np.uint8)] * 2, 16, 12, is_fed=True)
     assert filled.shape == (12, 2)

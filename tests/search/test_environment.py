@@ -13,7 +13,7 @@ import synq_tune
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.search.environment import check_this_machine, compare, differences, environment_probe
-from synq_tune.search.worker import _load
+from synq_tune.search.worker import load_study
 from tests.crash.cluster import cluster
 from tests.crash.study import REFUSED, TinyStudy
 
@@ -63,7 +63,7 @@ def test_a_machine_that_joins_later_is_compared_by_its_worker() -> None:
         "store": "s", "labelled": None, "manifest": object(), "facts": {**here, "torch": "1.0"},
     }  # fmt: skip
     with pytest.raises(InputError, match=r"torch \S+ \(here 1\.0\)"):
-        _load(context)
+        load_study(context)
 
 
 def test_one_source_is_one_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from synq_tune.search.ray_start import _Ended, _patiently
+from synq_tune.search.ray_start import RayEnded, wait_patiently
 
 pytestmark = pytest.mark.ray
 
 _START = """
 import os, signal, sys
 from synq_tune.process.home import lend_home
-from synq_tune.search.ray_start import _in_sessions, local_ray
+from synq_tune.search.ray_start import local_ray, processes_in
 import ray
 
 lend_home()
@@ -33,14 +33,14 @@ def where():
 from synq_tune.search.cluster import ray_cluster
 with ray_cluster(None) as machines:
     first = ray.get(where.remote())
-    for pid in [os.getpid(), *_in_sessions({first[1]})]:
+    for pid in [os.getpid(), *processes_in({first[1]})]:
         for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(pid, kind)
     assert ray.get(where.remote()) == first
     assert first[0] == os.getcwd() and first[1] != os.getsid(0)
     session = ray._private.worker._global_node._session_dir
 assert sorted(told) == [1, 2, 15], told
-assert _in_sessions({first[1]}) == [], "something is left of Ray"
+assert processes_in({first[1]}) == [], "something is left of Ray"
 print(session)
 """
 
@@ -163,8 +163,8 @@ def test_waiting_ends_with_the_process_waited_for() -> None:
     def not_ready() -> None:
         raise RuntimeError("not yet")
 
-    with pytest.raises(_Ended, match="its false ended with 1"):
-        _patiently([ended], not_ready)
+    with pytest.raises(RayEnded, match="its false ended with 1"):
+        wait_patiently([ended], not_ready)
 
 
 def test_waiting_takes_as_long_as_it_takes() -> None:
@@ -177,4 +177,4 @@ def test_waiting_takes_as_long_as_it_takes() -> None:
             raise answer
         return answer
 
-    assert _patiently([], soon) == 5
+    assert wait_patiently([], soon) == 5

@@ -19,7 +19,7 @@ from synq_tune.models.teacher import load_teacher
 from synq_tune.search import transfer as cargo_module
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.environment import check_nodes
-from synq_tune.search.transfer import FileManifest, _bring, fetch_missing, pack, read_piece
+from synq_tune.search.transfer import FileManifest, bring_file, fetch_missing, pack, read_piece
 from synq_tune.store import sha256_file
 
 NAMES = ("datasets/a/images.safetensors", "datasets/a/manifest.json")
@@ -53,7 +53,7 @@ def brought(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) ->
         names.append(name)
         target.write_bytes((tmp_path / "store" / name).read_bytes())
 
-    monkeypatch.setattr(cargo_module, "_bring", bring)
+    monkeypatch.setattr(cargo_module, "bring_file", bring)
     return names
 
 
@@ -127,10 +127,12 @@ def test_a_file_is_brought_through_ray(joined: None, tmp_path: Path) -> None:
     store = _store(tmp_path / "store")
     manifest = pack(store, [store / name for name in NAMES], None, "")
     assert manifest.is_from_here and manifest.sums == _cargo(store, store).sums
-    _bring(manifest, NAMES[0], tmp_path / "copy")
+    bring_file(manifest, NAMES[0], tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == (store / NAMES[0]).read_bytes()
     with pytest.raises(InputError, match="it was changed or damaged since"):
-        _bring(replace(manifest, sums=dict.fromkeys(NAMES, "0" * 64)), NAMES[0], tmp_path / "other")
+        bring_file(
+            replace(manifest, sums=dict.fromkeys(NAMES, "0" * 64)), NAMES[0], tmp_path / "other"
+        )
 
 
 @pytest.mark.ray

@@ -15,7 +15,7 @@ import pytest
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.study.ledger import LEDGER_NAME, Ledger, _encode
+from synq_tune.study.ledger import LEDGER_NAME, Ledger, encode_record
 from synq_tune.study.lock import study_lock
 
 
@@ -165,7 +165,7 @@ def test_damaged_header_is_refused(ledger: Ledger) -> None:
 
 def rewrite_header(ledger: Ledger, **changes: object) -> None:
     header = {**ledger.state.header, **changes}
-    ledger.path.write_bytes(_encode({k: v for k, v in header.items() if k != "crc"}))
+    ledger.path.write_bytes(encode_record({k: v for k, v in header.items() if k != "crc"}))
 
 
 def test_other_format_is_refused(ledger: Ledger) -> None:
@@ -297,7 +297,7 @@ def test_thousands_of_runs_open_quickly(tmp_path: Path, spec: StudySpec) -> None
             {"event": "finished", "state": "completed", "metrics": {}} | common,
         ]
     with open(ledger.path, "ab") as file:
-        file.writelines(map(_encode, lines))
+        file.writelines(map(encode_record, lines))
     start = time.process_time()
     assert len(Ledger.open(ledger.folder).state.runs) == 2000
     assert time.process_time() - start < 2.0

@@ -21,9 +21,9 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis import psaq
 from synq_tune.synthesis.patch_similarity import (
     Attention,
-    _Density,
-    _kernel,
+    KernelDensity,
     attentions,
+    gaussian_kernel,
     head_means,
     similarity_entropy,
 )
@@ -102,7 +102,7 @@ def test_density_is_a_sum_of_gaussians_with_its_gradient(spread: float) -> None:
     points = torch.linspace(0, spread, 10, dtype=torch.float64)
     z = (points[None, :, None] - values[:, None, :]) / 0.01
     written = (torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi * 0.01**2)).mean(2)
-    frugal = _Density.apply(values, points)
+    frugal = KernelDensity.apply(values, points)
     torch.testing.assert_close(frugal, written)
     direction = torch.randn(3, 10, dtype=torch.float64)
     (wanted,) = torch.autograd.grad((written * direction).sum(), values)
@@ -112,7 +112,7 @@ def test_density_is_a_sum_of_gaussians_with_its_gradient(spread: float) -> None:
 
 def test_no_kernel_is_a_denormal_number() -> None:
     """With them a CPU takes ten times as long, and most similarities are far from a point."""
-    kernels = _kernel(torch.linspace(-1, 1, 1001), torch.tensor(0.0))
+    kernels = gaussian_kernel(torch.linspace(-1, 1, 1001), torch.tensor(0.0))
     assert kernels.min() >= torch.finfo(torch.float32).tiny
     assert kernels.max() == pytest.approx(1 / (0.01 * math.sqrt(2 * math.pi)))
 
