@@ -1,37 +1,9 @@
-"""What choosing without labels costs: how agreement and the like rank the trials of finished studies.
+"""What choosing without labels costs: how agreement and the like rank the trials of finished studies."""
 
-python scripts/choosing.py studies/digits_w3a3-20250101-120000 studies/resnet20_cifar10_w3a3-20250102-080000
-python scripts/choosing.py table.jsonl --plot choosing.png     # rows of scripts/compare.py
-
-Needs trials in which top1 was measured beside the other metrics: a study with --val-data.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-from synq_tune.commands.cli import exit_code
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY_DIR|FILE")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="scatter of metric and top-1")
-    arguments = parser.parse_args(argv)
-    from synq_tune.experiments.choosing import report
-    from synq_tune.experiments.choosing_plot import plot_choosing
-
-    for line in report(arguments.studies):
-        print(line)
-    if arguments.plot is not None:
-        plot_choosing(arguments.studies, arguments.plot)
-    return 0
-
+from synq_tune.cli.choosing import main
+from synq_tune.commands.ending import exit_code
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

@@ -1,56 +1,9 @@
-"""Show what the store of datasets and views holds, and delete what is old or named.
+"""Show what the store of datasets and views holds, and delete what is old or named."""
 
-python scripts/clean.py
-python scripts/clean.py --older-than 30 --delete
-python scripts/clean.py --name 'views/*' --delete
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from synq_tune.commands.clean import chosen, delete, entries, table
-from synq_tune.commands.cli import exit_code
-from synq_tune.store import store_folder
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line of `clean.py`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--store", metavar="DIR")
-    parser.add_argument(
-        "--studies", type=Path, default=Path("studies"), metavar="DIR", help="who may use it"
-    )
-    parser.add_argument("--older-than", type=float, metavar="DAYS", help="last written before")
-    parser.add_argument("--name", action="append", default=[], metavar="PATTERN", dest="names")
-    parser.add_argument(
-        "--delete", action="store_true", help="what is shown; else it is only shown"
-    )
-    arguments = parser.parse_args(argv)
-    if arguments.delete and arguments.older_than is None and not arguments.names:
-        parser.error("--delete goes with --older-than or --name ('*' is everything)")
-    return arguments
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    arguments = parse(argv)
-    store = store_folder(arguments.store)
-    shown = chosen(entries(store, arguments.studies), arguments.older_than, arguments.names)
-    print(table(shown))
-    for entry in shown if arguments.delete else []:
-        if entry.is_in_use:
-            print(f"kept: {entry.name}, a study at work may read it", file=sys.stderr)
-        else:
-            delete(entry)
-            print(f"deleted: {entry.name}")
-    return 0
-
+from synq_tune.cli.clean import main
+from synq_tune.commands.ending import exit_code
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

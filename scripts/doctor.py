@@ -1,35 +1,9 @@
-"""Tell what a study's folder, its ledger and MLflow disagree on, and mend it from the ledger.
+"""Tell what a study's folder, its ledger and MLflow disagree on, and mend it from the ledger."""
 
-python scripts/doctor.py studies/digits_w3a3-20260101-120000
-python scripts/doctor.py studies/digits_w3a3-20260101-120000 --fix
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 
-from synq_tune.commands.cli import exit_code
-from synq_tune.study.doctor import doctor_command
-from synq_tune.tracking.check import mlflow_findings
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
-    parser.add_argument("--fix", action="store_true", help="mend what can be mended")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="default: the one that the ledger names"
-    )
-    arguments = parser.parse_args(argv)
-    mlflow = partial(mlflow_findings, uri=arguments.tracking_uri)
-    return doctor_command(arguments.folder, arguments.fix, (mlflow,))
-
+from synq_tune.cli.doctor import main
+from synq_tune.commands.ending import exit_code
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

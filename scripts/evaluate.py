@@ -1,46 +1,9 @@
-"""Measure an exported model file on labelled images; the last line is the accuracy.
+"""Measure an exported model file on labelled images; the last line is the accuracy."""
 
-python scripts/evaluate.py --model studies/x/best/model.onnx --val-data digits
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
 
-from synq_tune.commands.cli import exit_code
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line of `evaluate.py`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--model", metavar="FILE", required=True, help="model.onnx or model.packed.safetensors"
-    )
-    parser.add_argument(
-        "--val-data",
-        metavar="SRC",
-        required=True,
-        help="DIR, FILE.zip, cifar10:DIR, cifar100:DIR, imagenet:DIR, npy:DIR, digits",
-    )
-    parser.add_argument("--golden", metavar="FILE", help="golden.npz, whose values it has to give")
-    parser.add_argument("--batch-size", type=int, metavar="N", default=256)
-    parser.add_argument(
-        "--python-model", metavar="PLACE:FUNCTION",
-        help="your own network's code, which a packed file of it may run",
-    )  # fmt: skip
-    return parser.parse_args(argv)
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    arguments = parse(argv)
-    from synq_tune.commands.evaluate import evaluate_command
-
-    return evaluate_command(arguments)
-
+from synq_tune.cli.evaluate import main
+from synq_tune.commands.ending import exit_code
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

@@ -1,61 +1,9 @@
-"""Export a student again: from a study's folder, or from a run in MLflow.
+"""Export a student again: from a study's folder, or from a run in MLflow."""
 
-python scripts/export.py --study studies/digits_w3a3-20261121-120000 --format onnx
-python scripts/export.py --study DIR --trial 3 --format packed --output out
-python scripts/export.py --study DIR --format hardware --batch-size 1
-python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/mlflow.db
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-from synq_tune.commands.cli import exit_code
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--study", metavar="DIR", type=Path)
-    which.add_argument("--run", metavar="ID", help="MLflow run of a study, or of one of its trials")
-    parser.add_argument("--trial", type=int, metavar="N", help="default: the study's best")
-    parser.add_argument("--format", choices=("onnx", "packed", "hardware"), default="onnx")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="fixed number of images of an ONNX file"
-    )
-    parser.add_argument(
-        "--no-normalize", action="store_true", help="an ONNX file that takes normalised images"
-    )
-    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("exported"))
-    parser.add_argument("--tracking-uri", metavar="URI", default="sqlite:///studies/mlflow.db")
-    arguments = parser.parse_args(argv)
-    # torch and MLflow take seconds to import: wrong arguments are refused before.
-    if arguments.run:
-        if arguments.batch_size is not None or arguments.no_normalize:
-            parser.error(
-                "--batch-size and --no-normalize need --study: MLflow keeps finished files"
-            )
-        from synq_tune.tracking import download_exported
-
-        path = download_exported(
-            arguments.tracking_uri, arguments.run, arguments.format, arguments.output
-        )
-        print(path)
-        return 0
-    from synq_tune.commands.export import export_trial
-
-    line = export_trial(
-        arguments.study, arguments.trial, arguments.format, arguments.output,
-        arguments.batch_size, not arguments.no_normalize,
-    )  # fmt: skip
-    print(line)
-    return 0
-
+from synq_tune.cli.export import main
+from synq_tune.commands.ending import exit_code
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

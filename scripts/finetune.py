@@ -1,50 +1,9 @@
-"""Run one trial of a space without Ray: the settings of `finetune` as they stand.
+"""Run one trial of a space without Ray: the settings of `finetune` as they stand."""
 
-python scripts/finetune.py --space digits_w3a3 --set finetune.lr=1e-2 --export-to out
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-from synq_tune.commands.cli import exit_code
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--space", required=True, metavar="NAME|FILE")
-    parser.add_argument("--weights", metavar="FILE", help="the teacher's checkpoint")
-    parser.add_argument("--val-data", metavar="SRC")
-    parser.add_argument("--set", metavar="KEY.PATH=VALUE", action="append", default=[], dest="sets")
-    parser.add_argument(
-        "--from", metavar="NAME|FILE", dest="start", help="the settings of search_spaces/best/NAME"
-    )
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--store", metavar="DIR")
-    parser.add_argument("--export-to", metavar="DIR", type=Path)
-    arguments = parser.parse_args(argv)
-    flags = {
-        "teacher": {"weights": {"file": arguments.weights}},
-        "study": {"val_data": arguments.val_data, "seed": arguments.seed},
-    }
-    # After the signals are heeded: settings take a moment to import.
-    from synq_tune.config.load import load_space
-    from synq_tune.store import store_folder
-
-    spec = load_space(arguments.space, arguments.sets, flags, arguments.start)
-    # torch takes a second to import: wrong settings are refused before.
-    from synq_tune.commands.finetune import run_one_trial
-
-    for row in run_one_trial(spec, store_folder(arguments.store), arguments.export_to):
-        values = {**row.metrics, **{f"loss/{k}": v for k, v in row.losses.items()}}
-        print(f"epoch {row.epoch:4d}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
-    return 0
-
+from synq_tune.cli.finetune import main
+from synq_tune.commands.ending import exit_code
 
 if __name__ == "__main__":
     sys.exit(exit_code(main))

@@ -1,3 +1,37 @@
-"""Distributed hyperparameter search for zero-shot quantization of image classifiers."""
+"""Distributed hyperparameter search for zero-shot quantization of image classifiers.
+
+From Python: `from synq_tune import search, load_space, Study`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
+
+__all__ = ["Study", "__version__", "load_space", "search"]
+
+_PLACES = {"Study": "synq_tune.api", "load_space": "synq_tune.config.load"}
+
+
+class SearchPackage(ModuleType):
+    """The room `synq_tune.search`, which can be called: `search("digits_w3a3")` runs a study.
+
+    A function of that name would be hidden by the room as soon as anything imports it.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """See `synq_tune.api.search`."""
+        study = importlib.import_module("synq_tune.api")
+        return study.search(*args, **kwargs)
+
+
+def __getattr__(name: str) -> Any:
+    """What is imported when it is asked for: importing the package itself costs nothing."""
+    if name == "search":
+        return importlib.import_module("synq_tune.search")
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

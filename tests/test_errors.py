@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.config.load import load_space
 from synq_tune.models.build import BUNDLED_WEIGHTS
 from synq_tune.study.ledger import Ledger

@@ -21,7 +21,7 @@ def test_what_a_table_names_is_there(family: str, name: str) -> None:
     assert resolve(family, name) is resolve(family, name) is not None
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if FAMILIES[family]])
 def test_an_unknown_name_is_told_the_nearest(family: str) -> None:
     """A misspelt name is an error that says which names there are."""
     name = known(family)[0]

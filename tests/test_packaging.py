@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_the_wheel_holds_every_file_that_is_read(wheel: Path) -> None:
     needed = {f"synq_tune/{p.relative_to(ROOT)}" for p in spaces}
     needed |= {str(p.relative_to(ROOT)) for p in package}
     assert needed <= held
+    assert "synq_tune/py.typed" in held
     assert all(name.startswith("synq_tune/") for name in held)
 
 
@@ -61,3 +63,29 @@ def test_an_installed_package_finds_its_spaces(wheel: Path, tmp_path: Path) -> N
     )  # fmt: skip
     where, name, first = run.stdout.split()
     assert where.startswith(str(tmp_path)) and (name, first) == ("digits_w3a3", "1")
+
+
+@pytest.mark.slow
+def test_an_installed_package_has_its_program(wheel: Path, tmp_path: Path) -> None:
+    """`synq-tune` and `python -m synq_tune` from another folder: version, spaces, a network inspected."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, "--no-index", "--disable-pip-version-check", str(wheel)], check=True)
+    # What the package needs lies in this interpreter's folder; the package itself must not.
+    (site / "others.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")
+    program = [str(tmp_path / "env" / "bin" / "synq-tune")]
+
+    def said(*command: str) -> str:
+        return subprocess.run(
+            command, cwd=tmp_path, env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+
+    where = said(str(python), "-c", "import synq_tune; print(synq_tune.__file__)")
+    assert where.startswith(str(site))
+    assert said(*program, "--version").startswith("synq-tune ")
+    assert "digits_w3a3" in said(*program, "spaces")
+    shown = said(str(python), "-m", "synq_tune", "inspect", "--space", "digits_w3a3")
+    assert "quantizer minmax" in shown

@@ -6,7 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from synq_tune.commands.cli import DONE
+from synq_tune.commands.ending import DONE
 from synq_tune.data.labelled import load_labelled
 from synq_tune.errors import InputError, stage
 from synq_tune.export.golden import check_golden

@@ -41,7 +41,7 @@ def search_command(arguments: argparse.Namespace) -> int:
     ask_process()
     if arguments.dry_run:
         return _dry_run(_spec(arguments), arguments)
-    folder = _folder(arguments)
+    folder = study_folder(arguments)
     with heeding() as interrupts:
         interrupts.last_words = partial(_say_how_to_go_on, folder, arguments)
         try:
@@ -143,7 +143,8 @@ def _absolute(source: str | None) -> str | None:
     return f"{kind}{colon}{Path(path).expanduser().resolve()}"
 
 
-def _folder(arguments: argparse.Namespace) -> Path:
+def study_folder(arguments: argparse.Namespace) -> Path:
+    """The folder that the arguments name, or a new one below `studies`."""
     if arguments.resume:
         for flag in ("sets", "weights", "val_data", "seed", "deterministic"):
             if getattr(arguments, flag):

@@ -12,13 +12,29 @@ import synq_tune
 
 
 def command_line(script: str, *arguments: str | os.PathLike[str]) -> str:
-    """A call of one of the scripts, quoted for a shell, as this process was called itself.
+    """A call of a command, quoted for a shell, as this process was called itself.
 
     Args:
-        script: its file name, such as `search.py`.
+        script: the command's file name, such as `search.py`.
         arguments: of the call.
     """
-    return shlex.join([_python(), _place(script), *map(os.fspath, arguments)])
+    program = _PROGRAM or [_python(), _place(script)]
+    command = [Path(script).stem] if _PROGRAM else []
+    return shlex.join([*program, *command, *map(os.fspath, arguments)])
+
+
+_PROGRAM: list[str] = []
+"""How `synq-tune` was called, where that is how this process began; empty for a script."""
+
+
+def remember_program(path: str) -> None:
+    """This process is the program `synq-tune`, started from `path`, or `python -m synq_tune`."""
+    if Path(path).name == "__main__.py":
+        _PROGRAM[:] = [_python(), "-m", "synq_tune"]
+        return
+    found = shutil.which(Path(path).name)
+    is_found = found is not None and os.path.samefile(found, path)
+    _PROGRAM[:] = [Path(path).name if is_found else path]
 
 
 def same_command_line() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.errors import ForeignError, InputError, stage
 from tests.boundary.material import write_all
 from tests.boundary.table import Row, rows

@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 import yaml
 
-from scripts.search import parse
+from synq_tune.cli.search import parse
 from tests.cluster.rayjob_schema import SCHEMA
 from tests.crash.checker import Verdict, check_finished, ledger_lines
 from tests.crash.cluster import cluster

@@ -74,7 +74,7 @@ def main() -> int:
         ledger_module.Ledger._write = lambda ledger, line: fault.write(ledger, line)
     import search
 
-    from synq_tune.commands.cli import exit_code
+    from synq_tune.commands.ending import exit_code
 
     return exit_code(search.main)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.config.load import load_space
 from synq_tune.experiments.choosing import (
     Measured,

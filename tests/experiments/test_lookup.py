@@ -11,7 +11,7 @@ from statistics import fmean
 
 import pytest
 
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError

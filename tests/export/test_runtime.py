@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scripts import evaluate
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.commands.evaluate import evaluate_file
 from synq_tune.data.labelled import load_labelled
 from synq_tune.errors import InputError

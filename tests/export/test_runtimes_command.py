@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from scripts import runtimes
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.commands.runtimes import runtimes_table
 from synq_tune.errors import InputError
 from tests.export.conftest import Exported

@@ -12,7 +12,7 @@ import pytest
 _CODE = """
 import os, sys
 from pathlib import Path
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 
 def main(argv):
     from synq_tune.store import store_folder

@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _COMMAND = """
 import os, signal, sys, time
 sys.argv[0] = "synthesize.py"
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.process.signals import heeding
 
 def main(argv):

@@ -10,7 +10,7 @@ import pytest
 
 _COMMAND = """
 import sys
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 
 def main(argv):
     for number in range(20000):

@@ -129,7 +129,7 @@ def test_a_busy_machine_is_waited_for(tmp_path: Path, name: str) -> None:
 _BROKEN = """
 import sys
 from ray._private import services
-from synq_tune.commands.cli import exit_code
+from synq_tune.commands.ending import exit_code
 from synq_tune.search.cluster import ray_cluster
 
 services.GCS_SERVER_EXECUTABLE = "/bin/false"

@@ -1,0 +1,115 @@
+"""A study as an object, for notebooks and scripts of one's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from synq_tune.config import StudySpec
+from synq_tune.study.ledger import Ledger
+from synq_tune.study.status import format_status
+from synq_tune.study.summary import summarize
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class Study:
+    """A study on disk, read from its ledger; a driver may be at work on it meanwhile."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Read the study in `folder`.
+
+        Raises:
+            InputError: there is no study, or it is damaged.
+        """
+        self.folder = Path(folder).expanduser().resolve()
+        self.refresh()
+
+    def refresh(self) -> Study:
+        """Read the ledger again; returns the study."""
+        ledger = Ledger.open(self.folder, read_only=True)
+        self._state = ledger.state
+        ledger.close()
+        self._summary = summarize(self._state, self.folder)
+        return self
+
+    @property
+    def spec(self) -> StudySpec:
+        """The settings."""
+        return self._state.spec
+
+    @property
+    def trials(self) -> pandas.DataFrame:
+        """One row per search trial: number, state, `params.*`, `metrics.*`, epochs_run, seconds, error."""
+        import pandas
+
+        return pandas.json_normalize(self._summary["trials"], sep=".")
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """{number, params, metrics, export_dir} of the best completed trial; None without any."""
+        return self._summary["best"]
+
+    @property
+    def ladder(self) -> pandas.DataFrame:
+        """One row per rung, accuracies in percent; empty before the study has measured it."""
+        import pandas
+
+        return pandas.DataFrame(self._state.stages.get("ladder", {}).get("rungs", []))
+
+    def to_optuna(self) -> Any:
+        """The finished search trials as an `optuna.Study` in memory; see `search.to_optuna`."""
+        from synq_tune.search.to_optuna import to_optuna
+
+        return to_optuna(self._state)
+
+    def __repr__(self) -> str:
+        return f"Study({str(self.folder)!r})\n{format_status(self._state, self.folder)}"
+
+
+def search(
+    space: str | Path | None = None,
+    sets: Mapping[str, Any] | Sequence[str] = (),
+    **options: Any,
+) -> Study:
+    """Run a study, as `synq-tune search` does, and return it.
+
+    Args:
+        space: name or file; None with `resume`.
+        sets: settings to change: {"finetune.lr": 0.01}, or ["finetune.lr=0.01"].
+        options: of the command, such as num_trials=8, val_data="photos.zip", output_dir="out",
+            store="store", resume="studies/x", deterministic=True.
+
+    Raises:
+        InputError: the settings, the folder or the data are wrong.
+        KeyboardInterrupt: the study was interrupted; `resume` goes on with it.
+    """
+    from synq_tune.cli.search import parse
+    from synq_tune.commands.search import search_command, study_folder
+    from synq_tune.process.signals import INTERRUPTED
+
+    if isinstance(sets, Mapping):
+        sets = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
+    given = {"space": space, **options}
+    arguments = parse([*_words(given), *(word for text in sets for word in ("--set", text))])
+    folder = study_folder(arguments)
+    if not arguments.resume:
+        arguments.output_dir = str(folder)
+    if search_command(arguments) == INTERRUPTED:
+        raise KeyboardInterrupt
+    return Study(folder)
+
+
+def _words(options: Mapping[str, Any]) -> list[str]:
+    """Keyword arguments as the command line has them; `start` is its `--from`."""
+    words: list[str] = []
+    for name, value in options.items():
+        flag = "--from" if name == "start" else f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return words

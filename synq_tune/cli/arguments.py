@@ -1,0 +1,46 @@
+"""The arguments that commands share: one spelling, one help text."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+_SHARED: dict[str, dict[str, Any]] = {
+    "--space": {"metavar": "NAME|FILE", "help": "a space in search_spaces/, or a file"},
+    "--weights": {"metavar": "FILE", "help": "the teacher's checkpoint"},
+    "--val-data": {
+        "metavar": "SRC",
+        "help": "DIR, FILE.zip, cifar10:DIR, cifar100:DIR, imagenet:DIR, npy:DIR, digits",
+    },
+    "--set": {
+        "metavar": "KEY.PATH=VALUE",
+        "action": "append",
+        "default": [],
+        "dest": "sets",
+        "help": "change a setting; the value is YAML; repeatable",
+    },
+    "--seed": {"type": int, "metavar": "N", "help": "study.seed"},
+    "--store": {"metavar": "DIR", "help": "synthetic datasets, shared by all studies"},
+}
+
+
+def add_shared(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    *names: str,
+    required: tuple[str, ...] = (),
+) -> None:
+    """Add shared arguments, such as `--space`, in this order.
+
+    Args:
+        required: those of `names` that must be given.
+    """
+    for name in names:
+        is_required = {"required": True} if name in required else {}
+        parser.add_argument(name, **_SHARED[name], **is_required)
+
+
+def flags_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `--weights`, `--val-data` and `--seed` say, as `load_space` takes its flags."""
+    given = vars(arguments)
+    study = {"val_data": given.get("val_data"), "seed": given.get("seed")}
+    return {"teacher": {"weights": {"file": given.get("weights")}}, "study": study}

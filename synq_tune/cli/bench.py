@@ -1,0 +1,49 @@
+"""Time what a study does against what it must cost: a training step, a trial, synthesis, memory,
+and what the service adds to a trial.
+
+python scripts/bench.py step --space cifar_resnet20_w3a3 --threads 1 --json
+python scripts/bench.py step --space resnet18_w4a4 --device cuda --batch-size 16
+python scripts/bench.py search --space cifar_resnet20_w3a3 --rounds 1000
+
+Without --weights the network has seeded random weights: speed depends on shapes alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from synq_tune.bench.speed import BENCH_NAMES, bench
+from synq_tune.cli.arguments import add_shared
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = _parse(argv)
+    lines, numbers = bench(
+        arguments.what, arguments.space, arguments.sets, arguments.weights, arguments.rounds,
+        arguments.threads, arguments.device, arguments.batch_size,
+    )  # fmt: skip
+    print("\n".join(lines))
+    if arguments.json:
+        print(json.dumps(numbers))
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=BENCH_NAMES)
+    add_shared(parser, "--space", "--weights", required=("--space",))
+    parser.add_argument(
+        "--rounds", type=int, metavar="N", help="median of N (5); trials of search (100)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="of torch on the CPU")
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu or cuda; default: a GPU if there is one"
+    )
+    parser.add_argument("--batch-size", type=int, metavar="N", help="instead of the space's")
+    add_shared(parser, "--set")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object")
+    return parser.parse_args(argv)

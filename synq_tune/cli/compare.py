@@ -1,0 +1,56 @@
+"""Compare variants of a space with paired seeds: what each gains over the baseline, with an interval.
+
+python scripts/compare.py --space digits_w3a3 --variants variants.yaml --output table.jsonl
+python scripts/compare.py --space digits_w3a3 --variants variants.yaml --output table.jsonl --report
+
+variants.yaml holds `baseline: NAME` and `variants: {NAME: {quantizer: lsq, finetune: {…}, …}, …}`. A second
+call goes on where the first was interrupted; changed settings run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from synq_tune.cli.arguments import add_shared, flags_of
+from synq_tune.errors import InputError
+from synq_tune.experiments.compare_table import read_recorded, report
+from synq_tune.experiments.variants import load_comparison
+from synq_tune.store import store_folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    arguments = _parse(argv)
+    if arguments.seeds < 1:
+        raise InputError(f"`--seeds >= 1` must hold, but got {arguments.seeds}.")
+    flags = flags_of(arguments)
+    comparison = load_comparison(arguments.variants, arguments.space, arguments.sets, flags)
+    shown = [argument for argument in argv if argument != "--report"]
+    if arguments.report:
+        lines = report(comparison.baseline, read_recorded(comparison, arguments.output), shown)
+    else:
+        # torch takes a second to import: wrong settings are refused before.
+        from synq_tune.experiments.compare import compare
+
+        store = store_folder(arguments.store)
+        lines = compare(comparison, arguments.seeds, arguments.output, store, shown)
+    for line in lines:
+        print(line, flush=True)
+    return 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_shared(parser, "--space", required=("--space",))
+    parser.add_argument("--variants", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs per variant")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
+    add_shared(parser, "--set", "--weights")
+    add_shared(parser, "--val-data", "--store")
+    parser.add_argument("--report", action="store_true", help="print the table, run nothing")
+    return parser.parse_args(argv)

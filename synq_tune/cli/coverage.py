@@ -1,0 +1,36 @@
+"""Take other people's networks through inspect, synthesis, fine-tuning, export, parity.
+
+python scripts/coverage.py --output coverage.jsonl          # goes on where it was; hours on two cores
+python scripts/coverage.py --output vit.jsonl --family transformer
+python scripts/coverage.py --output coverage.jsonl --report # the table of what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
+    parser.add_argument(
+        "--family", choices=("cnn", "transformer"), default="cnn",
+        help="CNNs with BatchNorm of timm and torchvision, or timm's ViT, DeiT and Swin",
+    )  # fmt: skip
+    parser.add_argument("--quantizer", help="default: minmax, or vit_lsq for transformers")
+    parser.add_argument(
+        "--part", default="1/1", metavar="I/N", help="every N-th network from the I-th"
+    )
+    parser.add_argument("--max-parameters", type=float, default=2e8, metavar="N")
+    parser.add_argument("--models", nargs="*", metavar="MODEL", help="only these")
+    parser.add_argument("--report", action="store_true", help="run nothing")
+    arguments = parser.parse_args(argv)
+    from synq_tune.experiments.coverage_table import coverage_command
+
+    for line in coverage_command(arguments):
+        print(line, flush=True)
+    return 0

@@ -1,0 +1,39 @@
+"""Run one trial of a space without Ray: the settings of `finetune` as they stand.
+
+python scripts/finetune.py --space digits_w3a3 --set finetune.lr=1e-2 --export-to out
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from synq_tune.cli.arguments import add_shared, flags_of
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_shared(parser, "--space", "--weights", required=("--space",))
+    add_shared(parser, "--val-data", "--set")
+    parser.add_argument(
+        "--from", metavar="NAME|FILE", dest="start", help="the settings of search_spaces/best/NAME"
+    )
+    add_shared(parser, "--seed", "--store")
+    parser.add_argument("--export-to", metavar="DIR", type=Path)
+    arguments = parser.parse_args(argv)
+    flags = flags_of(arguments)
+    # After the signals are heeded: settings take a moment to import.
+    from synq_tune.config.load import load_space
+    from synq_tune.store import store_folder
+
+    spec = load_space(arguments.space, arguments.sets, flags, arguments.start)
+    # torch takes a second to import: wrong settings are refused before.
+    from synq_tune.commands.finetune import run_one_trial
+
+    for row in run_one_trial(spec, store_folder(arguments.store), arguments.export_to):
+        values = {**row.metrics, **{f"loss/{k}": v for k, v in row.losses.items()}}
+        print(f"epoch {row.epoch:4d}  " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
+    return 0

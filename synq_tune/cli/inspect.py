@@ -1,0 +1,31 @@
+"""Show what of a network will be quantized, layer by layer, and what stays float and why.
+
+python scripts/inspect.py --space resnet18_w4a4 --weights resnet18.pth
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from synq_tune.cli.arguments import add_shared, flags_of
+from synq_tune.config.load import load_space
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_shared(parser, "--space", "--weights", required=("--space",))
+    parser.add_argument(
+        "--random-weights", action="store_true", help="ask no checkpoint: shapes are enough"
+    )
+    add_shared(parser, "--set")
+    arguments = parser.parse_args(argv)
+    flags = flags_of(arguments)
+    spec = load_space(arguments.space, arguments.sets, flags)
+    # torch takes a second to import: wrong settings are refused before.
+    from synq_tune.commands.inspect import inspect_space
+
+    print("\n".join(inspect_space(spec, arguments.random_weights)))
+    return 0

@@ -1,0 +1,63 @@
+"""How far searches end from the best of a recorded grid, at equal numbers of epochs; trains nothing.
+
+python scripts/regret.py                        # the bundled table: digits_w3a3, 80 configurations
+python scripts/regret.py --table FILE --seeds 100
+python scripts/regret.py --record FILE --space digits_w3a3 --set 'search.lr={choice: [1e-3, 1e-2]}' …
+
+`--record` trains every configuration of a space of choices once per `--grid-seeds` and appends to FILE;
+a second call goes on where the first was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from synq_tune.cli.arguments import add_shared, flags_of
+from synq_tune.config.load import load_space
+from synq_tune.errors import InputError
+from synq_tune.store import store_folder
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = _parse(argv)
+    for line in _record(arguments) if arguments.record else _replay(arguments):
+        print(line, flush=True)
+    return 0
+
+
+def _record(arguments: argparse.Namespace) -> Iterable[str]:
+    if arguments.space is None:
+        raise InputError("--space: `--record goes with --space` must hold, but got space=None.")
+    flags = flags_of(arguments)
+    spec = load_space(arguments.space, arguments.sets, flags)
+    from synq_tune.experiments.grid import record_grid
+
+    store = store_folder(arguments.store)
+    # Folders of this machine are nobody's business in a file that is passed on.
+    shown = ["--record", arguments.record.name, "--space", Path(arguments.space).name]
+    shown += [part for text in arguments.sets for part in ("--set", text)]
+    shown += ["--val-data", spec.study.val_data or "", "--grid-seeds", str(arguments.grid_seeds)]
+    return record_grid(spec, arguments.record, store, arguments.grid_seeds, shown)
+
+
+def _replay(arguments: argparse.Namespace) -> Iterable[str]:
+    from synq_tune.experiments.regret import regret_command
+
+    return regret_command(arguments.table, arguments.seeds, arguments.workers)
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", type=Path, metavar="FILE", help="default: the bundled one")
+    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="searches per method")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="trials at once")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="make or complete a table")
+    add_shared(parser, "--space", "--val-data", "--set")
+    parser.add_argument("--grid-seeds", type=int, default=1, metavar="N")
+    add_shared(parser, "--store")
+    return parser.parse_args(argv)

@@ -1,0 +1,34 @@
+"""List the bundled spaces: name, model, quantizer, bits, and what each is for.
+
+synq-tune spaces
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from synq_tune.config.load import SPACES_DIR, load_space
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(argv)
+    rows = [_row(path) for path in sorted(SPACES_DIR.glob("*.yaml"))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+def _row(path: Path) -> tuple[str, str, str, str, str]:
+    spec = load_space(path.stem)
+    bits = f"W{spec.bits.weights}A{spec.bits.activations}"
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    note = first.lstrip("# ") if first.startswith("#") else ""
+    return spec.name, spec.teacher.model, spec.quantizer, bits, note

@@ -1,0 +1,90 @@
+"""The program `synq-tune`: every command, from any folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from synq_tune import __version__
+from synq_tune.cli.main import COMMANDS, main
+from synq_tune.config.load import SPACES_DIR
+from synq_tune.errors import InputError
+from synq_tune.process import invocation
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_command_stands_in_the_table() -> None:
+    """A file of arguments is a command, and every command has one; scripts are the same commands."""
+    files = {p.stem for p in (ROOT / "synq_tune" / "cli").glob("*.py")}
+    assert files - {"__init__", "main", "arguments"} == COMMANDS.keys()
+    scripts = {p.stem for p in (ROOT / "scripts").glob("*.py")}
+    assert scripts - {"train_digits_teacher"} == COMMANDS.keys() - {"spaces"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_names_the_command_and_loads_nothing_heavy(command: str) -> None:
+    """`synq-tune COMMAND --help` needs neither torch nor Ray."""
+    code = (
+        "import sys; from synq_tune.cli.main import main\n"
+        f"try: main([{command!r}, '--help'])\n"
+        "except SystemExit as end: print(end.code)\n"
+        "print([m for m in ('torch', 'ray', 'optuna', 'mlflow') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith(f"usage: synq-tune {command} ")
+    assert run.stdout.endswith("0\n[]\n")
+
+
+def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--version` is the package's; without a command the list of commands is shown."""
+    assert main(["--version"]) == 0 and main([]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"synq-tune {__version__}\nusage: synq-tune COMMAND")
+    assert all(f"  {name} " in said for name in COMMANDS)
+
+
+def test_spaces_lists_every_bundled_space(capsys: pytest.CaptureFixture[str]) -> None:
+    """Name, model, quantizer and bits of each."""
+    assert main(["spaces"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == sorted(p.stem for p in SPACES_DIR.glob("*.yaml"))
+    assert ["digits_w3a3", "digits_resnet26", "minmax", "W3A3"] in [row[:4] for row in rows]
+
+
+@pytest.mark.parametrize("words", [["serch"], ["--space", "digits_w3a3"]])
+def test_what_is_no_command_is_one_line(words: list[str]) -> None:
+    """A misspelt command, or none before the arguments."""
+    with pytest.raises(InputError, match="search|--help"):
+        main(words)
+
+
+def test_printed_commands_are_those_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is to be typed next works where it is printed: as `synq-tune`, by path, or with -m."""
+    monkeypatch.setattr(invocation, "_PROGRAM", [])
+    program = tmp_path / "synq-tune"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    invocation.remember_program(str(program))
+    assert invocation.command_line("status.py", "a b") == f"{program} status 'a b'"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    invocation.remember_program(str(program))
+    assert invocation.command_line("status.py", "a") == "synq-tune status a"
+    invocation.remember_program("/x/synq_tune/__main__.py")
+    assert invocation.command_line("status.py", "a").endswith("-m synq_tune status a")
+
+
+def test_the_module_is_the_program(tmp_path: Path) -> None:
+    """`python -m synq_tune` from another folder, with a wrong folder: one line and exit code 2."""
+    run = subprocess.run(
+        [sys.executable, "-m", "synq_tune", "status", "nowhere"],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 2 and run.stderr.startswith("error: `the folder holds a study`")
+    assert len(run.stderr.splitlines()) == 1
