@@ -125,6 +125,7 @@ def test_a_library_network_loads_with_its_own_input_contract() -> None:
     assert preprocessing.mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.slow
 def test_the_real_cifar_teacher_has_its_accuracy(shared_data: Path) -> None:
     """CIFAR ResNet-20 reaches the top-1 it is shipped with."""
     from synq_tune.data.labelled import load_labelled

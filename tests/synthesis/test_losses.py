@@ -112,7 +112,7 @@ def test_statistics_come_nearer(
     assert _bns(teacher, dataset.images) < 0.5 * _bns(teacher, start)
 
 
-@pytest.mark.parametrize("method", ["synq", "noise"])
+@pytest.mark.parametrize("method", ["synq", pytest.param("noise", marks=pytest.mark.slow)])
 def test_bfloat16_comes_as_near(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
