@@ -1,20 +1,60 @@
-"""What a study maximises: its metric, or less of it where less is better."""
+"""What a student is measured by: one table, and what a study maximises."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
-LOWER_IS_BETTER = ("holdout_kl", "holdout_mse")
-"""Metrics that are distances."""
+Chosen = Literal["auto", "top1", "agreement", "holdout_kl", "holdout_mse"]
+"""What `study.metric` may ask for: `auto`, or a metric of the table."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number that a student has."""
+
+    name: str
+    heading: str
+    """Of its column."""
+    text_format: str
+    """How a table writes it."""
+    is_lower_better: bool
+    is_always_summarized: bool
+    """Whether `summary.json` has it in every study; else in those that choose by it."""
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("top1", "top1 %", ".2f", False, True),
+        Metric("agreement", "agree %", ".2f", False, True),
+        Metric("holdout_kl", "kl", ".4f", True, True),
+        Metric("holdout_mse", "mse", ".4f", True, False),
+    )
+}
+"""In the order in which tables show them: top1 and agreement in percent; the divergence (nats) and the
+squared distance of student's and teacher's logits on held-out images."""
+
+
+def auto_metric(asked: str, has_labels: bool) -> str:
+    """The metric that `study.metric` stands for: `auto` is top1 with labels, else agreement."""
+    if asked != "auto":
+        return asked
+    return "top1" if has_labels else "agreement"
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether less of a metric is better."""
+    return metric in METRICS and METRICS[metric].is_lower_better
 
 
 def mode_of(metric: str) -> Literal["max", "min"]:
     """Which end of a metric is the good one."""
-    return "min" if metric in LOWER_IS_BETTER else "max"
+    return "min" if is_lower_better(metric) else "max"
 
 
 def objective(metrics: Mapping[str, float], metric: str) -> float | None:
     """The number to maximise; None where the metric was not measured."""
     value = metrics.get(metric)
-    return -value if value is not None and metric in LOWER_IS_BETTER else value
+    return -value if value is not None and is_lower_better(metric) else value

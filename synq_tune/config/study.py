@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from synq_tune.config.metrics import Chosen
 from synq_tune.config.settings import Count, Seed, Settings, Text, expand_home
 
 
@@ -19,7 +20,7 @@ class Confirm(Settings):
 class Study(Settings):
     """How a search runs, stops and chooses."""
 
-    metric: Literal["auto", "top1", "agreement", "holdout_kl", "holdout_mse"] = "auto"
+    metric: Chosen = "auto"
     """What chooses: `top1` needs labelled images; `agreement`, and `holdout_kl` and `holdout_mse` (the
     lower the better), compare with the teacher on held-out synthetic ones; `auto` = top1 with labels,
     else agreement."""

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from synq_tune.config import metrics
+from synq_tune.config.metrics import METRICS
 from synq_tune.errors import InputError
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run
 
 REFERENCE = "top1"
-_FIRST = ("agreement", "holdout_kl", "holdout_mse")
+_FIRST = tuple(name for name in METRICS if name != REFERENCE)
 """What is tabled first; `agreement` is the rule of a study without labels."""
 _NOT_METRICS = (
     "seed",
@@ -34,7 +36,7 @@ _NOT_METRICS = (
     "images_seen",
     "seconds",
 )
-_LOWER_IS_BETTER = ("_kl", "_mse", "_loss", "_error", "_distance")
+_DISTANCES = ("_kl", "_mse", "_loss", "_error", "_distance")
 _NOTHING = "–"
 DRAWN = 16
 """Trials of a small study."""
@@ -60,7 +62,7 @@ class Measured:
 
 def is_lower_better(metric: str) -> bool:
     """Whether a metric of this name is a distance or a loss."""
-    return metric.endswith(_LOWER_IS_BETTER)
+    return metrics.is_lower_better(metric) or metric.endswith(_DISTANCES)
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:

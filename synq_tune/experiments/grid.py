@@ -33,7 +33,7 @@ from synq_tune.study.ledger import package_versions
 FORMAT = 1
 BASELINES = ("paper", "recipe", "calibrated")
 """The paper's defaults, the recipe's own values, calibration without training."""
-_DIGITS = {"top1": 4, "agreement": 4, "holdout_kl": 6}
+_DIGITS = {"top1": 4, "agreement": 4}
 
 Row = dict[str, Any]
 

@@ -13,6 +13,7 @@ from synq_tune.errors import InputError
 from synq_tune.experiments.compare_table import paired_gain
 from synq_tune.experiments.grid import BASELINES, Grid, read_grid
 from synq_tune.experiments.lookup import METHODS, Method, Metric, replay
+from synq_tune.study.rungs import PAPER
 
 BUNDLED = Path(__file__).parent / "recorded" / "digits_w3a3_grid.jsonl"
 BUDGETS = (2, 4, 8, 16, 32)
@@ -20,7 +21,7 @@ BUDGETS = (2, 4, 8, 16, 32)
 TRIALS_PER_FULL = 2.5
 """Trials asked for with early stopping, for each trial that the budget would let run to its end."""
 _DRAWS = 300
-_LABELS = {"paper": "the paper's defaults", "recipe": "the recipe's own values",
+_LABELS = {"paper": PAPER, "recipe": "the recipe's own values",
            "calibrated": "calibration alone"}  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synq_tune.config import Reconstruct
 from synq_tune.errors import NonFiniteError, stage
+from synq_tune.study.rungs import BEST, CALIBRATED, CALIBRATED_ON_NOISE, FULL_PRECISION
 from synq_tune.study.state import StudyState
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import asking_teacher, confidence_interval, top1
@@ -71,14 +72,13 @@ def build_ladder(
     that diverged has `diverged` (why) instead of numbers.
     """
     with asking_teacher():
-        rungs = [_measured("full precision", assets.teacher, assets)]
-    for words, images in (("noise", "noise"), ("the synthetic set", "synthetic")):
-        name = f"calibrated on {words}"
+        rungs = [_measured(FULL_PRECISION, assets.teacher, assets)]
+    for name, images in ((CALIBRATED_ON_NOISE, "noise"), (CALIBRATED, "synthetic")):
         rungs.append(_or_diverged(name, partial(_calibrated_rung, name, images, assets)))
     rungs += _of_paper(state, assets)
     return [
         *rungs,
-        _or_diverged("the best found", lambda: _measured("the best found", best, assets)),
+        _or_diverged(BEST, lambda: _measured(BEST, best, assets)),
     ]
 
 

@@ -8,6 +8,7 @@ from synq_tune.config import StudySpec
 from synq_tune.search.logical_time import as_known, may_propose
 from synq_tune.search.sampler import Sampler, max_trials
 from synq_tune.seeds import trial_seed
+from synq_tune.study.rungs import PAPER
 from synq_tune.study.state import Run, RunKind, StudyState
 from synq_tune.study.summary import finalists
 
@@ -73,7 +74,7 @@ class RunQueue:
 def _ladder_event(spec: StudySpec) -> dict[str, Any]:
     params = {"recipe": "synq_paper"}
     seed = trial_seed(spec.study.seed, 0)
-    return _event("ladder-paper", "ladder", None, params, seed, "the paper's defaults")
+    return _event("ladder-paper", "ladder", None, params, seed, PAPER)
 
 
 def _confirm_event(spec: StudySpec, run: Run, repeat: int) -> dict[str, Any]:

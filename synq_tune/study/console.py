@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from synq_tune.config.metrics import METRICS
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.progress import hardly_needed_line, target_line
 from synq_tune.study.state import Run, StudyState
-
-_METRICS = ("top1", "agreement", "holdout_kl", "holdout_mse")
 
 
 def _params(params: dict[str, Any]) -> str:
@@ -19,7 +18,7 @@ def _params(params: dict[str, Any]) -> str:
 
 
 def _metrics(run: Run) -> str:
-    values = ((name, run.metrics[name]) for name in _METRICS if name in run.metrics)
+    values = ((name, run.metrics[name]) for name in METRICS if name in run.metrics)
     return "  ".join(f"{name} {value:.2f}" for name, value in values)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.rungs import BEST, CALIBRATED
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run, loss_of, meets_target
 
@@ -43,8 +44,8 @@ def _has_ended(state: StudyState) -> bool:
 def hardly_needed_line(state: StudyState) -> str | None:
     """Says so where calibration alone comes within half a point of the best found."""
     rungs = {rung["name"]: rung for rung in state.stages.get("ladder", {}).get("rungs", [])}
-    calibrated = rungs.get("calibrated on the synthetic set")
-    best, run = rungs.get("the best found"), best_run(state)
+    calibrated = rungs.get(CALIBRATED)
+    best, run = rungs.get(BEST), best_run(state)
     if calibrated is None or best is None or run is None or is_calibration(state, run):
         return None
     if "diverged" in calibrated or "diverged" in best:

@@ -29,14 +29,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from synq_tune.config import StudySpec
+from synq_tune.config.metrics import METRICS
 
 RunKind = Literal["search", "confirm", "ladder"]
 RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted", "running"]
 FINAL_STATES = ("completed", "stopped", "diverged", "failed")
 """States a run never leaves; `interrupted` and `running` runs are run again on resume."""
-METRICS = (
-    "top1", "agreement", "holdout_kl", "top1_best_epoch", "agreement_best_epoch", "epoch",
-)  # fmt: skip
+SUMMARIZED = (
+    *(metric.name for metric in METRICS.values() if metric.is_always_summarized),
+    "top1_best_epoch",
+    "agreement_best_epoch",
+    "epoch",
+)
 """What a run's `metrics` may hold, besides the metric that its study asks for by name; anything else
 an event measured stays in its history."""
 
@@ -107,7 +111,7 @@ class StudyState:
     @property
     def num_trials(self) -> int:
         """Search trials asked for; one where nothing is trained."""
-        return self.spec.study.num_trials if self.spec.finetune.epochs else 1
+        return self.spec.study.num_trials if self.spec.is_trained else 1
 
     def of_kind(self, kind: RunKind) -> list[Run]:
         """Runs of one kind in order of proposal."""
@@ -246,7 +250,7 @@ def _measured(
         if name in metrics:
             best = max([metrics[name], *_comparable(history, name)])
             metrics.setdefault(f"{name}_best_epoch", best)
-    names = dict.fromkeys((*METRICS, state.spec.study.metric))
+    names = dict.fromkeys((*SUMMARIZED, state.spec.study.metric))
     return {name: metrics[name] for name in names if name in metrics}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synq_tune.config.metrics import mode_of
+from synq_tune.config.metrics import METRICS, mode_of
 from synq_tune.study import summary
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.lock import holder
@@ -16,12 +16,7 @@ from synq_tune.study.places import store_of
 from synq_tune.study.progress import target_line
 from synq_tune.study.state import Run, StudyState
 
-_METRIC_COLUMNS = (
-    ("top1", "top1 %", ".2f"),
-    ("agreement", "agree %", ".2f"),
-    ("holdout_kl", "kl", ".4f"),
-    ("holdout_mse", "mse", ".4f"),
-)
+_METRIC_COLUMNS = [(m.name, m.heading, m.text_format) for m in METRICS.values()]
 
 
 def format_status(state: StudyState, folder: Path) -> str:

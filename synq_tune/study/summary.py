@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from synq_tune import store
 from synq_tune.config import FORMAT
-from synq_tune.config.metrics import mode_of, objective
+from synq_tune.config.metrics import auto_metric, mode_of, objective
 from synq_tune.redact import redact_uri
 from synq_tune.study.state import Run, RunState, StudyState
 
@@ -25,9 +25,7 @@ def resolve_metric(state: StudyState) -> str:
     if "metric" in state.stages:
         return state.stages["metric"]["metric"]
     study = state.spec.study
-    if study.metric != "auto":
-        return study.metric
-    return "agreement" if study.val_data is None else "top1"
+    return auto_metric(study.metric, has_labels=study.val_data is not None)
 
 
 def score(run: Run, metric: str) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from synq_tune import __version__, own_code
 from synq_tune.config import Bits, StudySpec
-from synq_tune.config.metrics import mode_of
+from synq_tune.config.metrics import auto_metric, mode_of
 from synq_tune.redact import redact_uri
 from synq_tune.study.state import StudyState
 
@@ -68,8 +68,7 @@ def trials_view(spec: StudySpec, parent_id: str) -> dict[str, Any]:
     Filter and order could be part of an address, but the columns could not, and MLflow shows no
     metric unless told to.
     """
-    unasked = "top1" if spec.study.val_data else "agreement"
-    metric = unasked if spec.study.metric == "auto" else spec.study.metric
+    metric = auto_metric(spec.study.metric, has_labels=spec.study.val_data is not None)
     trials = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.`synq.kind` = 'search'"
     shown = ("top1", "agreement", *(() if metric in ("top1", "agreement") else (metric,)))
     columns = ["attributes.`Duration`", *(f"metrics.`{name}`" for name in shown)]

@@ -20,6 +20,7 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError, NonFiniteError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.seeds import address_seed
 from synq_tune.store import content_address, once
 
 BATCH_SIZE = 256
@@ -184,7 +185,7 @@ def make_probes(
 
 def _probe_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
     images = dataset.holdout_images.float()
-    generator = torch.Generator().manual_seed(int(dataset.address[:8], 16))
+    generator = torch.Generator().manual_seed(address_seed(dataset.address))
     yield images
     yield _cropped(images, generator)
     yield _mixed(images, images.roll(1, 0), generator)
@@ -197,7 +198,7 @@ def _report_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
     to choose on, or one more to make.
     """
     images = dataset.holdout_images.float()
-    generator = torch.Generator().manual_seed(int(dataset.address[:8], 16) + 1)
+    generator = torch.Generator().manual_seed(address_seed(dataset.address, part=1))
     # From four images on never the neighbour that the choosing part takes.
     pairs = images.roll(-(1 + len(images) // 3), 0)
     yield _cropped(images, generator)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from synq_tune.config import StudySpec
-from synq_tune.config.metrics import mode_of
+from synq_tune.config.metrics import auto_metric, mode_of
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.labelled_cache import Halves, load_halves
 from synq_tune.errors import InputError, stage
@@ -90,9 +90,7 @@ def resolve_metric(spec: StudySpec) -> str:
             "study.target_loss: `a target goes with metric top1 or agreement` (it is in points) must "
             f"hold, but got metric={spec.study.metric!r}, target_loss={spec.study.target_loss}."
         )
-    if spec.study.metric != "auto":
-        return spec.study.metric
-    return "top1" if has_labels else "agreement"
+    return auto_metric(spec.study.metric, has_labels)
 
 
 def _accuracies(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> list[float]:

@@ -21,6 +21,7 @@ from synq_tune.errors import InputError, stage
 from synq_tune.graph.taps import map_cells, record
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.names import known
+from synq_tune.seeds import address_seed
 from synq_tune.store import content_address, once
 from synq_tune.views.cam import cam_tap, saliency_map
 from synq_tune.views.difficulty import difficulty
@@ -84,7 +85,7 @@ def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTu
     """Draw the views of the training part and ask the teacher about each of them once."""
     device = next(teacher.graph.parameters()).device
     images = base_images(dataset.train_images, config).to(device)
-    transforms = draw_transforms(len(images), config, seed=int(dataset.address[:8], 16))
+    transforms = draw_transforms(len(images), config, seed=address_seed(dataset.address))
     techniques = _techniques(teacher, config)
     rows = [
         _ask(teacher, images, dataset.train_labels, transforms.to(device), view, config, techniques)
