@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from synq_tune.config import FineTune
+from synq_tune.config import FineTune, ViewSettings
 from synq_tune.config.load import load_space
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.synthesis.dataset import synthesize
 from synq_tune.views.teacher_cache import load_teacher_cache
+from synq_tune.views.transforms import draw_transforms
 
 SMALL = {
     "num_images": 6, "num_holdout": 2, "batch_size": 8, "iterations": 1, "center_iterations": 1,
@@ -83,3 +84,16 @@ def test_views_keep_their_addresses(
     dataset = SyntheticDataset(images, labels, 2, "x", "0" * 32, "0" * 64, tmp_path, {})
     load_teacher_cache(teacher, dataset, FineTune(**changes), tmp_path)
     assert [file.stem for file in (tmp_path / "views").glob("*.safetensors")] == [address]
+
+
+def test_views_are_made_from_the_settings_in_their_address() -> None:
+    """No other field of a trial can change a view: what makes one is given the address's fields alone."""
+    images = torch.randn(4, 1, 8, 8)
+    trial = FineTune(mix_weight=(0.5, 1.0), num_views=2, d0=3.0, lr=0.1, cam="cam", tau=None)
+    index = torch.arange(4)
+    shown = [
+        draw_transforms(4, config, seed=0).pixels(images, 1, index, config)
+        for config in (trial, trial.part(ViewSettings))
+    ]
+    assert torch.equal(*shown)
+    assert ViewSettings.model_fields.keys() < FineTune.model_fields.keys()

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import DatasetSettings
 from synq_tune.data.decode import ImageFile, decode_images
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import sha256_file
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 from synq_tune.synthesis.optimize import device_of
 
 MAX_PIXEL = 16.0
@@ -35,7 +36,8 @@ def settings(config: Synthesis) -> dict[str, Any]:
     for file in _files(source):
         name = file.relative_to(source) if source.is_dir() else Path(file.name)
         digest.update(f"{name.as_posix()} {sha256_file(file)}\n".encode())
-    return {**pick(config, ("num_images", "num_holdout")), "source_sha256": digest.hexdigest()}
+    counts = config.part(DatasetSettings).model_dump(mode="json")
+    return {**counts, "source_sha256": digest.hexdigest()}
 
 
 def synthesize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,3 @@ class Synthesizer:
     """The part of the settings that changes the result, for its content address."""
     check: Callable[[LoadedTeacher], object] = lambda teacher: None
     """Raises InputError where the teacher lacks what the method asks it about."""
-
-
-def pick(config: Synthesis, fields: Iterable[str]) -> dict[str, Any]:
-    """The named settings as plain values."""
-    plain = config.model_dump(mode="json")
-    return {field: plain[field] for field in fields}

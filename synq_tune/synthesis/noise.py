@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import NoiseSettings
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import optimize_batches
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 from synq_tune.synthesis.optimize import Objective
 from synq_tune.synthesis.statistics import (
     Moments,
@@ -21,15 +22,10 @@ from synq_tune.synthesis.statistics import (
     with_deviations,
 )
 
-_FIELDS = (
-    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "lr_patience",
-    "min_lr", "alpha_bns", "focal_beta", "precision",
-)  # fmt: skip
-
 
 def settings(config: Synthesis) -> dict[str, Any]:
     """Settings that change the result."""
-    return pick(config, _FIELDS)
+    return config.part(NoiseSettings).model_dump(mode="json")
 
 
 def synthesize(

@@ -17,10 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import PsaqSettings
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import advance, make_batches, to_half
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 from synq_tune.synthesis.optimize import check_finite, device_of, seeded
 from synq_tune.synthesis.patch_similarity import (
     Attention,
@@ -31,10 +32,6 @@ from synq_tune.synthesis.patch_similarity import (
 from synq_tune.synthesis.shards import Shard
 from synq_tune.synthesis.start import first_pixels
 
-_FIELDS = (
-    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "flip",
-    "focal_beta", "alpha_pse", "alpha_tv",
-)  # fmt: skip
 PHASES = (15, 30)
 """Largest jitter in pixels, of 224, in each half of the iterations."""
 _TV_TARGET = (2500.0, 3000.0)
@@ -63,7 +60,7 @@ class Scale:
 
 def settings(config: Synthesis) -> dict[str, Any]:
     """Settings that change the result."""
-    return pick(config, _FIELDS)
+    return config.part(PsaqSettings).model_dump(mode="json")
 
 
 def synthesize(

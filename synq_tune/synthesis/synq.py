@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import SynqSettings
 from synq_tune.data.augment import crop_and_flip, random_boxes
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.batches import optimize_batches
 from synq_tune.synthesis.centers import center_moments, make_centers
 from synq_tune.synthesis.focal import focal_cross_entropy
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 from synq_tune.synthesis.optimize import Objective
 from synq_tune.synthesis.statistics import (
     Moments,
@@ -29,16 +30,10 @@ from synq_tune.synthesis.statistics import (
     remembered,
 )
 
-_FIELDS = (
-    "num_images", "num_holdout", "batch_size", "start", "iterations", "center_iterations", "seed", "lr",
-    "lr_patience", "min_lr", "center_lr", "alpha_bns", "alpha_layered", "alpha_center_ce", "focal_beta",
-    "focal_gamma", "crop_scale", "crop_probability", "flip", "precision",
-)  # fmt: skip
-
 
 def settings(config: Synthesis) -> dict[str, Any]:
     """Settings that change the result."""
-    return pick(config, _FIELDS)
+    return config.part(SynqSettings).model_dump(mode="json")
 
 
 def synthesize(
