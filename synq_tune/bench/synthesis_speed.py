@@ -15,10 +15,11 @@ from synq_tune.bench.timing import Timings, interleave
 from synq_tune.config import StudySpec, Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.seeds import batch_generator
 from synq_tune.synthesis import psaq, synq
 from synq_tune.synthesis.canvas import Pixels
 from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
-from synq_tune.synthesis.optimize import gaussian_pixels, optimize, seeded
+from synq_tune.synthesis.optimize import gaussian_pixels, optimize
 from synq_tune.synthesis.statistics import on_statistics, remembered, split_index
 
 _ITERATIONS = 4
@@ -43,7 +44,7 @@ def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Repor
             f"{config.method!r}."
         )
     teacher = bench_teacher(spec, device)
-    generator = seeded(SEED, "bench", 0)
+    generator = batch_generator(SEED, "bench", 0)
     pixels = gaussian_pixels(teacher, config.batch_size, generator)
     labels = torch.randint(teacher.num_classes, (len(pixels),), generator=generator).to(device)
     functions = {
@@ -90,7 +91,7 @@ def _iterations(
     own = config.part(method.settings).model_copy(update={"iterations": _ITERATIONS})
 
     def iterate() -> None:
-        generator = seeded(SEED, "bench", 1)
+        generator = batch_generator(SEED, "bench", 1)
         look = partial(method.look, generator=generator, config=own)
         with objective.loss(Batch(len(labels), labels, generator)) as loss:
             optimize(teacher, canvas, loss, method.descent(own), look)

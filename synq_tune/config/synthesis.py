@@ -159,7 +159,7 @@ METHOD_SETTINGS: dict[str, type[Settings]] = {
     "noise": NoiseSettings,
     "images": ImportSettings,
 }
-"""Method → its own settings. A method that is not here, such as the user's own, may read all but `source`."""
+"""Method → its own settings. The user's own are not here: no code is loaded to check settings."""
 
 _REFUSED = {"start": ", which optimises none", "precision": ""}
 """Setting → why it is refused, rather than ignored, where a method does not read it."""
@@ -170,14 +170,10 @@ class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSetting
 
     method: SynthesisMethodName = "synq"
 
-    def reads(self, key: str) -> bool:
-        """Whether the method reads this setting; of the user's own all but `source` is assumed."""
-        settings = METHOD_SETTINGS.get(self.method)
-        return key in settings.model_fields if settings else key != "source"
-
     @model_validator(mode="after")
     def _source_goes_with_images(self) -> Self:
-        if self.reads("source") != (self.source is not None):
+        settings = METHOD_SETTINGS.get(self.method, Settings)
+        if ("source" in settings.model_fields) != (self.source is not None):
             raise ValueError(
                 "`source is given exactly for method 'images'` must hold, but got "
                 f"method={self.method!r}, source={self.source!r}."
@@ -186,11 +182,19 @@ class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSetting
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
+        settings = METHOD_SETTINGS.get(self.method)
+        refusal = self.refusal(settings) if settings else None
+        if refusal:
+            raise ValueError(refusal)
+        return self
+
+    def refusal(self, settings: type[Settings]) -> str | None:
+        """What to say where a method with these settings would ignore what was asked for; None is fine."""
         for key, why in _REFUSED.items():
             value, default = getattr(self, key), type(self).model_fields[key].default
-            if value != default and not self.reads(key):
-                raise ValueError(
+            if value != default and key not in settings.model_fields:
+                return (
                     f"`{key} is {default}` must hold with method {self.method!r}{why}, but got "
                     f"{key}={value!r}."
                 )
-        return self
+        return None

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from synq_tune.config.synthesis import SynqSettings
 from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.seeds import batch_generator
 from synq_tune.synthesis.batches import advance, batch_sizes, progress_bar
 from synq_tune.synthesis.canvas import Pixels
 from synq_tune.synthesis.optimize import (
@@ -20,7 +21,6 @@ from synq_tune.synthesis.optimize import (
     device_of,
     gaussian_pixels,
     optimize,
-    seeded,
 )
 from synq_tune.synthesis.shards import Shard, load_or_make
 from synq_tune.synthesis.statistics import (
@@ -60,7 +60,7 @@ def make_centers(
 def _make_batch(
     teacher: LoadedTeacher, config: SynqSettings, number: int, labels: Tensor, bar: tqdm
 ) -> Shard:
-    noise = gaussian_pixels(teacher, len(labels), seeded(config.seed, "centers", number))
+    noise = gaussian_pixels(teacher, len(labels), batch_generator(config.seed, "centers", number))
     canvas = Pixels(noise)
     objective = _objective(teacher, labels.to(device_of(teacher)), config.alpha_center_ce)
     descent = Descent(config.center_iterations, config.center_lr, precision=config.precision)

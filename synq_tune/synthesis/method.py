@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from synq_tune.config import Synthesis
 from synq_tune.config.synthesis import CanvasSettings
-from synq_tune.errors import lookup
+from synq_tune.errors import InputError, lookup
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.seeds import batch_generator
 from synq_tune.synthesis.batches import advance, make_batches, to_half
 from synq_tune.synthesis.canvas import Canvas, pixel_canvas
 from synq_tune.synthesis.generated import GeneratedImages
@@ -28,7 +29,6 @@ from synq_tune.synthesis.optimize import (
     device_of,
     optimize,
     plateau_descent,
-    seeded,
     seeded_torch,
 )
 from synq_tune.synthesis.patch_similarity import attentions
@@ -158,7 +158,14 @@ class SynthesisMethod(Synthesizer):
             lookup("need of a synthesis method", need, NEEDS)
 
     def address(self, config: Synthesis) -> dict[str, Any]:
-        """The dump of the method's own settings."""
+        """The dump of the method's own settings.
+
+        Raises:
+            InputError: another setting was asked for, which would be ignored.
+        """
+        refusal = config.refusal(self.settings)
+        if refusal:
+            raise InputError(f"synthesis: {refusal}")
         return config.part(self.settings).model_dump(mode="json")
 
     def steps(self, config: Synthesis) -> int:
@@ -183,7 +190,7 @@ class SynthesisMethod(Synthesizer):
         size: int,
         bar: tqdm,
     ) -> Shard:
-        generator = seeded(config.seed, "images", number)
+        generator = batch_generator(config.seed, "images", number)
         labels = None
         if "labels" in self.needs:
             labels = torch.randint(teacher.num_classes, (size,), generator=generator)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -61,12 +60,6 @@ def plateau(optimizer: torch.optim.Optimizer, patience: int, min_lr: float) -> S
     """Tenfold lower after `patience` iterations without a lower loss."""
     rate = ReduceLROnPlateau(optimizer, factor=0.1, patience=patience, min_lr=min_lr)
     return lambda iteration, loss: None if loss is None else rate.step(loss)
-
-
-def seeded(seed: int, stage: str, number: int) -> torch.Generator:
-    """The CPU generator of one batch: the same whatever ran before it, on every device."""
-    digest = hashlib.sha256(f"{seed}/{stage}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
 
 
 def device_of(teacher: LoadedTeacher) -> torch.device:

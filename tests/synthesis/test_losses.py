@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from synq_tune.config import Synthesis
 from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.seeds import batch_generator
 from synq_tune.synthesis.batches import batch_sizes
 from synq_tune.synthesis.canvas import Pixels
 from synq_tune.synthesis.centers import center_moments, center_weights, make_centers
@@ -25,7 +26,6 @@ from synq_tune.synthesis.optimize import (
     gaussian_pixels,
     optimize,
     plateau,
-    seeded,
 )
 from synq_tune.synthesis.statistics import in_order, layer_gaps, remembered
 from synq_tune.synthesis.synq import synq_objective
@@ -116,7 +116,7 @@ def test_statistics_come_nearer(
     """After 100 iterations the BNS loss is well below that of the noise it started from."""
     spec = make_spec(method=method, iterations=100, lr=0.2, perturbation=0, batch_size=16)
     dataset, _ = synthesize(teacher, spec, tmp_path, progress=False)
-    start = gaussian_pixels(teacher, 16, seeded(0, "images", 0))
+    start = gaussian_pixels(teacher, 16, batch_generator(0, "images", 0))
     assert _bns(teacher, dataset.images) < 0.5 * _bns(teacher, start)
 
 

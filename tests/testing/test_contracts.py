@@ -80,7 +80,7 @@ def test_our_synthesis_methods_pass(method: str, array: Path) -> None:
     settings = {**SMALL.model_dump(), "method": method}
     source = {"source": str(array)} if method == "images" else {}
     network = "digits_vit" if "attention" in synthesizer(method).needs else "digits_resnet26"
-    check_synthesizer(synthesizer(method).synthesize, Synthesis(**{**settings, **source}), network)
+    check_synthesizer(synthesizer(method), Synthesis(**{**settings, **source}), network)
 
 
 def _images(config: Synthesis) -> tuple[torch.Tensor, torch.Tensor]:
