@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from synq_tune.bench.material import SEED, Report, bench_teacher, common, heading
 from synq_tune.bench.timing import Timings, interleave
 from synq_tune.config import StudySpec, Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis import psaq
-from synq_tune.synthesis.optimize import Descent, gaussian_pixels, optimize_pixels, seeded
-from synq_tune.synthesis.patch_similarity import attentions
-from synq_tune.synthesis.statistics import remembered, split_index
-from synq_tune.synthesis.synq import _look, synq_objective
+from synq_tune.seeds import batch_generator
+from synq_tune.synthesis import psaq, synq
+from synq_tune.synthesis.canvas import Pixels
+from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
+from synq_tune.synthesis.optimize import gaussian_pixels, optimize
+from synq_tune.synthesis.statistics import on_statistics, remembered, split_index
 
 _ITERATIONS = 4
 """Per call: what a batch costs once is spread as little as in a short synthesis."""
@@ -43,7 +44,7 @@ def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Repor
             f"{config.method!r}."
         )
     teacher = bench_teacher(spec, device)
-    generator = seeded(SEED, "bench", 0)
+    generator = batch_generator(SEED, "bench", 0)
     pixels = gaussian_pixels(teacher, config.batch_size, generator)
     labels = torch.randint(teacher.num_classes, (len(pixels),), generator=generator).to(device)
     functions = {
@@ -65,26 +66,35 @@ def _synq(
     target = remembered(teacher.graph)
     # The centres' statistics have the shapes of the remembered ones.
     centers = [(mean + 0.1, variance) for mean, variance in target[split_index(len(target)) :]]
-    objective = synq_objective(config, target, centers, labels)
-    descent = Descent(_ITERATIONS, config.lr, config.lr_patience, config.min_lr, config.precision)
-
-    def iterate() -> None:
-        look = partial(_look, generator=seeded(SEED, "bench", 1), config=config)
-        optimize_pixels(teacher, pixels, objective, descent, look)
-
-    return iterate
+    loss = synq.synq_objective(config, target, centers, labels)
+    objective = Objective(lambda batch: on_statistics(teacher.graph, loss))
+    return _iterations(synq.METHOD, objective, config, teacher, Pixels(pixels), labels)
 
 
 def _psaq(
     config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor
 ) -> Callable[[], None]:
-    places = attentions(teacher)
-    config = config.model_copy(update={"iterations": _ITERATIONS})
+    objective = psaq.objective(Work(teacher, config, Path(), show=False))
+    canvas = Pixels(pixels, psaq.valid_range(teacher.preprocessing, pixels))
+    return _iterations(psaq.METHOD, objective, config, teacher, canvas, labels)
+
+
+def _iterations(
+    method: SynthesisMethod,
+    objective: Objective,
+    config: Synthesis,
+    teacher: LoadedTeacher,
+    canvas: Pixels,
+    labels: Tensor,
+) -> Callable[[], None]:
+    """A few iterations of a method on a batch, which go on from where the last ones ended."""
+    own = config.part(method.settings).model_copy(update={"iterations": _ITERATIONS})
 
     def iterate() -> None:
-        generator = seeded(SEED, "bench", 1)
-        start = pixels.clone()
-        psaq.optimize(teacher, config, places, start, labels, generator, tqdm(disable=True))
+        generator = batch_generator(SEED, "bench", 1)
+        look = partial(method.look, generator=generator, config=own)
+        with objective.loss(Batch(len(labels), labels, generator)) as loss:
+            optimize(teacher, canvas, loss, method.descent(own), look)
 
     return iterate
 

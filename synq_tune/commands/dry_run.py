@@ -16,6 +16,7 @@ from synq_tune.quantization.ready import make_ready
 from synq_tune.quantization.student import quantize_student
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import max_trials
+from synq_tune.synthesis import synthesizer
 from synq_tune.trial.assets import choose_device
 from synq_tune.trial.memory import study_disk_bytes, trial_bytes
 from synq_tune.trial.requirements import prepare
@@ -56,13 +57,14 @@ def estimate(spec: StudySpec) -> Estimate:
     per_epoch = spec.finetune.steps_per_epoch or -(
         -spec.synthesis.num_images // spec.finetune.batch_size
     )
+    steps = synthesizer(spec.synthesis.method).steps(spec.synthesis)
     updates = runs * spec.finetune.epochs * per_epoch
     return Estimate(
         trials=max_trials(spec),
         updates=updates,
         images_seen=updates * min(spec.finetune.batch_size, spec.synthesis.num_images),
         step_seconds=step,
-        synthesis_hours=_synthesis_steps(spec) * _time_synthesis_step(spec, teacher) / 3600,
+        synthesis_hours=steps * _time_synthesis_step(spec, teacher) / 3600,
         search_hours=updates * step / plan.max_concurrent / 3600,
         memory_bytes=trial_bytes(spec, teacher) * plan.max_concurrent,
         disk_bytes=study_disk_bytes(spec, teacher),
@@ -74,16 +76,6 @@ def _final_runs(spec: StudySpec) -> int:
     if not spec.is_trained:
         return 0
     return 1 + (confirm.top * (confirm.seeds - 1) if confirm else 0)
-
-
-def _synthesis_steps(spec: StudySpec) -> float:
-    """Batches of `batch_size` images pushed through the teacher while the dataset is made."""
-    synthesis = spec.synthesis
-    if synthesis.method == "images":
-        return 0
-    images = synthesis.num_images + synthesis.num_holdout
-    steps = -(-images // synthesis.batch_size) * synthesis.iterations
-    return steps + (synthesis.center_iterations if synthesis.method == "synq" else 0)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

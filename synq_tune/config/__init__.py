@@ -6,7 +6,7 @@ and a study's header is on disk before anything heavy starts.
 
 from synq_tune.config.bits import Bits
 from synq_tune.config.domain import Domain
-from synq_tune.config.finetune import FineTune
+from synq_tune.config.finetune import FineTune, ViewSettings
 from synq_tune.config.reconstruct import Reconstruct
 from synq_tune.config.settings import FORMAT, Settings
 from synq_tune.config.spec import StudySpec
@@ -26,5 +26,6 @@ __all__ = [
     "StudySpec",
     "Synthesis",
     "Teacher",
+    "ViewSettings",
     "Weights",
 ]

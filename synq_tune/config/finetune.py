@@ -1,8 +1,8 @@
-"""Fine-tuning one quantized copy."""
+"""Fine-tuning one quantized copy: one class for each thing that its settings decide; the YAML is flat."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,16 +18,57 @@ from synq_tune.config.settings import (
 )
 
 
-class FineTune(Settings):
-    """One trial's training; every difference between recipes is a field of this class."""
+class TransformSettings(Settings):
+    """What a view of an image is: cropped, mirrored, mixed, filtered."""
 
-    source: SourceName = "views"
-    """Where batches come from: the stored views, or a source of your own, which may train along."""
-    epochs: int = Field(100, ge=0, le=1_000_000)
-    """0 is calibration only."""
-    batch_size: Count = 256
-    steps_per_epoch: Count | None = None
-    """`null` = one pass over the training part."""
+    d0: float | None = Field(80.0, gt=0)
+    """Cut-off of the Gaussian low-pass filter in frequency bins (Eq. 4); `null` = no filter."""
+    filter_before_crop: bool = False
+    """Filter the dataset once (paper) instead of each crop (released code)."""
+    crop_scale: AreaRange | None = (0.5, 1.0)
+    """Area range of the random crop of a view; `null` = no crop."""
+    flip: bool = True
+    mix_weight: Range01 | None = None
+    """Range of an image's own weight where each view is blended with a view of another image;
+    `null` = no blending."""
+    mix_keeps_variance: bool = False
+    """Divide blends by the root of their squared weights' sum: two images that have nothing to do with each
+    other are then blended into one of their own contrast (between-class learning, Tokozume et al., 2018)."""
+    paste_probability: float = Field(0.0, ge=0, le=1)
+    """Share of the views in which a patch of the other image is pasted instead of blended (CutMix, Yun et
+    al., 2019); it covers 1 minus `mix_weight` of the area."""
+    num_views: int = Field(8, ge=1, le=10_000)
+    """Views (crop, flip, blend or patch, teacher outputs) kept per image; epoch e uses view e mod
+    num_views."""
+
+    @model_validator(mode="after")
+    def _patches_have_a_size(self) -> Self:
+        if self.paste_probability > 0 and self.mix_weight is None:
+            raise ValueError(
+                "`mix_weight is set` must hold with paste_probability, but got mix_weight=None. "
+                "Set finetune.mix_weight, such as [0.5, 1.0]."
+            )
+        return self
+
+
+class SaliencySettings(Settings):
+    """What the teacher is asked to explain."""
+
+    cam_class: Literal["label", "argmax"] = "label"
+    cam_layer: Text | None = None
+    """Module whose output is explained, such as `blocks.11.norm1`; `null` = last convolution with
+    H·W > 1, in a transformer the last LayerNorm whose patches still count."""
+    cam_floor: bool = False
+    """Floor channel weights at 1e-10 (released code)."""
+
+
+class ViewSettings(SaliencySettings, TransformSettings):
+    """All that changes a view or what the teacher says about it: the key of the teacher's cache."""
+
+
+class OptimizerSettings(Settings):
+    """How weights, steps and biases follow their gradients."""
+
     optimizer: Literal["adam", "sgd"] = "sgd"
     """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
     lr: float = Field(1e-3, gt=0)
@@ -57,60 +98,6 @@ class FineTune(Settings):
     """Epochs (0-based) at which `multistep` divides the learning rate by ten."""
     grad_clip: float | None = Field(None, gt=0)
     """Largest global gradient norm."""
-    temperature: float = Field(4.0, gt=0)
-    kd_weight: float = Field(1.0, ge=0)
-    """Weight on T² · KL(teacher ‖ student), averaged over the batch (`batchmean`)."""
-    lambda_ce: float = Field(0.005, ge=0)
-    tau: Fraction | None = 0.5
-    """Samples with difficulty above τ give no cross-entropy (Eq. 6); `null` = all do."""
-    mask_strict: bool = False
-    """Keep difficulty < τ (released code) instead of ≤ τ (Eq. 6)."""
-    d0: float | None = Field(80.0, gt=0)
-    """Cut-off of the Gaussian low-pass filter in frequency bins (Eq. 4); `null` = no filter."""
-    filter_before_crop: bool = False
-    """Filter the dataset once (paper) instead of each crop (released code)."""
-    cam: CamTechnique = "gradcam"
-    lambda_cam: float = Field(20.0, ge=0)
-    """Weight of the CAM alignment (Eq. 5); 0 = off."""
-    cam_class: Literal["label", "argmax"] = "label"
-    cam_layer: Text | None = None
-    """Module whose output is explained, such as `blocks.11.norm1`; `null` = last convolution with
-    H·W > 1, in a transformer the last LayerNorm whose patches still count."""
-    cam_normalize: bool = True
-    """Per-image min-max of the maps before they are compared."""
-    cam_reduction: Literal["mean", "sum"] = "mean"
-    """Squared difference averaged over a map's cells, or summed (the Frobenius norm of Eq. 5)."""
-    cam_resize: bool = False
-    """Compare maps resized to the input (released code)."""
-    cam_floor: bool = False
-    """Floor channel weights at 1e-10 (released code)."""
-    feature_weight: float = Field(0.0, ge=0)
-    """Weight of channel-attention alignment (FA, released code)."""
-    perturbation_weight: float = Field(0.0, ge=0)
-    """Weight of the losses on images perturbed against the student at each step (released code)."""
-    perturbation_epsilon: float = Field(0.01, ge=0)
-    crop_scale: AreaRange | None = (0.5, 1.0)
-    """Area range of the random crop of a view; `null` = no crop."""
-    flip: bool = True
-    mix_weight: Range01 | None = None
-    """Range of an image's own weight where each view is blended with a view of another image;
-    `null` = no blending."""
-    mix_keeps_variance: bool = False
-    """Divide blends by the root of their squared weights' sum: two images that have nothing to do with each
-    other are then blended into one of their own contrast (between-class learning, Tokozume et al., 2018)."""
-    paste_probability: float = Field(0.0, ge=0, le=1)
-    """Share of the views in which a patch of the other image is pasted instead of blended (CutMix, Yun et
-    al., 2019); it covers 1 minus `mix_weight` of the area."""
-    num_views: int = Field(8, ge=1, le=10_000)
-    """Views (crop, flip, blend or patch, teacher outputs) kept per image; epoch e uses view e mod
-    num_views."""
-    calibration_batches: int = Field(16, ge=1, le=1_000_000)
-    clip_weights: bool = False
-    """Clip each channel's weights to the range of least rounding error before training (`minmax`)."""
-    range_share: float = Field(1.0, gt=0, le=1)
-    """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`). Below 1 the
-    rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the identity, as in the
-    paper."""
 
     @field_validator("milestones")
     @classmethod
@@ -122,16 +109,58 @@ class FineTune(Settings):
         return milestones
 
     @model_validator(mode="after")
-    def _patches_have_a_size(self) -> FineTune:
-        if self.paste_probability > 0 and self.mix_weight is None:
-            raise ValueError(
-                "`mix_weight is set` must hold with paste_probability, but got mix_weight=None. "
-                "Set finetune.mix_weight, such as [0.5, 1.0]."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> FineTune:
+    def _nesterov_has_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("`momentum > 0` must hold with nesterov, but got momentum=0.")
         return self
+
+
+class LossSettings(Settings):
+    """What the student is trained to lower."""
+
+    temperature: float = Field(4.0, gt=0)
+    kd_weight: float = Field(1.0, ge=0)
+    """Weight on T² · KL(teacher ‖ student), averaged over the batch (`batchmean`)."""
+    lambda_ce: float = Field(0.005, ge=0)
+    tau: Fraction | None = 0.5
+    """Samples with difficulty above τ give no cross-entropy (Eq. 6); `null` = all do."""
+    mask_strict: bool = False
+    """Keep difficulty < τ (released code) instead of ≤ τ (Eq. 6)."""
+    cam: CamTechnique = "gradcam"
+    lambda_cam: float = Field(20.0, ge=0)
+    """Weight of the CAM alignment (Eq. 5); 0 = off."""
+    cam_normalize: bool = True
+    """Per-image min-max of the maps before they are compared."""
+    cam_reduction: Literal["mean", "sum"] = "mean"
+    """Squared difference averaged over a map's cells, or summed (the Frobenius norm of Eq. 5)."""
+    cam_resize: bool = False
+    """Compare maps resized to the input (released code)."""
+    feature_weight: float = Field(0.0, ge=0)
+    """Weight of channel-attention alignment (FA, released code)."""
+    perturbation_weight: float = Field(0.0, ge=0)
+    """Weight of the losses on images perturbed against the student at each step (released code)."""
+    perturbation_epsilon: float = Field(0.01, ge=0)
+
+
+class RangeSettings(Settings):
+    """How ranges are found before training."""
+
+    calibration_batches: int = Field(16, ge=1, le=1_000_000)
+    clip_weights: bool = False
+    """Clip each channel's weights to the range of least rounding error before training (`minmax`)."""
+    range_share: float = Field(1.0, gt=0, le=1)
+    """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`). Below 1 the
+    rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the identity, as in the
+    paper."""
+
+
+class FineTune(RangeSettings, ViewSettings, LossSettings, OptimizerSettings):
+    """One trial's training; every difference between recipes is a field of this class."""
+
+    source: SourceName = "views"
+    """Where batches come from: the stored views, or a source of your own, which may train along."""
+    epochs: int = Field(100, ge=0, le=1_000_000)
+    """0 is calibration only."""
+    batch_size: Count = 256
+    steps_per_epoch: Count | None = None
+    """`null` = one pass over the training part."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -67,7 +67,7 @@ def _reconstruction_or_none(name: str | None) -> str | None:
     return None if name is None else names.check("reconstruction", name)
 
 
-SynthesisMethod = _name_of("synthesis method")
+SynthesisMethodName = _name_of("synthesis method")
 CamTechnique = _name_of("CAM technique")
 QuantizerName = _name_of("quantizer")
 SourceName = _name_of("source")
@@ -80,12 +80,27 @@ ModelName = Annotated[str, NameOf("model")]
 """Checked where libraries' prefixes are known."""
 
 
+Part = TypeVar("Part", bound="Settings")
+
+
 class Settings(BaseModel):
     """Frozen; unknown keys, NaN, infinity and values of a type that only looks like it are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def part(self, shape: type[Part]) -> Part:
+        """These values as settings of `shape`, such as a mixin of this class.
+
+        A cache is filed under the dump of such a part, and code that makes what it holds is given the
+        part alone: it cannot read a setting that is not in the cache's key.
+
+        Args:
+            shape: fields that this class lacks keep their defaults.
+        """
+        shared = shape.model_fields.keys() & type(self).model_fields.keys()
+        return shape.model_validate({name: getattr(self, name) for name in shared})
 
     @classmethod
     def name_fields(cls) -> list[str]:

@@ -1,8 +1,12 @@
-"""The synthetic dataset."""
+"""The synthetic dataset: one class for each thing that its settings decide; the YAML is flat.
+
+A method's own settings are composed of these classes. Its datasets are filed under their values, and it
+is given nothing else.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,59 +18,162 @@ from synq_tune.config.settings import (
     PathText,
     Seed,
     Settings,
-    SynthesisMethod,
+    SynthesisMethodName,
 )
 
 
-class Synthesis(Settings):
-    """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
+class DatasetSettings(Settings):
+    """How many images a dataset has."""
 
-    method: SynthesisMethod = "synq"
     num_images: Count = 5120
     num_holdout: int = Field(512, ge=2, le=MOST_COUNT)
     """Extra images that no trial trains on; student and teacher are compared on them."""
+
+
+class CanvasSettings(DatasetSettings):
+    """Batches of images, each optimised for so many iterations."""
+
     batch_size: Count = 256
+    iterations: Count = 1000
+    seed: Seed = 0
+    lr: float = Field(0.5, gt=0)
+
+
+class StartSettings(Settings):
+    """What optimised pixels start from."""
+
     start: Literal["noise", "shapes"] = "noise"
     """What pixels are before they are optimised: Gaussian noise, or pictures of overlapping shapes, laid
     out like natural images. Shapes want a smaller `lr`, as far moved pixels forget them."""
-    iterations: Count = 1000
-    center_iterations: Count = 1500
-    seed: Seed = 0
-    lr: float = Field(0.5, gt=0)
+
+
+class PlateauSettings(Settings):
+    """A learning rate that falls where the loss no longer does."""
+
     lr_patience: Count = 50
     """Iterations without a lower loss before the learning rate falls tenfold."""
     min_lr: float = Field(1e-4, ge=0)
-    center_lr: float = Field(0.05, gt=0)
+
+
+class PrecisionSettings(Settings):
+    """What the teacher computes in."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is faster on
+    a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay float32."""
+
+
+class ClassLossSettings(Settings):
+    """The loss on the images' labels."""
+
+    focal_beta: float = Field(1.0, ge=0)
+    """Weight of the class loss (focal in `synq`, plain cross-entropy in `noise`)."""
+
+
+class StatisticsSettings(Settings):
+    """The loss on BatchNorm statistics."""
+
     alpha_bns: float = Field(0.4, ge=0)
     """Weight of the BN-statistics loss (α1; α of Eq. 1 for `noise`)."""
+
+
+class CenterSettings(Settings):
+    """Calibration centres, one image a class."""
+
+    center_iterations: Count = 1500
+    center_lr: float = Field(0.05, gt=0)
     alpha_layered: float = Field(0.02, ge=0)
     """Weight of the layered BN-statistics loss towards the calibration centres (α2)."""
     alpha_center_ce: float = Field(5.0, ge=0)
     """Weight of the cross-entropy while centres are made."""
-    focal_beta: float = Field(1.0, ge=0)
-    """Weight of the class loss (focal in `synq`, plain cross-entropy in `noise`)."""
+
+
+class FlipSettings(Settings):
+    """Whether images may be mirrored."""
+
+    flip: bool = False
+    """Mirror images at random while cropping or shifting them; wrong for digits and text."""
+
+
+class CropSettings(Settings):
+    """What crops the teacher is shown."""
+
+    crop_scale: AreaRange | None = None
+    """Area range of the random crop seen by the teacher while pixels are optimised."""
+    crop_probability: Fraction = 0.5
+
+
+class FocalSettings(Settings):
+    """The focal form of the class loss."""
+
     focal_gamma: float = Field(0.5, ge=0)
     """Exponent of (1 - p_label); 0 is plain cross-entropy."""
+
+
+class PatchSettings(Settings):
+    """Losses on a transformer's patches."""
+
     alpha_pse: float = Field(1.0, ge=0)
     """Weight of the patches' similarity entropy, which `psaq` maximises."""
     alpha_tv: float = Field(0.05, ge=0)
     """Weight of the distance to the total variation that `psaq` aims at."""
-    crop_scale: AreaRange | None = None
-    """Area range of the random crop seen by the teacher while pixels are optimised."""
-    crop_probability: Fraction = 0.5
-    flip: bool = False
-    """Mirror images at random while cropping or shifting them; wrong for digits and text."""
+
+
+class PerturbationSettings(Settings):
+    """The step that makes finished images harder."""
+
     perturbation: float = Field(0.01, ge=0)
     """ε of the difficulty perturbation against the rounded student, in normalised pixels; 0 = off."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is faster on
-    a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay float32."""
+
+
+class SourceSettings(Settings):
+    """Images that are brought along."""
+
     source: PathText | None = None
     """Folder of PNG files, or an `.npy` file, for `method: images`."""
 
+
+class PixelSettings(PrecisionSettings, PlateauSettings, StartSettings, CanvasSettings):
+    """What `synq` and `noise` optimise pixels with."""
+
+
+class NoiseSettings(StatisticsSettings, ClassLossSettings, PixelSettings):
+    """All that changes what `noise` makes."""
+
+
+class SynqSettings(CropSettings, FlipSettings, FocalSettings, CenterSettings, NoiseSettings):
+    """All that changes what `synq` makes, before the perturbation."""
+
+
+class PsaqSettings(PatchSettings, FlipSettings, ClassLossSettings, StartSettings, CanvasSettings):
+    """All that changes what `psaq` makes."""
+
+
+class ImportSettings(SourceSettings, DatasetSettings):
+    """All that changes what `images` reads; datasets are filed under the content of `source`."""
+
+
+METHOD_SETTINGS: dict[str, type[Settings]] = {
+    "synq": SynqSettings,
+    "psaq": PsaqSettings,
+    "noise": NoiseSettings,
+    "images": ImportSettings,
+}
+"""Method → its own settings. The user's own are not here: no code is loaded to check settings."""
+
+_REFUSED = {"start": ", which optimises none", "precision": ""}
+"""Setting → why it is refused, rather than ignored, where a method does not read it."""
+
+
+class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSettings):
+    """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
+
+    method: SynthesisMethodName = "synq"
+
     @model_validator(mode="after")
-    def _source_goes_with_images(self) -> Synthesis:
-        if (self.method == "images") != (self.source is not None):
+    def _source_goes_with_images(self) -> Self:
+        settings = METHOD_SETTINGS.get(self.method, Settings)
+        if ("source" in settings.model_fields) != (self.source is not None):
             raise ValueError(
                 "`source is given exactly for method 'images'` must hold, but got "
                 f"method={self.method!r}, source={self.source!r}."
@@ -74,19 +181,20 @@ class Synthesis(Settings):
         return self
 
     @model_validator(mode="after")
-    def _start_fits_method(self) -> Synthesis:
-        if self.start != "noise" and self.method == "images":
-            raise ValueError(
-                "`start is noise` must hold with method 'images', which optimises none, but got "
-                f"start={self.start!r}."
-            )
+    def _nothing_is_ignored(self) -> Self:
+        settings = METHOD_SETTINGS.get(self.method)
+        refusal = self.refusal(settings) if settings else None
+        if refusal:
+            raise ValueError(refusal)
         return self
 
-    @model_validator(mode="after")
-    def _precision_fits_method(self) -> Synthesis:
-        if self.precision != "float32" and self.method in ("psaq", "images"):
-            raise ValueError(
-                f"`precision is float32` must hold with method {self.method!r}, but got "
-                f"precision={self.precision!r}."
-            )
-        return self
+    def refusal(self, settings: type[Settings]) -> str | None:
+        """What to say where a method with these settings would ignore what was asked for; None is fine."""
+        for key, why in _REFUSED.items():
+            value, default = getattr(self, key), type(self).model_fields[key].default
+            if value != default and key not in settings.model_fields:
+                return (
+                    f"`{key} is {default}` must hold with method {self.method!r}{why}, but got "
+                    f"{key}={value!r}."
+                )
+        return None

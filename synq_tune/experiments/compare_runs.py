@@ -109,7 +109,7 @@ class Bench:
             "settings": settings_of(spec),
             "teacher": self.ground(spec).teacher.fingerprint,
             # Names the content of imported images, of which the settings know the folder only.
-            "synthesis": synthesizer(spec.synthesis.method).settings(spec.synthesis),
+            "synthesis": synthesizer(spec.synthesis.method).address(spec.synthesis),
         }
         return content_address(about)
 

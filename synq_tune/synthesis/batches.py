@@ -1,4 +1,4 @@
-"""Divide a dataset into batches and optimise one after the other, each resumable."""
+"""Divide a dataset into batches and make one after the other, each resumable."""
 
 from __future__ import annotations
 
@@ -11,22 +11,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import CanvasSettings
 from synq_tune.errors import NonFiniteLossError
-from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.method import GeneratedImages
-from synq_tune.synthesis.optimize import (
-    Descent,
-    Objective,
-    device_of,
-    optimize_pixels,
-    seeded,
-)
+from synq_tune.synthesis.generated import GeneratedImages
 from synq_tune.synthesis.shards import Shard, load_or_make
-from synq_tune.synthesis.start import first_pixels
-
-Look = Callable[[Tensor, torch.Generator], Tensor]
-"""(images, the batch's generator) → what the teacher is shown in this iteration."""
 
 
 def batch_sizes(count: int, batch_size: int) -> list[int]:
@@ -57,30 +45,8 @@ def advance(bar: tqdm, loss: float) -> None:
     bar.update()
 
 
-def optimize_batches(
-    teacher: LoadedTeacher,
-    config: Synthesis,
-    folder: Path,
-    objective_of: Callable[[Tensor], Objective],
-    look: Look = lambda images, generator: images,
-    show: bool = True,
-) -> GeneratedImages:
-    """All images and labels, from what `config.start` says and uniform random labels.
-
-    Args:
-        teacher: frozen.
-        config: counts, seed and learning rate.
-        folder: finished batches are kept here and not made twice.
-        objective_of: labels (N,) on the teacher's device → the batch's objective.
-        look: what the teacher is shown.
-        show: draw a progress bar.
-    """
-    make = partial(_make_batch, teacher, config, objective_of, look)
-    return make_batches(config, folder, make, show)
-
-
 def make_batches(
-    config: Synthesis, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
+    config: CanvasSettings, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
 ) -> GeneratedImages:
     """All images and labels, batch by batch.
 
@@ -99,28 +65,6 @@ def make_batches(
             )
             bar.update((number + 1) * config.iterations - bar.n)  # a batch of an earlier run
     return _assemble(shards)
-
-
-def _make_batch(
-    teacher: LoadedTeacher,
-    config: Synthesis,
-    objective_of: Callable[[Tensor], Objective],
-    look: Look,
-    number: int,
-    size: int,
-    bar: tqdm,
-) -> Shard:
-    generator = seeded(config.seed, "images", number)
-    labels = torch.randint(teacher.num_classes, (size,), generator=generator)
-    pixels, loss = optimize_pixels(
-        teacher,
-        first_pixels(teacher, config.start, size, generator),
-        objective_of(labels.to(device_of(teacher))),
-        Descent(config.iterations, config.lr, config.lr_patience, config.min_lr, config.precision),
-        partial(look, generator=generator),
-        partial(advance, bar),
-    )
-    return Shard({"images": to_half(pixels), "labels": labels}, loss)
 
 
 def to_half(pixels: Tensor) -> Tensor:

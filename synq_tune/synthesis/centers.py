@@ -10,23 +10,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import SynqSettings
 from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.seeds import batch_generator
 from synq_tune.synthesis.batches import advance, batch_sizes, progress_bar
+from synq_tune.synthesis.canvas import Pixels
 from synq_tune.synthesis.optimize import (
     Descent,
-    Objective,
     device_of,
     gaussian_pixels,
-    optimize_pixels,
-    seeded,
+    optimize,
 )
 from synq_tune.synthesis.shards import Shard, load_or_make
 from synq_tune.synthesis.statistics import (
     Moments,
+    StatisticsLoss,
     in_order,
     layer_gaps,
+    on_statistics,
     pool_moments,
     remembered,
     split_index,
@@ -37,7 +39,7 @@ SHALLOW_WEIGHT, DEEP_WEIGHT = 0.2, 1.1
 
 
 def make_centers(
-    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool = True
+    teacher: LoadedTeacher, config: SynqSettings, folder: Path, show: bool = True
 ) -> list[Shard]:
     """One image per class in class order, in batches: `images` (n, C, H, W) float32, `labels` (n,).
 
@@ -56,19 +58,18 @@ def make_centers(
 
 
 def _make_batch(
-    teacher: LoadedTeacher, config: Synthesis, number: int, labels: Tensor, bar: tqdm
+    teacher: LoadedTeacher, config: SynqSettings, number: int, labels: Tensor, bar: tqdm
 ) -> Shard:
-    pixels, loss = optimize_pixels(
-        teacher,
-        gaussian_pixels(teacher, len(labels), seeded(config.seed, "centers", number)),
-        _objective(teacher, labels.to(device_of(teacher)), config.alpha_center_ce),
-        Descent(config.center_iterations, config.center_lr, precision=config.precision),
-        on_step=partial(advance, bar),
-    )
-    return Shard({"images": pixels.cpu(), "labels": labels}, loss)
+    noise = gaussian_pixels(teacher, len(labels), batch_generator(config.seed, "centers", number))
+    canvas = Pixels(noise)
+    objective = _objective(teacher, labels.to(device_of(teacher)), config.alpha_center_ce)
+    descent = Descent(config.center_iterations, config.center_lr, precision=config.precision)
+    with on_statistics(teacher.graph, objective) as loss:
+        value = optimize(teacher, canvas, loss, descent, on_step=partial(advance, bar))
+    return Shard({"images": canvas.images().detach().cpu(), "labels": labels}, value)
 
 
-def _objective(teacher: LoadedTeacher, labels: Tensor, alpha: float) -> Objective:
+def _objective(teacher: LoadedTeacher, labels: Tensor, alpha: float) -> StatisticsLoss:
     target = remembered(teacher.graph)
     weights = center_weights(len(target)).to(labels.device)
 

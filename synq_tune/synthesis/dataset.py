@@ -48,7 +48,8 @@ def synthesize(
         NonFiniteLossError: the optimisation diverged.
     """
     with stage("synthesis", f"synthesis.method={spec.synthesis.method}, store {store}"):
-        if spec.synthesis.method == "synq" and spec.synthesis.perturbation > 0:
+        is_perturbed = synthesizer(spec.synthesis.method).is_perturbed
+        if is_perturbed and spec.synthesis.perturbation > 0:
             return _perturbed(teacher, spec, store, progress)
         return _base(teacher, spec, store, progress)
 
@@ -59,7 +60,7 @@ def _base(
     """The dataset that does not depend on bits."""
     config = spec.synthesis
     method = synthesizer(config.method)
-    about = _about(teacher, label(config.method), method.settings(config))
+    about = _about(teacher, label(config.method), method.address(config))
     folder = store / "datasets" / content_address(about)
 
     def make() -> None:
@@ -78,14 +79,14 @@ def _perturbed(
 ) -> tuple[SyntheticDataset, bool]:
     """The base with its training part perturbed against the student at the study's bits."""
     config = spec.synthesis
-    base_settings = synthesizer("synq").settings(config)
+    base_settings = synthesizer(config.method).address(config)
     student = {
         "perturbation": config.perturbation,
         # Left out where it is null, so that datasets from before there was such a width are found.
         "bits": spec.bits.model_dump(mode="json", exclude=None if spec.bits.skip else {"skip"}),
         "quantizer": _identity(spec.quantizer),
     }
-    about = _about(teacher, "synq", {**base_settings, **student})
+    about = _about(teacher, label(config.method), {**base_settings, **student})
     folder = store / "datasets" / content_address(about)
 
     def make() -> None:

@@ -12,51 +12,59 @@ import torch
 from torch import Tensor
 
 from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import DatasetSettings
 from synq_tune.data.decode import ImageFile, decode_images
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.store import sha256_file
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
-from synq_tune.synthesis.optimize import device_of
+from synq_tune.synthesis.labels import teacher_labels
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 
 MAX_PIXEL = 16.0
 """Unclipped synthetic pixels stay far below; 0..255 stays far above."""
 
 
-def settings(config: Synthesis) -> dict[str, Any]:
-    """Settings that change the result; of the source its content, not its place.
+class ImportedImages(Synthesizer):
+    """Images of another tool, stored like those of a method."""
 
-    Raises:
-        InputError: the source does not exist.
-    """
-    digest = hashlib.sha256()
-    source = _source(config)
-    for file in _files(source):
-        name = file.relative_to(source) if source.is_dir() else Path(file.name)
-        digest.update(f"{name.as_posix()} {sha256_file(file)}\n".encode())
-    return {**pick(config, ("num_images", "num_holdout")), "source_sha256": digest.hexdigest()}
+    def address(self, config: Synthesis) -> dict[str, Any]:
+        """Settings that change the result; of the source its content, not its place.
 
+        Raises:
+            InputError: the source does not exist.
+        """
+        digest = hashlib.sha256()
+        source = _source(config)
+        for file in _files(source):
+            name = file.relative_to(source) if source.is_dir() else Path(file.name)
+            digest.update(f"{name.as_posix()} {sha256_file(file)}\n".encode())
+        counts = config.part(DatasetSettings).model_dump(mode="json")
+        return {**counts, "source_sha256": digest.hexdigest()}
 
-def synthesize(
-    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
-) -> GeneratedImages:
-    """The first num_images + num_holdout images; labels from the source or the teacher's arg-max.
+    def synthesize(
+        self, teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+    ) -> GeneratedImages:
+        """The first num_images + num_holdout images; labels from the source or the teacher's arg-max.
 
-    PNG files are read in the order of their names (numbers before padding; rank within the folder
-    where names are no numbers), one class folder after the other for equal names, so that the
-    hold-out at the end has every class. An `.npy` array keeps its order.
+        PNG files are read in the order of their names (numbers before padding; rank within the folder
+        where names are no numbers), one class folder after the other for equal names, so that the
+        hold-out at the end has every class. An `.npy` array keeps its order.
 
-    Raises:
-        InputError: the source is unreadable, of another shape, or has too few images.
-    """
-    source = _source(config)
-    read = _read_folder if source.is_dir() else _read_array
-    pixels, labels = read(source, teacher, config.num_images + config.num_holdout)
-    images = teacher.preprocessing.normalize(pixels).half()
-    if labels is None:
-        labels = _ask_teacher(teacher, images, config.batch_size)
-    return GeneratedImages(images, labels, {"losses": []})
+        Raises:
+            InputError: the source is unreadable, of another shape, or has too few images.
+        """
+        source = _source(config)
+        read = _read_folder if source.is_dir() else _read_array
+        pixels, labels = read(source, teacher, config.num_images + config.num_holdout)
+        images = teacher.preprocessing.normalize(pixels).half()
+        if labels is None:
+            labels = teacher_labels(teacher, images, config.batch_size)
+        return GeneratedImages(images, labels, {"losses": []})
+
+    def steps(self, config: Synthesis) -> int:
+        """Nothing is optimised."""
+        return 0
 
 
 def _source(config: Synthesis) -> Path:
@@ -180,11 +188,4 @@ def _to_pixels(source: Path, array: np.ndarray, preprocessing: Preprocessing) ->
     return torch.from_numpy(array.astype(np.float32))
 
 
-@torch.no_grad()
-def _ask_teacher(teacher: LoadedTeacher, images: Tensor, batch_size: int) -> Tensor:
-    device = device_of(teacher)
-    parts = [teacher(p.to(device).float()).argmax(1).cpu() for p in images.split(batch_size)]
-    return torch.cat(parts)
-
-
-METHOD = Synthesizer(synthesize, settings)
+METHOD = ImportedImages()

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from synq_tune.config import Synthesis
-from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.batches import optimize_batches
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
-from synq_tune.synthesis.optimize import Objective
+from synq_tune.config.synthesis import NoiseSettings
+from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
+from synq_tune.synthesis.optimize import Loss
 from synq_tune.synthesis.statistics import (
     Moments,
-    has_batchnorm,
     layer_gaps,
+    on_statistics,
     remembered,
     with_deviations,
 )
 
-_FIELDS = (
-    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "lr_patience",
-    "min_lr", "alpha_bns", "focal_beta", "precision",
-)  # fmt: skip
 
-
-def settings(config: Synthesis) -> dict[str, Any]:
-    """Settings that change the result."""
-    return pick(config, _FIELDS)
-
-
-def synthesize(
-    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
-) -> GeneratedImages:
-    """Minimise focal_beta · CE + alpha_bns · BNS over pixels, which start as `config.start` says.
+def objective(work: Work) -> Objective:
+    """focal_beta · CE + alpha_bns · BNS.
 
     BNS = 1/L Σ_l [mean_c (m - μ)² + mean_c (s - σ)²] with standard deviations s, σ as the paper's
     Eq. 1 has them; `synq` compares variances as its released code does.
@@ -43,18 +28,19 @@ def synthesize(
     Raises:
         InputError: the teacher has no BatchNorm.
     """
-    target = with_deviations(remembered(teacher.graph))
+    graph, config = work.teacher.graph, work.config
+    target = with_deviations(remembered(graph))
 
-    def objective_of(labels: Tensor) -> Objective:
-        def objective(logits: Tensor, moments: list[Moments]) -> Tensor:
+    def loss_of(batch: Batch) -> AbstractContextManager[Loss]:
+        def loss(logits: Tensor, moments: list[Moments]) -> Tensor:
             statistics = layer_gaps(with_deviations(moments), target).mean()
-            return config.focal_beta * F.cross_entropy(logits, labels) + (
+            return config.focal_beta * F.cross_entropy(logits, batch.labels) + (
                 config.alpha_bns * statistics
             )
 
-        return objective
+        return on_statistics(graph, loss)
 
-    return optimize_batches(teacher, config, folder, objective_of, show=show)
+    return Objective(loss_of)
 
 
-METHOD = Synthesizer(synthesize, settings, has_batchnorm)
+METHOD = SynthesisMethod(settings=NoiseSettings, needs=("batchnorm", "labels"), objective=objective)

@@ -1,24 +1,33 @@
-"""Optimise the pixels of one batch against the teacher."""
+"""The one loop: lower a loss that the teacher's answers decide, whatever makes the images."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from synq_tune.errors import NonFiniteLossError
-from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.statistics import Moments, in_order
 
-Objective = Callable[[Tensor, list[Moments]], Tensor]
-"""(logits (N, K), statistics of every layer) → scalar loss."""
+if TYPE_CHECKING:
+    from synq_tune.synthesis.canvas import Canvas
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(images shown to the teacher (N, C, H, W), its logits (N, K) float32) → scalar loss."""
+Schedule = Callable[[int, float | None], None]
+"""Called before each iteration with its number and the loss of the one before, to set the rates."""
+
+
+def constant(optimizer: torch.optim.Optimizer) -> Schedule:
+    """The rates stay as they are."""
+    return lambda iteration, loss: None
 
 
 @dataclass(frozen=True)
@@ -27,17 +36,30 @@ class Descent:
 
     iterations: int
     lr: float
-    lr_patience: int | None = None
-    """Iterations without a lower loss before the rate falls tenfold; None keeps it."""
-    min_lr: float = 0.0
+    schedule: Callable[[torch.optim.Optimizer], Schedule] = constant
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the teacher computes in; pixels, statistics and losses are float32."""
+    """What the teacher computes in; images, statistics and losses are float32."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    is_fused: bool = True
+    """The fused step is faster and rounds in another order."""
+
+    def optimizer(self, parameters: list[Any]) -> torch.optim.Adam:
+        """Adam over tensors, or over groups with rates of their own."""
+        return torch.optim.Adam(
+            parameters, lr=self.lr, betas=self.betas, fused=True if self.is_fused else None
+        )
 
 
-def seeded(seed: int, stage: str, number: int) -> torch.Generator:
-    """The CPU generator of one batch: the same whatever ran before it, on every device."""
-    digest = hashlib.sha256(f"{seed}/{stage}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7]))
+def plateau_descent(config: Any) -> Descent:
+    """What PlateauSettings, PrecisionSettings and CanvasSettings say."""
+    schedule = partial(plateau, patience=config.lr_patience, min_lr=config.min_lr)
+    return Descent(config.iterations, config.lr, schedule, config.precision)
+
+
+def plateau(optimizer: torch.optim.Optimizer, patience: int, min_lr: float) -> Schedule:
+    """Tenfold lower after `patience` iterations without a lower loss."""
+    rate = ReduceLROnPlateau(optimizer, factor=0.1, patience=patience, min_lr=min_lr)
+    return lambda iteration, loss: None if loss is None else rate.step(loss)
 
 
 def device_of(teacher: LoadedTeacher) -> torch.device:
@@ -51,57 +73,61 @@ def gaussian_pixels(teacher: LoadedTeacher, count: int, generator: torch.Generat
     return noise.to(device_of(teacher))
 
 
-def optimize_pixels(
+@contextlib.contextmanager
+def seeded_torch(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's own generators inside the block and leave them as they were."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def optimize(
     teacher: LoadedTeacher,
-    pixels: Tensor,
-    objective: Objective,
+    canvas: Canvas,
+    loss: Loss,
     descent: Descent,
-    look: Callable[[Tensor], Tensor] = lambda images: images,
+    look: Callable[[Tensor, int], Tensor] = lambda images, iteration: images,
     on_step: Callable[[float], None] = lambda loss: None,
-) -> tuple[Tensor, float]:
-    """Lower the objective with Adam; the teacher stays as it is.
+) -> float:
+    """Lower the loss of a canvas's images with Adam; the teacher stays as it is.
 
     Args:
-        teacher: frozen; gradients flow through it to the pixels only.
-        pixels: (N, C, H, W) float32 to start from, left unchanged.
-        objective: scalar of logits and statistics.
-        descent: iterations and learning rate.
-        look: what is shown to the teacher in place of the pixels, drawn anew each iteration.
+        teacher: frozen; gradients flow through it to the canvas only.
+        canvas: one batch; it is changed.
+        loss: scalar of the images shown and of their logits.
+        descent: iterations, learning rate and its schedule.
+        look: (images, iteration) → what the teacher is shown in their place.
         on_step: called with the loss after each iteration.
 
     Returns:
-        Optimised pixels, and the loss of the last iteration.
+        The loss of the last iteration.
 
     Raises:
         NonFiniteLossError: the loss became NaN or infinite.
     """
-    pixels = pixels.clone(memory_format=torch.contiguous_format).requires_grad_(True)
-    optimizer = torch.optim.Adam([pixels], lr=descent.lr, fused=True)
-    schedule = _plateau(optimizer, descent)
-    is_reduced = descent.precision == "bfloat16"
-    with batch_statistics(teacher.graph) as statistics:
-        for iteration in range(descent.iterations):
-            shown = look(pixels)
-            with torch.autocast(shown.device.type, torch.bfloat16, enabled=is_reduced):
-                logits = teacher(shown)
-            loss = objective(logits.float(), in_order(teacher.graph, statistics))
-            (gradient,) = torch.autograd.grad(loss, pixels)
-            # The fused step reads memory in order, whatever strides the network's first layer left.
-            pixels.grad = gradient.contiguous()
-            optimizer.step()
-            value = loss.item()  # the one synchronisation of an iteration
-            check_finite(value, iteration, descent.lr)
-            schedule(value)
-            on_step(value)
-    return pixels.detach(), value
+    optimizer = descent.optimizer(canvas.parameters())
+    schedule, value = descent.schedule(optimizer), None
+    for iteration in range(descent.iterations):
+        schedule(iteration, value)
+        shown = look(canvas.images(), iteration)
+        with torch.autocast(shown.device.type, torch.bfloat16, descent.precision == "bfloat16"):
+            logits = teacher(shown)
+        total = loss(shown, logits.float())
+        _step(optimizer, total)
+        canvas.after_step()
+        value = total.item()  # the one synchronisation of an iteration
+        check_finite(value, iteration, descent.lr)
+        on_step(value)
+    return value
 
 
-def _plateau(optimizer: torch.optim.Optimizer, descent: Descent) -> Callable[[float], None]:
-    if descent.lr_patience is None:
-        return lambda loss: None
-    return ReduceLROnPlateau(
-        optimizer, factor=0.1, patience=descent.lr_patience, min_lr=descent.min_lr
-    ).step
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = torch.autograd.grad(loss, parameters)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        # The fused step reads memory in order, whatever strides the network's first layer left.
+        parameter.grad = gradient.contiguous()
+    optimizer.step()
 
 
 def check_finite(loss: float, iteration: int, lr: float) -> None:

@@ -14,29 +14,63 @@ from synq_tune.config import Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.method import GeneratedImages, Synthesizer
+from synq_tune.synthesis.optimize import device_of, seeded_torch
 
 
 def own_synthesizer(name: str) -> Synthesizer:
-    """The method of a function `(teacher, config, folder, show) → GeneratedImages or (images, labels)`.
+    """The user's `SynthesisMethod`, or a function `(teacher, config, folder, show)`.
+
+    A function returns GeneratedImages or (images, labels).
 
     Raises:
-        InputError: the function cannot be loaded.
+        InputError: neither can be loaded.
     """
-    function = own_code.load(name)
+    found = own_code.load_object(name)
+    return OwnMethod(name, found if isinstance(found, Synthesizer) else _Function(name))
+
+
+class OwnMethod(Synthesizer):
+    """A method of the user's, seeded, checked, and filed under its source."""
+
+    def __init__(self, name: str, method: Synthesizer) -> None:
+        self._name, self._method = name, method
+        self.needs, self.is_perturbed = method.needs, method.is_perturbed
+
+    def address(self, config: Synthesis) -> dict[str, Any]:
+        """The method's settings and its file's source."""
+        return {**self._method.address(config), "method": own_code.identity(self._name)}
+
+    def steps(self, config: Synthesis) -> int:
+        """What the method says."""
+        return self._method.steps(config)
+
+    def check(self, teacher: LoadedTeacher) -> None:
+        """What the method checks."""
+        self._method.check(teacher)
 
     def synthesize(
-        teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+        self, teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
     ) -> GeneratedImages:
+        """The method's answer, checked."""
         folder.mkdir(parents=True, exist_ok=True)
-        return run_seeded(function, teacher, config, folder, show)
-
-    return Synthesizer(synthesize, own_settings)
+        return run_seeded(self._method.synthesize, teacher, config, folder, show)
 
 
-def own_settings(config: Synthesis) -> dict[str, Any]:
-    """Every setting, as nobody knows which the function reads, and the function's source."""
-    plain = config.model_dump(mode="json")
-    return {**plain, "method": own_code.identity(config.method)}
+class _Function(Synthesizer):
+    """A function by name."""
+
+    def __init__(self, name: str) -> None:
+        self._function = own_code.load(name)
+
+    def address(self, config: Synthesis) -> dict[str, Any]:
+        """Every setting, as nobody knows which the function reads."""
+        return config.model_dump(mode="json")
+
+    def synthesize(
+        self, teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
+    ) -> Any:
+        """Whatever the function returns."""
+        return self._function(teacher, config, folder, show)
 
 
 def run_seeded(
@@ -47,9 +81,7 @@ def run_seeded(
     show: bool = False,
 ) -> GeneratedImages:
     """Call a method with torch's generators seeded by `synthesis.seed`, and check its answer."""
-    device = next(teacher.graph.parameters()).device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(config.seed)
+    with seeded_torch(config.seed, device_of(teacher)):
         return checked_images(function(teacher, config, folder, show), teacher, config)
 
 

@@ -6,35 +6,29 @@ The constants are those for 32 images of 224 pixels; `Scale` takes them to other
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
-from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import PsaqSettings
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.batches import advance, make_batches, to_half
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
-from synq_tune.synthesis.optimize import check_finite, device_of, seeded
+from synq_tune.synthesis.canvas import Canvas, Pixels
+from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
+from synq_tune.synthesis.optimize import Descent, Loss, Schedule
 from synq_tune.synthesis.patch_similarity import (
     Attention,
     attentions,
     head_means,
     similarity_entropy,
 )
-from synq_tune.synthesis.shards import Shard
 from synq_tune.synthesis.start import first_pixels
 
-_FIELDS = (
-    "num_images", "num_holdout", "batch_size", "start", "iterations", "seed", "lr", "flip",
-    "focal_beta", "alpha_pse", "alpha_tv",
-)  # fmt: skip
 PHASES = (15, 30)
 """Largest jitter in pixels, of 224, in each half of the iterations."""
 _TV_TARGET = (2500.0, 3000.0)
@@ -61,92 +55,63 @@ class Scale:
         return (low + (high - low) * share) * math.sqrt(math.prod(self.shape) / (32 * 3 * 224**2))
 
 
-def settings(config: Synthesis) -> dict[str, Any]:
-    """Settings that change the result."""
-    return pick(config, _FIELDS)
+def canvas(
+    teacher: LoadedTeacher, config: PsaqSettings, count: int, generator: torch.Generator
+) -> Canvas:
+    """Pixels that stay those of valid images behind each step."""
+    pixels = first_pixels(teacher, config.start, count, generator)
+    return Pixels(pixels, valid_range(teacher.preprocessing, pixels))
 
 
-def synthesize(
-    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
-) -> GeneratedImages:
-    """Minimise -alpha_pse · Σ_l entropy_l + focal_beta · CE + alpha_tv · |TV - target| over pixels.
-
-    Two phases of half the iterations, each with a warm-up and a half-cosine of the rate; Adam keeps
-    its state. In each iteration the batch is shifted, by one offset on both axes, and half the time
-    mirrored where `flip` allows; pixels stay those of valid images.
+def objective(work: Work) -> Objective:
+    """-alpha_pse · Σ_l entropy_l + focal_beta · CE + alpha_tv · |TV - target|.
 
     Raises:
         InputError: the teacher has no attention.
-        NonFiniteLossError: the loss became NaN or infinite.
     """
-    places = attentions(teacher)
-    make = partial(_make_batch, teacher, config, places)
-    return make_batches(config, folder, make, show)
+    return Objective(partial(_loss, work, attentions(work.teacher)))
 
 
-def _make_batch(
-    teacher: LoadedTeacher,
-    config: Synthesis,
-    places: list[Attention],
-    number: int,
-    size: int,
-    bar: tqdm,
-) -> Shard:
-    generator = seeded(config.seed, "images", number)
-    labels = torch.randint(teacher.num_classes, (size,), generator=generator)
-    pixels = first_pixels(teacher, config.start, size, generator)
-    pixels, loss = optimize(teacher, config, places, pixels, labels, generator, bar)
-    return Shard({"images": to_half(pixels), "labels": labels}, loss)
+@contextmanager
+def _loss(work: Work, places: list[Attention], batch: Batch) -> Iterator[Loss]:
+    config, count = work.config, batch.count
+    scale = Scale((count, *work.teacher.preprocessing.shape))
+    target = scale.tv_target(float(torch.rand(1, generator=batch.generator)))
+    with head_means(work.teacher.graph, places) as means:
+
+        def loss(shown: Tensor, logits: Tensor) -> Tensor:
+            varied = sum(similarity_entropy(m, count) for m in means.values())
+            ce = F.cross_entropy(logits, batch.labels)
+            total = config.focal_beta * ce - config.alpha_pse * varied
+            return total + config.alpha_tv * (total_variation(shown) - target).abs()
+
+        yield loss
 
 
-def optimize(
-    teacher: LoadedTeacher,
-    config: Synthesis,
-    places: list[Attention],
-    pixels: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    bar: tqdm,
-) -> tuple[Tensor, float]:
-    """Lower the loss of `synthesize` for one batch.
+def descent(config: PsaqSettings) -> Descent:
+    """Two phases of half the iterations, each with a warm-up and a half-cosine; Adam keeps its state."""
+    # Not fused: it rounds otherwise, and the same settings shall give the same images as ever.
+    schedule = partial(_two_phases, iterations=config.iterations)
+    return Descent(config.iterations, config.lr, schedule, betas=_BETAS, is_fused=False)
 
-    Args:
-        teacher: frozen.
-        config: iterations, learning rate and weights.
-        places: of the teacher's attention.
-        pixels: (N, C, H, W) to start from; they are changed.
-        labels: (N,).
-        generator: draws the total variation aimed at, shifts and flips.
-        bar: advanced in each iteration.
 
-    Returns:
-        Optimised pixels (N, C, H, W), and the last loss.
+def _two_phases(optimizer: torch.optim.Optimizer, iterations: int) -> Schedule:
+    rates = [group["lr"] for group in optimizer.param_groups]
 
-    Raises:
-        NonFiniteLossError: the loss became NaN or infinite.
-    """
-    labels = labels.to(device_of(teacher))
-    scale = Scale(tuple(pixels.shape))
-    target = scale.tv_target(float(torch.rand(1, generator=generator)))
-    low, high = valid_range(teacher.preprocessing, pixels)
-    pixels.requires_grad_(True)
-    optimizer = torch.optim.Adam([pixels], lr=config.lr, betas=_BETAS)
-    with head_means(teacher.graph, places) as means:
-        for iteration in range(config.iterations):
-            phase, factor = phase_of(iteration, config.iterations)
-            optimizer.param_groups[0]["lr"] = config.lr * factor
-            shown = shift_and_flip(pixels, scale.jitter(phase), config.flip, generator)
-            logits = teacher(shown)
-            varied = sum(similarity_entropy(m, len(pixels)) for m in means.values())
-            loss = config.focal_beta * F.cross_entropy(logits, labels) - config.alpha_pse * varied
-            loss = loss + config.alpha_tv * (total_variation(shown) - target).abs()
-            (pixels.grad,) = torch.autograd.grad(loss, pixels)
-            optimizer.step()
-            pixels.data.clamp_(low, high)
-            value = loss.item()  # the one synchronisation of an iteration
-            check_finite(value, iteration, config.lr)
-            advance(bar, value)
-    return pixels.detach(), value
+    def schedule(iteration: int, loss: float | None) -> None:
+        _, factor = phase_of(iteration, iterations)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+    return schedule
+
+
+def jittered(
+    images: Tensor, iteration: int, generator: torch.Generator, config: PsaqSettings
+) -> Tensor:
+    """The batch shifted by one offset on both axes, and half the time mirrored where `flip` allows."""
+    phase, _ = phase_of(iteration, config.iterations)
+    return shift_and_flip(images, Scale(tuple(images.shape)).jitter(phase), config.flip, generator)
 
 
 def valid_range(preprocessing: Preprocessing, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,4 +150,11 @@ def total_variation(pixels: Tensor) -> Tensor:
     return sum(torch.linalg.vector_norm(d) for d in differences)
 
 
-METHOD = Synthesizer(synthesize, settings, attentions)
+METHOD = SynthesisMethod(
+    settings=PsaqSettings,
+    needs=("attention", "labels"),
+    objective=objective,
+    canvas=canvas,
+    descent=descent,
+    look=jittered,
+)

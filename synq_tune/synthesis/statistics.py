@@ -6,16 +6,20 @@ the mean over channels of the squared difference of means plus that of variances
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from synq_tune.errors import InputError
-from synq_tune.graph.batchnorm import BatchStatistics, batchnorm_layers, pool
+from synq_tune.graph.batchnorm import BatchStatistics, batch_statistics, batchnorm_layers, pool
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.synthesis.optimize import Loss
 
 Moments = tuple[Tensor, Tensor]
+StatisticsLoss = Callable[[Tensor, list[Moments]], Tensor]
+"""(logits (N, K), statistics of every layer) → scalar loss."""
 
 
 def remembered(model: nn.Module) -> list[Moments]:
@@ -36,6 +40,13 @@ def remembered(model: nn.Module) -> list[Moments]:
 def in_order(model: nn.Module, statistics: BatchStatistics) -> list[Moments]:
     """A batch's statistics as a list like `remembered`'s."""
     return [statistics[layer] for layer in batchnorm_layers(model)]
+
+
+@contextlib.contextmanager
+def on_statistics(model: nn.Module, loss: StatisticsLoss) -> Iterator[Loss]:
+    """A block in which the loss is given the statistics of the images that the model was shown last."""
+    with batch_statistics(model) as statistics:
+        yield lambda shown, logits: loss(logits, in_order(model, statistics))
 
 
 def layer_gaps(batch: Sequence[Moments], target: Sequence[Moments]) -> Tensor:

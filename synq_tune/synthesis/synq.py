@@ -6,66 +6,48 @@ The third stage, the perturbation against a student, depends on the bits and is 
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
-from typing import Any
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from synq_tune.config import Synthesis
+from synq_tune.config.synthesis import SynqSettings
 from synq_tune.data.augment import crop_and_flip, random_boxes
-from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.synthesis.batches import optimize_batches
 from synq_tune.synthesis.centers import center_moments, make_centers
 from synq_tune.synthesis.focal import focal_cross_entropy
-from synq_tune.synthesis.method import GeneratedImages, Synthesizer, pick
-from synq_tune.synthesis.optimize import Objective
+from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
+from synq_tune.synthesis.optimize import Loss
 from synq_tune.synthesis.statistics import (
     Moments,
-    has_batchnorm,
+    StatisticsLoss,
     layer_gaps,
     layered_loss,
+    on_statistics,
     remembered,
 )
 
-_FIELDS = (
-    "num_images", "num_holdout", "batch_size", "start", "iterations", "center_iterations", "seed", "lr",
-    "lr_patience", "min_lr", "center_lr", "alpha_bns", "alpha_layered", "alpha_center_ce", "focal_beta",
-    "focal_gamma", "crop_scale", "crop_probability", "flip", "precision",
-)  # fmt: skip
 
-
-def settings(config: Synthesis) -> dict[str, Any]:
-    """Settings that change the result."""
-    return pick(config, _FIELDS)
-
-
-def synthesize(
-    teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
-) -> GeneratedImages:
-    """Minimise alpha_bns · BNS + focal_beta · focal CE + alpha_layered · layered BNS over pixels.
+def objective(work: Work) -> Objective:
+    """alpha_bns · BNS + focal_beta · focal CE + alpha_layered · layered BNS, behind the centres.
 
     BNS = 1/L Σ_l [mean_c (m - μ)² + mean_c (v - σ²)²] with variances, as in the released code.
 
     Raises:
         InputError: the teacher has no BatchNorm.
     """
-    remembered_moments = remembered(teacher.graph)
-    centers = make_centers(teacher, config, folder, show)
-    objective_of = partial(
-        synq_objective, config, remembered_moments, center_moments(teacher, centers)
-    )
-    draft = optimize_batches(
-        teacher, config, folder, objective_of, partial(_look, config=config), show
-    )
-    losses = {"center_losses": [shard.loss for shard in centers]}
-    return GeneratedImages(draft.images, draft.labels, {**draft.notes, **losses})
+    graph, target = work.teacher.graph, remembered(work.teacher.graph)
+    centers = make_centers(work.teacher, work.config, work.folder, work.show)
+    moments = center_moments(work.teacher, centers)
+
+    def loss_of(batch: Batch) -> AbstractContextManager[Loss]:
+        return on_statistics(graph, synq_objective(work.config, target, moments, batch.labels))
+
+    return Objective(loss_of, {"center_losses": [shard.loss for shard in centers]})
 
 
 def synq_objective(
-    config: Synthesis, target: list[Moments], centers: list[Moments], labels: Tensor
-) -> Objective:
+    config: SynqSettings, target: list[Moments], centers: list[Moments], labels: Tensor
+) -> StatisticsLoss:
     """The loss of a batch with these labels (N,)."""
 
     def objective(logits: Tensor, moments: list[Moments]) -> Tensor:
@@ -78,7 +60,9 @@ def synq_objective(
     return objective
 
 
-def _look(images: Tensor, generator: torch.Generator, config: Synthesis) -> Tensor:
+def crops(
+    images: Tensor, iteration: int, generator: torch.Generator, config: SynqSettings
+) -> Tensor:
     """In some iterations random crops, and mirrored ones where allowed; else the images."""
     if config.crop_scale is None or torch.rand(1, generator=generator) >= config.crop_probability:
         return images
@@ -87,4 +71,11 @@ def _look(images: Tensor, generator: torch.Generator, config: Synthesis) -> Tens
     return crop_and_flip(images, boxes, flips)
 
 
-METHOD = Synthesizer(synthesize, settings, has_batchnorm)
+METHOD = SynthesisMethod(
+    settings=SynqSettings,
+    needs=("batchnorm", "labels"),
+    objective=objective,
+    look=crops,
+    is_perturbed=True,
+    objective_steps=lambda config: config.center_iterations,
+)

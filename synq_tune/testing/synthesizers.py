@@ -12,7 +12,7 @@ from torch import Tensor
 
 from synq_tune.config import Synthesis, Teacher
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.synthesis.method import GeneratedImages
+from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 from synq_tune.synthesis.own import run_seeded
 from synq_tune.testing.promise import promised
 
@@ -20,9 +20,13 @@ SMALL = Synthesis(num_images=8, num_holdout=4, batch_size=6, iterations=2, cente
 
 
 def check_synthesizer(
-    function: Callable[..., Any], config: Synthesis = SMALL, network: str = "digits_resnet26"
+    method: Synthesizer | Callable[..., Any],
+    config: Synthesis = SMALL,
+    network: str = "digits_resnet26",
 ) -> None:
-    """Check a method `(teacher, config, folder, show) → GeneratedImages or (images, labels)`.
+    """Check a `SynthesisMethod`, or a function `(teacher, config, folder, show)`.
+
+    A function returns GeneratedImages or (images, labels).
 
     On a bundled digits teacher (`network`) it gives num_images + num_holdout finite images and labels
     in range; the same seed gives the same images and labels, whatever else drew random numbers; the
@@ -31,6 +35,7 @@ def check_synthesizer(
     Raises:
         AssertionError: a promise is broken; the text says which.
     """
+    function = method.synthesize if isinstance(method, Synthesizer) else method
     teacher = load_teacher(Teacher(model=network, channels=1, num_classes=10))
     before = {k: v.clone() for k, v in teacher.graph.state_dict().items()}
     hooks = _hooks(teacher)

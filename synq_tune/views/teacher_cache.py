@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from synq_tune import own_code
-from synq_tune.config import FineTune
+from synq_tune.config import FineTune, ViewSettings
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError, stage
 from synq_tune.graph.taps import map_cells, record
@@ -26,12 +26,6 @@ from synq_tune.store import content_address, once
 from synq_tune.views.cam import cam_tap, saliency_map
 from synq_tune.views.difficulty import difficulty
 from synq_tune.views.transforms import ViewTransforms, base_images, draw_transforms
-
-_FIELDS = (
-    "d0", "filter_before_crop", "crop_scale", "flip", "mix_weight", "mix_keeps_variance",
-    "paste_probability", "num_views", "cam_class", "cam_layer", "cam_floor",
-)  # fmt: skip
-"""Fields of FineTune that change a view or what the teacher says about it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ def load_teacher_cache(
         "dataset": dataset.address,
         "sha256": dataset.sha256,
         "teacher": teacher.fingerprint,
-        "settings": {key: getattr(config, key) for key in _FIELDS},
+        "settings": config.part(ViewSettings).model_dump(mode="json"),
         "format": 3,
     }
     own = _own_technique(config)
@@ -83,13 +77,14 @@ def _own_technique(config: FineTune) -> str | None:
 
 def make_views(teacher: LoadedTeacher, dataset: SyntheticDataset, config: FineTune) -> TeacherCache:
     """Draw the views of the training part and ask the teacher about each of them once."""
+    shown = config.part(ViewSettings)
     device = next(teacher.graph.parameters()).device
-    images = base_images(dataset.train_images, config).to(device)
-    transforms = draw_transforms(len(images), config, seed=address_seed(dataset.address))
+    images = base_images(dataset.train_images, shown).to(device)
+    transforms = draw_transforms(len(images), shown, seed=address_seed(dataset.address))
     techniques = _techniques(teacher, config)
     rows = [
-        _ask(teacher, images, dataset.train_labels, transforms.to(device), view, config, techniques)
-        for view in range(config.num_views)
+        _ask(teacher, images, dataset.train_labels, transforms.to(device), view, shown, techniques)
+        for view in range(shown.num_views)
     ]
     logits = torch.stack([row[0] for row in rows])
     labels = dataset.train_labels
@@ -134,7 +129,7 @@ def _ask(
     labels: Tensor,
     transforms: ViewTransforms,
     view: int,
-    config: FineTune,
+    config: ViewSettings,
     techniques: list[str],
     batch_size: int = 256,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -153,7 +148,11 @@ def _ask(
 
 
 def explain(
-    teacher: LoadedTeacher, pixels: Tensor, labels: Tensor, techniques: list[str], config: FineTune
+    teacher: LoadedTeacher,
+    pixels: Tensor,
+    labels: Tensor,
+    techniques: list[str],
+    config: ViewSettings,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The teacher's logits (N, K) and saliency maps by technique (N, h, w), from one forward."""
     taps = {technique: cam_tap(teacher.graph, technique) for technique in techniques}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synq_tune.config import FineTune
+from synq_tune.config import ViewSettings
 from synq_tune.data.augment import crop_and_flip, random_boxes
 from synq_tune.views.low_pass import low_pass
 
@@ -32,7 +32,7 @@ class ViewTransforms:
         """The same transforms on another device."""
         return ViewTransforms(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
-    def pixels(self, images: Tensor, view: int, index: Tensor, config: FineTune) -> Tensor:
+    def pixels(self, images: Tensor, view: int, index: Tensor, config: ViewSettings) -> Tensor:
         """Pixels of one view of the images at `index`.
 
         Cropped, mirrored, mixed and low-pass filtered, in the order the recipe asks for.
@@ -53,7 +53,7 @@ class ViewTransforms:
         return pixels if config.filter_before_crop else low_pass(pixels, config.d0)
 
     def _mixed(
-        self, pixels: Tensor, other: Tensor, view: int, index: Tensor, config: FineTune
+        self, pixels: Tensor, other: Tensor, view: int, index: Tensor, config: ViewSettings
     ) -> Tensor:
         own = self.weights[view][index][:, None, None, None]
         blend = own * pixels + (1 - own) * other
@@ -65,14 +65,14 @@ class ViewTransforms:
         pasted = torch.where(_inside(patches, *pixels.shape[2:]), other, pixels)
         return torch.where(patches[:, 2, None, None, None] > 0, pasted, blend)
 
-    def _cut(self, images: Tensor, view: int, index: Tensor, config: FineTune) -> Tensor:
+    def _cut(self, images: Tensor, view: int, index: Tensor, config: ViewSettings) -> Tensor:
         pixels = images[index].float()
         if config.crop_scale is None and not config.flip:
             return pixels
         return crop_and_flip(pixels, self.boxes[view][index], self.flips[view][index])
 
 
-def draw_transforms(count: int, config: FineTune, seed: int) -> ViewTransforms:
+def draw_transforms(count: int, config: ViewSettings, seed: int) -> ViewTransforms:
     """`config.num_views` transforms at each of `count` images, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     views, scale = range(config.num_views), config.crop_scale or (1.0, 1.0)
@@ -112,6 +112,6 @@ def _inside(patches: Tensor, height: int, width: int) -> Tensor:
     return rows[:, None, :, None] & columns[:, None, None, :]
 
 
-def base_images(images: Tensor, config: FineTune) -> Tensor:
+def base_images(images: Tensor, config: ViewSettings) -> Tensor:
     """The images views are cut from, float16: filtered once here where the recipe says so."""
     return low_pass(images, config.d0).half() if config.filter_before_crop else images.half()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,18 @@ from pydantic import ValidationError
 from synq_tune.config import Synthesis
 from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.seeds import batch_generator
 from synq_tune.synthesis.batches import batch_sizes
+from synq_tune.synthesis.canvas import Pixels
 from synq_tune.synthesis.centers import center_moments, center_weights, make_centers
 from synq_tune.synthesis.dataset import synthesize
 from synq_tune.synthesis.focal import focal_cross_entropy
-from synq_tune.synthesis.optimize import Descent, gaussian_pixels, optimize_pixels, seeded
+from synq_tune.synthesis.optimize import (
+    Descent,
+    gaussian_pixels,
+    optimize,
+    plateau,
+)
 from synq_tune.synthesis.statistics import in_order, layer_gaps, remembered
 from synq_tune.synthesis.synq import synq_objective
 from tests.synthesis.conftest import MakeSpec
@@ -108,7 +116,7 @@ def test_statistics_come_nearer(
     """After 100 iterations the BNS loss is well below that of the noise it started from."""
     spec = make_spec(method=method, iterations=100, lr=0.2, perturbation=0, batch_size=16)
     dataset, _ = synthesize(teacher, spec, tmp_path, progress=False)
-    start = gaussian_pixels(teacher, 16, seeded(0, "images", 0))
+    start = gaussian_pixels(teacher, 16, batch_generator(0, "images", 0))
     assert _bns(teacher, dataset.images) < 0.5 * _bns(teacher, start)
 
 
@@ -142,36 +150,44 @@ def test_pixels_descend_whatever_the_gradients_strides(teacher: LoadedTeacher) -
     start = torch.randn(4, 1, 8, 6, generator=torch.Generator().manual_seed(0))
     ends = []
     for look in (lambda x: x, lambda x: x.transpose(2, 3).contiguous().transpose(2, 3)):
+        canvas = Pixels(start)
         seen: list[torch.Tensor] = []
 
-        def objective(logits: torch.Tensor, moments: object, seen: list = seen) -> torch.Tensor:
+        def loss(shown: torch.Tensor, logits: torch.Tensor, seen: list = seen) -> torch.Tensor:
             return (seen.pop() - 1).square().sum() + 0 * logits.sum()
 
-        def kept(images: torch.Tensor, look: Callable = look, seen: list = seen) -> torch.Tensor:
-            shown = look(images)
-            seen.append(shown)
-            return F.pad(shown, (0, 2))
+        def padded(
+            images: torch.Tensor, iteration: int, look: Callable = look, seen: list = seen
+        ) -> torch.Tensor:
+            seen.append(look(images))
+            return F.pad(seen[-1], (0, 2))
 
-        ends.append(optimize_pixels(teacher, start, objective, Descent(20, 0.1), kept)[0])
+        optimize(teacher, canvas, loss, Descent(20, 0.1), padded)
+        ends.append(canvas.images().detach())
     torch.testing.assert_close(ends[0], ends[1])
     assert (ends[0] - 1).square().sum() < 0.2 * (start - 1).square().sum()
 
 
 def test_plateau_lowers_the_rate(teacher: LoadedTeacher) -> None:
-    """With a loss that never falls, steps shrink tenfold after each patience."""
+    """With a loss that never falls, the rate shrinks tenfold after each patience."""
     pixels = torch.zeros(1, 1, 8, 8)
     ramp = torch.zeros(())
 
-    def rising(logits: torch.Tensor, moments: object) -> torch.Tensor:
+    def rising(shown: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         ramp.add_(1)
-        return 0 * logits.sum() + ramp
+        return shown.sum() + 0 * logits.sum() - shown.sum().detach() + ramp
 
     losses: list[float] = []
-    out, final = optimize_pixels(
-        teacher, pixels, rising, Descent(8, 0.5, lr_patience=1), on_step=losses.append
-    )
+    canvas = Pixels(pixels)
+    descent = Descent(8, 0.5, partial(plateau, patience=1, min_lr=0.0))
+    final = optimize(teacher, canvas, rising, descent, on_step=losses.append)
     assert losses == [float(i) for i in range(1, 9)] and final == 8.0
-    assert torch.equal(pixels, torch.zeros(1, 1, 8, 8)) and not out.requires_grad
+    # Adam moves by its rate where gradients do not change: three steps, then two at each tenth.
+    moved = -canvas.images().detach()
+    torch.testing.assert_close(
+        moved, torch.full_like(pixels, 3 * 0.5 + 2 * 0.05 + 2 * 0.005 + 0.0005)
+    )
+    assert torch.equal(pixels, torch.zeros(1, 1, 8, 8))
 
 
 def test_batches_are_even() -> None:

@@ -185,7 +185,7 @@ def test_one_offset_moves_both_axes() -> None:
 
 def test_images_are_varied_valid_and_of_their_class(deit: LoadedTeacher, tmp_path: Path) -> None:
     """The entropy rises above that of noise, pixels stay within black and white."""
-    draft = psaq.synthesize(deit, config(), tmp_path, show=False)
+    draft = psaq.METHOD.synthesize(deit, config(), tmp_path, show=False)
     images = draft.images.float()
     assert images.shape == (8, 3, 16, 16) and draft.labels.shape == (8,)
     low, high = psaq.valid_range(deit.preprocessing, images)
@@ -204,10 +204,10 @@ def test_images_are_varied_valid_and_of_their_class(deit: LoadedTeacher, tmp_pat
 def test_a_finished_batch_is_not_made_twice(deit: LoadedTeacher, tmp_path: Path) -> None:
     """The same seed gives the same images, whether batches are made or found."""
     settings = config(batch_size=4, iterations=4)
-    first = psaq.synthesize(deit, settings, tmp_path, show=False)
+    first = psaq.METHOD.synthesize(deit, settings, tmp_path, show=False)
     (tmp_path / "images-00001.safetensors").unlink()
     before = (tmp_path / "images-00000.safetensors").stat().st_mtime_ns
-    again = psaq.synthesize(deit, settings, tmp_path, show=False)
+    again = psaq.METHOD.synthesize(deit, settings, tmp_path, show=False)
     assert torch.equal(first.images, again.images) and torch.equal(first.labels, again.labels)
     assert (tmp_path / "images-00000.safetensors").stat().st_mtime_ns == before
 

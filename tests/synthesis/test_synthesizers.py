@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from synq_tune.config import Synthesis
 from synq_tune.config.load import load_space
+from synq_tune.config.synthesis import METHOD_SETTINGS, ImportSettings
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.names import known
 from synq_tune.synthesis import synthesizer
 from synq_tune.synthesis.dataset import synthesize
-from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.trial.requirements import prepare
 from tests.helpers import teacher_of
 from tests.synthesis.conftest import MakeSpec
@@ -27,7 +28,7 @@ Teachers = Callable[[str], LoadedTeacher]
 @pytest.fixture
 def teacher_for(teacher: LoadedTeacher, vit: LoadedTeacher) -> Teachers:
     """A bundled teacher that has what a method asks."""
-    return lambda method: vit if synthesizer(method).check is attentions else teacher
+    return lambda method: vit if "attention" in synthesizer(method).needs else teacher
 
 
 def _hooks(model: nn.Module) -> int:
@@ -147,21 +148,40 @@ def test_a_study_asks_first_what_its_method_needs(space: str, sets: list[str], l
 
 
 def test_every_setting_counts_for_some_method() -> None:
-    """A new field is in the address of the methods that name it, and must be named by one."""
-    elsewhere = {"method", "perturbation", "source"}  # names, students, imported images
-    named = {
-        field
-        for method in ("synq", "noise", "psaq")
-        for field in synthesizer(method).settings(Synthesis())
-    }
-    assert named == set(Synthesis.model_fields) - elsewhere
+    """A new field is in the settings of a method, and with them in the address of its datasets."""
+    read = {key for settings in METHOD_SETTINGS.values() for key in settings.model_fields}
+    assert read == Synthesis.model_fields.keys() - {"method", "perturbation"}
+
+
+@pytest.mark.parametrize("method", known("synthesis method"))
+def test_what_is_refused_follows_from_a_methods_settings(method: str) -> None:
+    """The settings that validation knows without torch are those that the method is given."""
+    settings = METHOD_SETTINGS[method]
+    assert getattr(synthesizer(method), "settings", ImportSettings) is settings
+    source = "x.npy" if method == "images" else None
+    for key, value in (("start", "shapes"), ("precision", "bfloat16")):
+        if key in settings.model_fields:
+            assert getattr(Synthesis(method=method, **{key: value}), key) == value
+        else:
+            with pytest.raises(ValidationError, match=f"`{key} is .*must hold.*method '{method}'"):
+                Synthesis(method=method, source=source, **{key: value})
 
 
 @pytest.mark.parametrize("method", ["synq", "noise", "psaq"])
 def test_a_new_setting_leaves_stored_datasets_where_they_are(method: str) -> None:
-    """Settings that a method does not name are no part of its datasets' address."""
+    """Settings that are none of a method's are no part of its datasets' address."""
 
     class Newer(Synthesis):
         another: int = 1
 
-    assert synthesizer(method).settings(Newer()) == synthesizer(method).settings(Synthesis())
+    assert synthesizer(method).address(Newer()) == synthesizer(method).address(Synthesis())
+
+
+@pytest.mark.parametrize("method, steps", [
+    ("synq", 3 * 3 + 2), ("noise", 3 * 3), ("psaq", 3 * 3), ("images", 0),
+])  # fmt: skip
+def test_a_method_says_how_many_batches_it_takes(
+    make_spec: MakeSpec, method: str, steps: int
+) -> None:
+    """Sixteen images in three batches of three iterations, and two iterations for the centres."""
+    assert synthesizer(method).steps(make_spec(method=method).synthesis) == steps

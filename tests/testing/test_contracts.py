@@ -14,7 +14,6 @@ from synq_tune.config.load import RECIPES_DIR, names_in
 from synq_tune.models.build import build_model
 from synq_tune.names import known
 from synq_tune.synthesis import synthesizer
-from synq_tune.synthesis.patch_similarity import attentions
 from synq_tune.testing import check_cam, check_network, check_recipe, check_synthesizer
 from synq_tune.testing.synthesizers import SMALL
 from synq_tune.views.cam import technique_weights
@@ -80,8 +79,8 @@ def test_our_synthesis_methods_pass(method: str, array: Path) -> None:
     """Counts, types, seed, an unchanged teacher."""
     settings = {**SMALL.model_dump(), "method": method}
     source = {"source": str(array)} if method == "images" else {}
-    network = "digits_vit" if synthesizer(method).check is attentions else "digits_resnet26"
-    check_synthesizer(synthesizer(method).synthesize, Synthesis(**{**settings, **source}), network)
+    network = "digits_vit" if "attention" in synthesizer(method).needs else "digits_resnet26"
+    check_synthesizer(synthesizer(method), Synthesis(**{**settings, **source}), network)
 
 
 def _images(config: Synthesis) -> tuple[torch.Tensor, torch.Tensor]:
