@@ -89,7 +89,7 @@ def search(
     """
     from synq_tune.cli.search import parse
     from synq_tune.commands.search import search_command, study_folder
-    from synq_tune.process.signals import INTERRUPTED
+    from synq_tune.process.exit_codes import INTERRUPTED
 
     if isinstance(sets, Mapping):
         sets = [f"{key}={json.dumps(value)}" for key, value in sets.items()]

@@ -19,8 +19,7 @@ from synq_tune.errors import (
     is_raised_here,
 )
 from synq_tune.process.ending import orderly
-
-DONE, OUR_FAULT, WRONG_INPUT, NOTHING_FINISHED, INTERRUPTED = 0, 1, 2, 3, 130
+from synq_tune.process.exit_codes import INTERRUPTED, NOTHING_FINISHED, OUR_FAULT, WRONG_INPUT
 
 _OF_THE_INPUT = (OSError, MemoryError, OverflowError, RecursionError, UnicodeError)
 """What files, networks, numbers and texts of the user raise, wherever it comes up."""

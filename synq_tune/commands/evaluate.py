@@ -6,11 +6,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from synq_tune.commands.ending import DONE
 from synq_tune.data.labelled import load_labelled
 from synq_tune.errors import InputError, stage
 from synq_tune.export.golden import check_golden
 from synq_tune.export.runtime import BATCH_SIZE, ModelFile, load_model_file
+from synq_tune.process.exit_codes import DONE
 
 
 def evaluate_command(arguments: Namespace) -> int:

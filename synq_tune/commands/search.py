@@ -15,8 +15,9 @@ from typing import Any
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.errors import ForeignError, InputError, first_line, is_full_disk
+from synq_tune.process.exit_codes import INTERRUPTED, NOT_UPLOADED, NOTHING_FINISHED
 from synq_tune.process.invocation import command_line
-from synq_tune.process.signals import INTERRUPTED, Interrupts, heeding
+from synq_tune.process.signals import Interrupts, heeding
 from synq_tune.redact import redact_uri
 from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.study.lock import LOCK_NAME, study_lock
@@ -28,8 +29,6 @@ from synq_tune.study.summary import damaged_export, write_summary
 DETERMINISTIC_WIDTH = 4
 """Trials on the way with `--deterministic`; not the machine's cores, or another machine would search
 elsewhere."""
-NO_TRIAL_FINISHED = 3
-NOT_UPLOADED = 4
 
 
 def search_command(arguments: argparse.Namespace) -> int:
@@ -253,7 +252,7 @@ def _run(ledger: Ledger, store: Path, arguments: argparse.Namespace, interrupts:
         raise
     if best is None:
         print(no_trial_line(ledger.state), file=sys.stderr)
-        return NO_TRIAL_FINISHED
+        return NOTHING_FINISHED
     print("\n".join([*study_lines(ledger.state), *driver.tracked.closing_lines()]))
     missing = driver.tracked.missing
     return _not_uploaded(missing, resume_line(ledger.folder, arguments)) if missing else 0

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from synq_tune.process.exit_codes import INTERRUPTED
 from synq_tune.process.home import lend_home, take_home_back
 from synq_tune.process.invocation import same_command_line
-from synq_tune.process.signals import INTERRUPTED, Interrupts, heeding
+from synq_tune.process.signals import Interrupts, heeding
 from synq_tune.process.streams import steady_streams
 
 _KEEPS_WORK = ("synthesize.py", "finetune.py", "compare.py")

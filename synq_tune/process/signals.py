@@ -15,9 +15,10 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from synq_tune.process.exit_codes import INTERRUPTED
+
 KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Of a user, of a supervisor (`timeout`, systemd, Slurm, Kubernetes), of a terminal that is closed."""
-INTERRUPTED = 130
 _DEAF, _INSISTED = 15.0, 5.0
 """Seconds in which the main thread has to heed a first signal, and to end after a second one."""
 _SAME = 1.0

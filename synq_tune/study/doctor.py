@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.errors import InputError
+from synq_tune.process.exit_codes import DONE, LEFT
 from synq_tune.process.invocation import command_line
 from synq_tune.store import sha256_file
 from synq_tune.study.files import (
@@ -27,9 +28,6 @@ from synq_tune.study.files import (
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import holder, study_lock
 from synq_tune.study.summary import SUMMARY_NAME, damaged_export, summarize, write_summary
-
-LEFT = 3
-"""Exit code where something is wrong and not mended."""
 
 
 @dataclass(frozen=True)
@@ -201,4 +199,4 @@ def _report(findings: list[Finding], folder: Path) -> int:
         print(f"{folder}: nothing is wrong")
     elif any(finding.mend for finding in findings):
         print(f"mend it with: {command_line('doctor.py', folder, '--fix')}")
-    return LEFT if findings else 0
+    return LEFT if findings else DONE

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from synq_tune.commands.search import NOT_UPLOADED
+from synq_tune.process.exit_codes import NOT_UPLOADED
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.status import format_status
 from synq_tune.tracking.check import mlflow_findings

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from synq_tune.commands.search import NOT_UPLOADED
+from synq_tune.process.exit_codes import NOT_UPLOADED
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import StudyState
 from tests.crash.checker import check_finished
