@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what a type checker sees behind the lazy names
+    from synq_tune.api import Study, search
+    from synq_tune.config.load import load_space
 
 __version__ = "0.1.0"
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from synq_tune.config import StudySpec
+from synq_tune.errors import InputError
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.status import format_status
 from synq_tune.study.summary import summarize
 
 if TYPE_CHECKING:
+    import argparse
+
     import pandas
 
 
@@ -84,23 +89,38 @@ def search(
             store="store", resume="studies/x", deterministic=True.
 
     Raises:
-        InputError: the settings, the folder or the data are wrong.
+        InputError: an option, the settings, the folder or the data are wrong.
         KeyboardInterrupt: the study was interrupted; `resume` goes on with it.
     """
-    from synq_tune.cli.search import parse
     from synq_tune.commands.search import search_command, study_folder
     from synq_tune.process.exit_codes import INTERRUPTED
 
     if isinstance(sets, Mapping):
         sets = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
     given = {"space": space, **options}
-    arguments = parse([*_words(given), *(word for text in sets for word in ("--set", text))])
+    arguments = _parsed([*_words(given), *(word for text in sets for word in ("--set", text))])
     folder = study_folder(arguments)
     if not arguments.resume:
         arguments.output_dir = str(folder)
     if search_command(arguments) == INTERRUPTED:
         raise KeyboardInterrupt
     return Study(folder)
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """What the command line makes of them; where it would end the process, an InputError."""
+    from synq_tune.cli.search import parse
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            return parse(words)
+    except SystemExit:
+        reason = said.getvalue().strip().rpartition("error: ")[2].splitlines()[-1]
+    raise InputError(
+        f"`the options are those of synq-tune search` must hold, but got {reason}. "
+        "`synq-tune search --help` lists them."
+    )
 
 
 def _words(options: Mapping[str, Any]) -> list[str]:

@@ -55,6 +55,10 @@ def test_search_can_be_called_whatever_was_imported_before() -> None:
     assert callable(search) and isinstance(load_space("digits_w3a3"), StudySpec)
     with pytest.raises(InputError, match="digits_w3a9"):
         search("digits_w3a9")
+    with pytest.raises(InputError, match="unrecognized arguments: --num-trails 3"):
+        search("digits_w3a3", num_trails=3)
+    with pytest.raises(InputError, match="exactly one of --space and --resume"):
+        search()
     with pytest.raises(AttributeError, match="nothing"):
         synq_tune.nothing  # noqa: B018
 

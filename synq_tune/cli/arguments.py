@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from synq_tune.process.invocation import as_called
+
 _SHARED: dict[str, dict[str, Any]] = {
     "--space": {"metavar": "NAME|FILE", "help": "a space in search_spaces/, or a file"},
     "--weights": {"metavar": "FILE", "help": "the teacher's checkpoint"},
@@ -22,6 +24,13 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--seed": {"type": int, "metavar": "N", "help": "study.seed"},
     "--store": {"metavar": "DIR", "help": "synthetic datasets, shared by all studies"},
 }
+
+
+def command_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A command's parser; `doc` describes it, with its examples as this process was called."""
+    return argparse.ArgumentParser(
+        description=as_called(doc or ""), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def add_shared(

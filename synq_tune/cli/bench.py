@@ -14,7 +14,7 @@ import argparse
 import json
 
 from synq_tune.bench.speed import BENCH_NAMES, bench
-from synq_tune.cli.arguments import add_shared
+from synq_tune.cli.arguments import add_shared, command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -31,9 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("what", choices=BENCH_NAMES)
     add_shared(parser, "--space", "--weights", required=("--space",))
     parser.add_argument(

@@ -8,15 +8,14 @@ Needs trials in which top1 was measured beside the other metrics: a study with -
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from synq_tune.cli.arguments import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("studies", nargs="+", type=Path, metavar="STUDY_DIR|FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="scatter of metric and top-1")
     arguments = parser.parse_args(argv)

@@ -12,16 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from synq_tune.cli.arguments import add_shared
+from synq_tune.cli.arguments import add_shared, command_parser
 from synq_tune.commands.clean import chosen, delete, entries, table
 from synq_tune.store import store_folder
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line of `clean.py`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_shared(parser, "--store")
     parser.add_argument(
         "--studies", type=Path, default=Path("studies"), metavar="DIR", help="who may use it"

@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from synq_tune.cli.arguments import add_shared, flags_of
+from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 from synq_tune.errors import InputError
 from synq_tune.experiments.compare_table import read_recorded, report
 from synq_tune.experiments.variants import load_comparison
@@ -43,9 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_shared(parser, "--space", required=("--space",))
     parser.add_argument("--variants", required=True, type=Path, metavar="FILE")
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs per variant")

@@ -7,15 +7,14 @@ python scripts/coverage.py --output coverage.jsonl --report # the table of what 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from synq_tune.cli.arguments import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
     parser.add_argument(
         "--family", choices=("cnn", "transformer"), default="cnn",

@@ -6,19 +6,17 @@ python scripts/doctor.py studies/digits_w3a3-20260101-120000 --fix
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from synq_tune.cli.arguments import command_parser
 from synq_tune.study.doctor import doctor_command
 from synq_tune.tracking.check import mlflow_findings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
     parser.add_argument("--fix", action="store_true", help="mend what can be mended")
     parser.add_argument(

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 
+from synq_tune.cli.arguments import command_parser
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line of `evaluate.py`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument(
         "--model", metavar="FILE", required=True, help="model.onnx or model.packed.safetensors"
     )

@@ -8,15 +8,14 @@ python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/m
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from synq_tune.cli.arguments import command_parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--study", metavar="DIR", type=Path)
     which.add_argument("--run", metavar="ID", help="MLflow run of a study, or of one of its trials")

@@ -5,17 +5,14 @@ python scripts/finetune.py --space digits_w3a3 --set finetune.lr=1e-2 --export-t
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from synq_tune.cli.arguments import add_shared, flags_of
+from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_shared(parser, "--space", "--weights", required=("--space",))
     add_shared(parser, "--val-data", "--set")
     parser.add_argument(

@@ -5,17 +5,13 @@ python scripts/inspect.py --space resnet18_w4a4 --weights resnet18.pth
 
 from __future__ import annotations
 
-import argparse
-
-from synq_tune.cli.arguments import add_shared, flags_of
+from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 from synq_tune.config.load import load_space
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     add_shared(parser, "--space", "--weights", required=("--space",))
     parser.add_argument(
         "--random-weights", action="store_true", help="ask no checkpoint: shapes are enough"

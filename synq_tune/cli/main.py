@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0].startswith("-"):
         raise InputError(f"`a command comes first` must hold, but got {words[0]}. Try --help.")
     command = lookup("command", words[0], COMMANDS)
-    # argparse names the program by it.
-    sys.argv[0] = f"synq-tune {command}"
+    invocation.begin_command(command)
     return importlib.import_module(f"synq_tune.cli.{command}").main(words[1:])
 
 

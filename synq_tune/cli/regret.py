@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from synq_tune.cli.arguments import add_shared, flags_of
+from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.store import store_folder
@@ -50,9 +50,7 @@ def _replay(arguments: argparse.Namespace) -> Iterable[str]:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("--table", type=Path, metavar="FILE", help="default: the bundled one")
     parser.add_argument("--seeds", type=int, default=20, metavar="N", help="searches per method")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="trials at once")

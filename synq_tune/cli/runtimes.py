@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from synq_tune.cli.arguments import command_parser
+
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line of `runtimes.py`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.add_argument("files", metavar="MODEL", type=Path, nargs="*")
     parser.add_argument(
         "--golden", metavar="FILE", type=Path, help="default: golden.npz beside each file"

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 
-from synq_tune.cli.arguments import add_shared
+from synq_tune.cli.arguments import add_shared, command_parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line of `search.py`."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     what = parser.add_argument_group("what to search")
     add_shared(what, "--space", "--weights", "--val-data", "--set")
     what.add_argument(

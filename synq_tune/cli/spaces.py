@@ -5,18 +5,16 @@ synq-tune spaces
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from synq_tune.cli.arguments import command_parser
 from synq_tune.config.load import SPACES_DIR, load_space
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(__doc__)
     parser.parse_args(argv)
     rows = [_row(path) for path in sorted(SPACES_DIR.glob("*.yaml"))]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -20,6 +20,7 @@ from synq_tune.errors import (
 )
 from synq_tune.process.ending import orderly
 from synq_tune.process.exit_codes import INTERRUPTED, NOTHING_FINISHED, OUR_FAULT, WRONG_INPUT
+from synq_tune.process.invocation import is_program, running_command
 
 _OF_THE_INPUT = (OSError, MemoryError, OverflowError, RecursionError, UnicodeError)
 """What files, networks, numbers and texts of the user raise, wherever it comes up."""
@@ -87,7 +88,9 @@ def _keep(error: Exception, command: str) -> str:
 
 
 def _command(main: Callable) -> str:
-    """The script's name, such as `search`."""
+    """The command's name, such as `search`."""
+    if is_program():
+        return running_command()
     return Path(main.__code__.co_filename).stem if hasattr(main, "__code__") else "command"
 
 

@@ -8,6 +8,7 @@ from synq_tune.config import StudySpec
 from synq_tune.errors import InputError, NonFiniteError, stage
 from synq_tune.export import FILE_NAMES, exporter_of
 from synq_tune.export.best import export_student
+from synq_tune.process.invocation import as_called
 from synq_tune.quantization.base import quantizer_family
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.own_code_copies import open_sources
@@ -82,6 +83,6 @@ def _completed(state: StudyState, number: int | None) -> Run:
         which = "any" if number is None else f"trial={number}"
         raise InputError(
             f"`the trial completed` must hold, but got {which}: {found}. "
-            "scripts/status.py lists the trials."
+            + as_called("scripts/status.py lists the trials.")
         )
     return run

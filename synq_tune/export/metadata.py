@@ -12,6 +12,7 @@ from synq_tune.config import Bits
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.process.invocation import as_called
 from synq_tune.quantization.base import prepared_as
 from synq_tune.store import canonical_json
 
@@ -60,7 +61,7 @@ def from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     if missing:
         raise InputError(
             f"{path}: `the file was exported by synq-tune` must hold, but got no metadata "
-            f"{missing[0]!r}. Export it with scripts/export.py."
+            f"{missing[0]!r}. {as_called('Export it with scripts/export.py.')}"
         )
     try:
         return {key: json.loads(value) for key, value in texts.items()}

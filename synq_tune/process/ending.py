@@ -6,17 +6,16 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from synq_tune.process.exit_codes import INTERRUPTED
 from synq_tune.process.home import lend_home, take_home_back
-from synq_tune.process.invocation import same_command_line
+from synq_tune.process.invocation import running_command, same_command_line
 from synq_tune.process.signals import Interrupts, heeding
 from synq_tune.process.streams import steady_streams
 
-_KEEPS_WORK = ("synthesize.py", "finetune.py", "compare.py")
+_KEEPS_WORK = ("synthesize", "finetune", "compare")
 """Commands that, given again, go on with what an interrupted one has finished."""
-_OWN_LINE = ("search.py",)
+_OWN_LINE = ("search",)
 
 
 def orderly(run: Callable[..., int]) -> Callable[..., int]:
@@ -41,7 +40,7 @@ def _ended(code: int, interrupts: Interrupts) -> int:
     """The exit code; does not return after a signal."""
     if not interrupts.requested.is_set() or code == 0:  # it came when all was done
         return code
-    if _script() not in _OWN_LINE:
+    if running_command() not in _OWN_LINE:
         _say()
     # Whatever else was raised came of the signal, such as an import that ended in its middle. What is
     # done is on disk by now: to take libraries down in order, or to wait for their threads, would make
@@ -52,10 +51,6 @@ def _ended(code: int, interrupts: Interrupts) -> int:
     os._exit(INTERRUPTED)
 
 
-def _script() -> str:
-    return Path(sys.argv[0]).name
-
-
 def _say() -> None:
-    rest = f"; go on with: {same_command_line()}" if _script() in _KEEPS_WORK else ""
+    rest = f"; go on with: {same_command_line()}" if running_command() in _KEEPS_WORK else ""
     print(f"interrupted{rest}", file=sys.stderr, flush=True)

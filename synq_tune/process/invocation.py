@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -18,9 +19,15 @@ def command_line(script: str, *arguments: str | os.PathLike[str]) -> str:
         script: the command's file name, such as `search.py`.
         arguments: of the call.
     """
-    program = _PROGRAM or [_python(), _place(script)]
-    command = [Path(script).stem] if _PROGRAM else []
-    return shlex.join([*program, *command, *map(os.fspath, arguments)])
+    return shlex.join([*_call(script), *map(os.fspath, arguments)])
+
+
+def _call(script: str) -> list[str]:
+    place = None if _PROGRAM else _place(script)
+    if place is not None:
+        return [_python(), place]
+    # An installed package has no scripts: from Python, `-m` is what always works.
+    return [*(_PROGRAM or [_python(), "-m", "synq_tune"]), Path(script).stem]
 
 
 _PROGRAM: list[str] = []
@@ -37,8 +44,40 @@ def remember_program(path: str) -> None:
     _PROGRAM[:] = [Path(path).name if is_found else path]
 
 
+def running_command() -> str:
+    """The command that this process runs, such as `search`, whether of a script or of the program."""
+    return Path(sys.argv[0].removeprefix(_TITLE)).stem
+
+
+def begin_command(command: str) -> None:
+    """The program runs `command` from here on; argparse names itself by it."""
+    sys.argv[0] = f"{_TITLE}{command}"
+
+
+_TITLE = "synq-tune "
+
+
+def is_program() -> bool:
+    """Whether this process is `synq-tune` or `python -m synq_tune`, not a script or the user's own code."""
+    return bool(_PROGRAM)
+
+
+def as_called(text: str) -> str:
+    """A text that names scripts, such as `scripts/status.py`, with the names that the user knows.
+
+    A script leaves it as it is; in the program it becomes `synq-tune status`.
+    """
+    if not _PROGRAM:
+        return text
+    return re.sub(
+        r"(?:python )?\bscripts/(\w+)\.py\b", lambda m: shlex.join([*_PROGRAM, m[1]]), text
+    )
+
+
 def same_command_line() -> str:
     """The call of this process."""
+    if _PROGRAM and "-m" not in _PROGRAM:
+        return shlex.join([*_PROGRAM, *sys.argv[1:]])
     return shlex.join([_python(), *sys.orig_argv[1:]])
 
 
@@ -52,10 +91,10 @@ def _python() -> str:
     return named if is_same else sys.executable
 
 
-def _place(script: str) -> str:
-    """The script beside the one that runs, as the user named that; else the checkout's."""
+def _place(script: str) -> str | None:
+    """The script beside the one that runs, as the user named that; else the checkout's, if there is one."""
     running = Path(sys.argv[0])
     for folder in (running.parent, Path(synq_tune.__file__).parents[1] / "scripts"):
         if (folder / script).is_file():
             return str(folder / script)
-    return f"scripts/{script}"
+    return None

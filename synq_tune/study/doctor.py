@@ -15,7 +15,7 @@ from typing import Any
 
 from synq_tune.errors import InputError
 from synq_tune.process.exit_codes import DONE, LEFT
-from synq_tune.process.invocation import command_line
+from synq_tune.process.invocation import as_called, command_line
 from synq_tune.store import sha256_file
 from synq_tune.study.files import (
     leftovers,
@@ -172,7 +172,7 @@ def doctor_command(folder: Path, fix: bool, projections: tuple[Projection, ...] 
     if at_work is not None:
         raise InputError(
             f"`nobody drives the study` must hold, but {at_work} is at work. "
-            "scripts/status.py shows how far it is."
+            + as_called("scripts/status.py shows how far it is.")
         )
     if not fix:
         return _report(examine(Ledger.open(folder, read_only=True), projections), folder)

@@ -88,3 +88,53 @@ def test_the_module_is_the_program(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 2 and run.stderr.startswith("error: `the folder holds a study`")
     assert len(run.stderr.splitlines()) == 1
+
+
+def _program(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """`python -m synq_tune` in `folder`, after `code` has run."""
+    start = (
+        f"{code}\nimport runpy; runpy.run_module('synq_tune', run_name='__main__', alter_sys=True)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", start, *words], cwd=folder, capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(ROOT), "HOME": str(folder), "TMPDIR": str(folder)},
+    )  # fmt: skip
+
+
+def test_help_shows_the_program_as_it_was_called(tmp_path: Path) -> None:
+    """Examples can be typed as they stand, whether of a script or of the program."""
+    said = _program(tmp_path, "", "search", "--help").stdout
+    assert "-m synq_tune search --space digits_w3a3" in said and "scripts/" not in said
+    script = [sys.executable, str(ROOT / "scripts/search.py"), "--help"]
+    said = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    assert "\npython scripts/search.py --space digits_w3a3" in said
+
+
+def test_an_error_names_the_command(tmp_path: Path) -> None:
+    """Not the file in which all commands begin."""
+    fault = "import synq_tune.cli.status as s\ndef f(argv): raise OSError('gone')\ns.main = f"
+    run = _program(tmp_path, fault, "status", "x")
+    assert run.returncode == 2 and run.stderr.startswith("error: status: OSError: gone."), run
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("synthesize", "interrupted; go on with: "),  # given again, it goes on
+        ("status", "interrupted\n"),
+        ("search", ""),  # says it itself, with the study's folder
+    ],
+)
+def test_an_interrupted_command_says_once_how_to_go_on(
+    tmp_path: Path, command: str, line: str
+) -> None:
+    """The program says what the script says."""
+    fault = (
+        f"import os, signal, time, synq_tune.cli.{command} as c\n"
+        "def f(argv): os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n"
+        "c.main = f"
+    )
+    run = _program(tmp_path, fault, command)
+    assert run.returncode == 130
+    said = [text for text in run.stderr.splitlines() if text.startswith("interrupted")]
+    assert run.stderr.startswith(line) and len(said) == bool(line), run.stderr

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from synq_tune.process import invocation
+
 _SCRIPT = """
 from synq_tune.process.invocation import command_line, same_command_line
 print(command_line("other.py", "--resume", "a folder's; name"))
@@ -53,7 +55,25 @@ def test_it_runs_as_printed(scripts: Path, python: str, script: str, where: str)
 
 def test_the_checkouts_script_is_named_where_another_runs() -> None:
     """Under a test runner, or in a notebook, there is no script beside the one that runs."""
-    from synq_tune.process.invocation import command_line
-
-    _, script, _ = shlex.split(command_line("search.py", "x"))
+    _, script, _ = shlex.split(invocation.command_line("search.py", "x"))
     assert Path(script).is_file()
+
+
+def test_an_installed_package_has_no_scripts_to_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study run from Python where only the package is installed goes on with `-m`."""
+    monkeypatch.setattr(invocation.synq_tune, "__file__", str(tmp_path / "synq_tune/__init__.py"))
+    _, *call = shlex.split(invocation.command_line("search.py", "--resume", "x"))
+    assert call == ["-m", "synq_tune", "search", "--resume", "x"]
+
+
+def test_texts_name_commands_as_the_user_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts are scripts; in the program they are its commands; other files keep their names."""
+    text = "see scripts/status.py, or python scripts/search.py --help, or my_scripts/status.py"
+    monkeypatch.setattr(invocation, "_PROGRAM", [])
+    assert invocation.as_called(text) == text
+    monkeypatch.setattr(invocation, "_PROGRAM", ["synq-tune"])
+    assert invocation.as_called(text) == (
+        "see synq-tune status, or synq-tune search --help, or my_scripts/status.py"
+    )
