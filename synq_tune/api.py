@@ -82,6 +82,9 @@ def search(
 ) -> Study:
     """Run a study, as `synq-tune search` does, and return it.
 
+    It is returned also where no trial finished (`best` is None) or MLflow has not taken everything: a line
+    on stderr says so.
+
     Args:
         space: name or file; None with `resume`.
         sets: settings to change: {"finetune.lr": 0.01}, or ["finetune.lr=0.01"].
