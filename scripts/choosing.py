@@ -1,4 +1,5 @@
-"""What choosing without labels costs: how agreement and the like rank the trials of finished studies."""
+"""What choosing without labels costs: how agreement and the like rank the trials of finished
+studies."""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""Compare variants of a space with paired seeds: what each gains over the baseline, with an interval."""
+"""Compare variants of a space with paired seeds: what each gains over the baseline, with an
+interval."""
 
 import sys
 

@@ -1,4 +1,5 @@
-"""How far searches end from the best of a recorded grid, at equal numbers of epochs; trains nothing."""
+"""How far searches end from the best of a recorded grid, at equal numbers of epochs; trains
+nothing."""
 
 import sys
 

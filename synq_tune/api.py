@@ -48,7 +48,8 @@ class Study:
 
     @property
     def trials(self) -> pandas.DataFrame:
-        """One row per search trial: number, state, `params.*`, `metrics.*`, epochs_run, seconds, error."""
+        """One row per search trial: number, state, `params.*`, `metrics.*`, epochs_run, seconds,
+        error."""
         import pandas
 
         return pandas.json_normalize(self._summary["trials"], sep=".")
@@ -82,8 +83,8 @@ def search(
 ) -> Study:
     """Run a study, as `synq-tune search` does, and return it.
 
-    It is returned also where no trial finished (`best` is None) or MLflow has not taken everything: a line
-    on stderr says so.
+    It is returned also where no trial finished (`best` is None) or MLflow has not taken everything:
+    a line on stderr says so.
 
     Args:
         space: name or file; None with `resume`.

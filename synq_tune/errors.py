@@ -57,9 +57,9 @@ class NonFiniteLossError(NonFiniteError):
 class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("synthesis"):`)
     """Inside, whatever is raised becomes a ForeignError that says what was done, and with what.
 
-    Here run the user's network, functions, files and numbers, so that even SystemExit is an error of
-    theirs. Our own errors pass, and so do Ctrl+C, a full disk (nothing is wrong, and the study can go
-    on) and a failed assertion of this package, which is a fault of ours.
+    Here run the user's network, functions, files and numbers, so that even SystemExit is an error
+    of theirs. Our own errors pass, and so do Ctrl+C, a full disk (nothing is wrong, and the study
+    can go on) and a failed assertion of this package, which is a fault of ours.
     """
 
     def __init__(
@@ -71,11 +71,9 @@ class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("s
     ) -> None:
         """Name what is done.
 
-        Args:
-            name: such as "loading the teacher".
-            about: the key, value or file it is done with.
-            passes: more errors that the caller knows what to do with.
-            runs_code: the user's network is built here: where a line of ours says what its code raised,
+        Args: name: such as "loading the teacher". about: the key, value or file it is done with.
+            passes: more errors that the caller knows what to do with. runs_code: the user's network
+            is built here: where a line of ours says what its code raised,
                 the traceback is kept, too.
         """
         self.name, self.about, self.runs_code = name, about, runs_code
@@ -141,7 +139,8 @@ def in_stage(
 
 
 def first_line(error: BaseException) -> str:
-    """`Type: first line` of an error, without a full stop; some, such as MemoryError, have no text."""
+    """`Type: first line` of an error, without a full stop; some, such as MemoryError, have no
+    text."""
     text = _text(error).strip()
     line = next((part.strip() for part in text.splitlines() if part.strip()), "")
     return f"{type(error).__name__}: {_short(line)}".rstrip(".: ")

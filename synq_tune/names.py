@@ -1,7 +1,7 @@
 """Name → object: one table a family, where a built-in resolves as the user's own code does.
 
-A table holds text, `module:object`, so that a name is checked without importing what stands behind it.
-To add a member write its file and one line here; nothing else lists it.
+A table holds text, `module:object`, so that a name is checked without importing what stands behind
+it. To add a member write its file and one line here; nothing else lists it.
 """
 
 from __future__ import annotations

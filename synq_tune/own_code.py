@@ -1,8 +1,8 @@
 """The user's own code by name: `path/net.py:function` or `python:package.module:function`.
 
 It runs because the user named it, in the user's process and with the user's rights. A file is read
-once per process: what was read first stays, so that an edit in the middle of a study changes nothing
-in it. A driver can hand the text of a file to workers that do not have it (`provide`).
+once per process: what was read first stays, so that an edit in the middle of a study changes
+nothing in it. A driver can hand the text of a file to workers that do not have it (`provide`).
 """
 
 from __future__ import annotations

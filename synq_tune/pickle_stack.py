@@ -1,7 +1,7 @@
 """The stack and the memo of a pickle that is taken apart and never executed.
 
-`pickletools.genops` splits a pickle into operations. Those that only hold, move and group values are
-done here; what names, calls and objects mean is for the two readers that build on this to say.
+`pickletools.genops` splits a pickle into operations. Those that only hold, move and group values
+are done here; what names, calls and objects mean is for the two readers that build on this to say.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the speed benchmarks work on: speed depends on shapes, so weights and images may be random."""
+"""What the speed benchmarks work on: speed depends on shapes, so weights and images may be
+random."""
 
 from __future__ import annotations
 
@@ -82,6 +83,9 @@ def heading(what: str, spec: StudySpec, batch_size: int, device: torch.device) -
 def common(spec: StudySpec, batch_size: int, device: torch.device) -> dict[str, object]:
     """What the numbers of every benchmark begin with."""
     return {
-        "space": spec.name, "batch_size": batch_size, "device": device.type,
-        "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "space": spec.name,
+        "batch_size": batch_size,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }

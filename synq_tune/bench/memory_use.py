@@ -111,9 +111,12 @@ def _report(
 ) -> Report:
     batch_size, last = spec.finetune.batch_size, list(stages.values())[-1]
     numbers = common(spec, batch_size, device) | {
-        "stages": stages, "peak_rss_bytes": last["peak_rss"], "pss_bytes": last["pss"],
-        "estimated_bytes": estimate, **shared,
-    }  # fmt: skip
+        "stages": stages,
+        "peak_rss_bytes": last["peak_rss"],
+        "pss_bytes": last["pss"],
+        "estimated_bytes": estimate,
+        **shared,
+    }
     if "cuda_peak" in last:
         numbers["cuda_peak_bytes"] = last["cuda_peak"]
     lines = [*heading("Memory of a trial", spec, batch_size, device), ""]

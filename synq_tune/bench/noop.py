@@ -27,10 +27,15 @@ class NoOpWorker(TrialWorker):
         """The only evaluated epoch."""
         value = accuracy_of(self.run_info["params"])
         return {
-            "epoch": self.context["epochs"], "metrics": {self.context["metric"]: value},
-            "losses": {"total": 100.0 - value}, "partial": False, "objective": value,
-            "seconds": time.monotonic() - self.started, "state": "completed", "done": True,
-        }  # fmt: skip
+            "epoch": self.context["epochs"],
+            "metrics": {self.context["metric"]: value},
+            "losses": {"total": 100.0 - value},
+            "partial": False,
+            "objective": value,
+            "seconds": time.monotonic() - self.started,
+            "state": "completed",
+            "done": True,
+        }
 
 
 def accuracy_of(params: dict[str, Any]) -> float:

@@ -1,11 +1,11 @@
 """The passes of the released SynQ code's fine-tuning step, for comparison only.
 
 Per step: the teacher forwards three times (clean, perturbed, CAM) with gradients to its own
-parameters, the student three times and once more on a blank image; backwards are that of the input's
-gradient, one full backward per network for CAM, and the final one, which walks the student three
-times and the teacher twice. Left out, so that the comparison flatters the released code: hooks that
-pile up, a check for NaN at each of them and over all parameters, the Fourier filter and the crops made
-on the CPU for every batch, and its own fake-quantization (the student here is ours).
+parameters, the student three times and once more on a blank image; backwards are that of the
+input's gradient, one full backward per network for CAM, and the final one, which walks the student
+three times and the teacher twice. Left out, so that the comparison flatters the released code:
+hooks that pile up, a check for NaN at each of them and over all parameters, the Fourier filter and
+the crops made on the CPU for every batch, and its own fake-quantization (the student here is ours).
 """
 
 from __future__ import annotations

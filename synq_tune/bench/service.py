@@ -63,10 +63,16 @@ def bench_search(spec: StudySpec, rounds: int, device: torch.device) -> Report:
         InputError: the space does not fit its network.
     """
     del device
-    study = spec.study.model_copy(update={
-        "num_trials": max(rounds, 2 * _TENTH), "confirm": None, "val_data": None,
-        "metric": METRIC, "target_loss": None, "max_hours": None,
-    })  # fmt: skip
+    study = spec.study.model_copy(
+        update={
+            "num_trials": max(rounds, 2 * _TENTH),
+            "confirm": None,
+            "val_data": None,
+            "metric": METRIC,
+            "target_loss": None,
+            "max_hours": None,
+        }
+    )
     spec = spec.model_copy(update={"study": study})
     with tempfile.TemporaryDirectory(prefix="synq_tune_bench_") as folder:
         clock = _run(spec, Path(folder) / "studies" / "noop")
@@ -122,7 +128,9 @@ def _report(spec: StudySpec, clock: _Clock) -> Report:
     """The first tenth of the trials warms up workers and libraries: it is told apart."""
     tenth = max(2, len(clock.ended) // _TENTH)
     numbers: dict[str, object] = {
-        "space": spec.name, "trials": len(clock.ended), "wanted": max_trials(spec),
+        "space": spec.name,
+        "trials": len(clock.ended),
+        "wanted": max_trials(spec),
         "seconds_per_trial": _pace(clock.ended[tenth:]),
         "seconds_per_trial_second_tenth": _pace(clock.ended[tenth : 2 * tenth + 1]),
         "seconds_per_trial_last_tenth": _pace(clock.ended[-tenth - 1 :]),
@@ -133,7 +141,7 @@ def _report(spec: StudySpec, clock: _Clock) -> Report:
         "tracking_seconds_per_report_last_tenth": statistics.median(clock.tracking[-3 * tenth :]),
         "tracking_seconds_at_the_end": clock.last_write,
         "summary_seconds_last_tenth": statistics.mean(clock.summary[-3 * tenth :]),
-    }  # fmt: skip
+    }
     return Report(_lines(numbers), numbers)
 
 

@@ -27,7 +27,8 @@ _ITERATIONS = 4
 
 
 def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Report:
-    """Time `floor`, logits and the gradient of a class loss to the pixels, against the method's own.
+    """Time `floor`, logits and the gradient of a class loss to the pixels, against the method's
+    own.
 
     Args:
         spec: its `synthesis` is what is timed.

@@ -1,4 +1,5 @@
-"""Where the time of one trial goes: each stage timed on its own, then multiplied by how often it runs."""
+"""Where the time of one trial goes: each stage timed on its own, then multiplied by how often it
+runs."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ def _update_seconds(
     rounds: int,
     teacher: LoadedTeacher,
 ) -> float:
-    """Seconds per update of the real loop; an epoch is one update here, the first is not counted."""
+    """Seconds per update of the real loop; an epoch is one update here, the first is not
+    counted."""
     config = config.model_copy(update={"epochs": rounds + 1, "steps_per_epoch": 1})
     rows = finetune(student, source, config, teacher=teacher.graph)
     next(rows)

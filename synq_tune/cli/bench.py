@@ -21,9 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parse(argv)
     lines, numbers = bench(
-        arguments.what, arguments.space, arguments.sets, arguments.weights, arguments.rounds,
-        arguments.threads, arguments.device, arguments.batch_size,
-    )  # fmt: skip
+        arguments.what,
+        arguments.space,
+        arguments.sets,
+        arguments.weights,
+        arguments.rounds,
+        arguments.threads,
+        arguments.device,
+        arguments.batch_size,
+    )
     print("\n".join(lines))
     if arguments.json:
         print(json.dumps(numbers))

@@ -1,4 +1,5 @@
-"""What choosing without labels costs: how agreement and the like rank the trials of finished studies.
+"""What choosing without labels costs: how agreement and the like rank the trials of finished
+studies.
 
 python scripts/choosing.py studies/digits_w3a3-20250101-120000 studies/resnet20_cifar10_w3a3-20250102-080000
 python scripts/choosing.py table.jsonl --plot choosing.png     # rows of scripts/compare.py

@@ -1,10 +1,11 @@
-"""Compare variants of a space with paired seeds: what each gains over the baseline, with an interval.
+"""Compare variants of a space with paired seeds: what each gains over the baseline, with an
+interval.
 
 python scripts/compare.py --space digits_w3a3 --variants variants.yaml --output table.jsonl
 python scripts/compare.py --space digits_w3a3 --variants variants.yaml --output table.jsonl --report
 
-variants.yaml holds `baseline: NAME` and `variants: {NAME: {quantizer: lsq, finetune: {…}, …}, …}`. A second
-call goes on where the first was interrupted; changed settings run again.
+variants.yaml holds `baseline: NAME` and `variants: {NAME: {quantizer: lsq, finetune: {…}, …}, …}`.
+A second call goes on where the first was interrupted; changed settings run again.
 """
 
 from __future__ import annotations

@@ -17,9 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = command_parser(__doc__)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
     parser.add_argument(
-        "--family", choices=("cnn", "transformer"), default="cnn",
+        "--family",
+        choices=("cnn", "transformer"),
+        default="cnn",
         help="CNNs with BatchNorm of timm and torchvision, or timm's ViT, DeiT and Swin",
-    )  # fmt: skip
+    )
     parser.add_argument("--quantizer", help="default: minmax, or vit_lsq for transformers")
     parser.add_argument(
         "--part", default="1/1", metavar="I/N", help="every N-th network from the I-th"

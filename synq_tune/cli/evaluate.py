@@ -25,9 +25,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--golden", metavar="FILE", help="golden.npz, whose values it has to give")
     parser.add_argument("--batch-size", type=int, metavar="N", default=256)
     parser.add_argument(
-        "--python-model", metavar="PLACE:FUNCTION",
+        "--python-model",
+        metavar="PLACE:FUNCTION",
         help="your own network's code, which a packed file of it may run",
-    )  # fmt: skip
+    )
     return parser.parse_args(argv)
 
 

@@ -46,8 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     from synq_tune.commands.export import export_trial
 
     line = export_trial(
-        arguments.study, arguments.trial, arguments.format, arguments.output,
-        arguments.batch_size, not arguments.no_normalize,
-    )  # fmt: skip
+        arguments.study,
+        arguments.trial,
+        arguments.format,
+        arguments.output,
+        arguments.batch_size,
+        not arguments.no_normalize,
+    )
     print(line)
     return 0

@@ -1,11 +1,12 @@
-"""How far searches end from the best of a recorded grid, at equal numbers of epochs; trains nothing.
+"""How far searches end from the best of a recorded grid, at equal numbers of epochs; trains
+nothing.
 
 python scripts/regret.py                        # the bundled table: digits_w3a3, 80 configurations
 python scripts/regret.py --table FILE --seeds 100
 python scripts/regret.py --record FILE --space digits_w3a3 --set 'search.lr={choice: [1e-3, 1e-2]}' …
 
-`--record` trains every configuration of a space of choices once per `--grid-seeds` and appends to FILE;
-a second call goes on where the first was interrupted.
+`--record` trains every configuration of a space of choices once per `--grid-seeds` and appends to
+FILE; a second call goes on where the first was interrupted.
 """
 
 from __future__ import annotations

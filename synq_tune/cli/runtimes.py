@@ -23,9 +23,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, metavar="N", default=20, help="timed runs of each")
     parser.add_argument("--python-model", metavar="PLACE:FUNCTION", help="your own network's code")
     parser.add_argument(
-        "--float-baseline", metavar="NETWORK",
+        "--float-baseline",
+        metavar="NETWORK",
         help="first write this network, with random weights, in float32 and quantized",
-    )  # fmt: skip
+    )
     parser.add_argument("--input-size", type=int, metavar="N", default=224)
     parser.add_argument("--bits", type=int, metavar="N", default=8)
     parser.add_argument("--output", metavar="DIR", type=Path, default=Path("runtimes"))

@@ -83,8 +83,8 @@ def _users(studies: Path) -> tuple[dict[Path, tuple[str, ...]], set[Path]]:
 def _may_be_read(kind: str, path: Path, live: set[Path]) -> bool:
     """Whether a study that runs now may read a file.
 
-    A study does not write down which views and probes it reads, so any may be. It names its dataset once
-    it has one; until then any dataset may be.
+    A study does not write down which views and probes it reads, so any may be. It names its dataset
+    once it has one; until then any dataset may be.
     """
     return kind != "datasets" or Path() in live or path.resolve() in live
 
@@ -97,7 +97,8 @@ def _entry(kind: str, path: Path, studies: tuple[str, ...], is_in_use: bool) -> 
 
 
 def chosen(found: Iterable[Entry], older_than: float | None, names: Iterable[str]) -> list[Entry]:
-    """Entries at least `older_than` days old whose name matches one of the patterns, if there are any.
+    """Entries at least `older_than` days old whose name matches one of the patterns, if there are
+    any.
 
     Raises:
         InputError: a pattern matches nothing.

@@ -128,12 +128,14 @@ def format_estimate(e: Estimate) -> str:
     """The estimate as lines of text."""
     hours = e.synthesis_hours + e.search_hours
     runs = "at most (and the finalists' seeds and the paper's defaults)"
-    return "\n".join([
-        f"trials       {e.trials} {runs if e.updates else '(calibration only, nothing is trained)'}",
-        f"updates      {e.updates:,} optimizer steps, {1000 * e.step_seconds:.1f} ms each",
-        f"images seen  {e.images_seen:,}",
-        f"hours        {hours:.2f} at most (synthesis {e.synthesis_hours:.2f}, "
-        f"search {e.search_hours:.2f}); ASHA stops weak trials early",
-        f"memory       {e.memory_bytes / 2**30:.1f} GiB for all concurrent trials",
-        f"disk         {e.disk_bytes / 2**20:.0f} MiB",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"trials       {e.trials} {runs if e.updates else '(calibration only, nothing is trained)'}",
+            f"updates      {e.updates:,} optimizer steps, {1000 * e.step_seconds:.1f} ms each",
+            f"images seen  {e.images_seen:,}",
+            f"hours        {hours:.2f} at most (synthesis {e.synthesis_hours:.2f}, "
+            f"search {e.search_hours:.2f}); ASHA stops weak trials early",
+            f"memory       {e.memory_bytes / 2**30:.1f} GiB for all concurrent trials",
+            f"disk         {e.disk_bytes / 2**20:.0f} MiB",
+        ]
+    )

@@ -56,9 +56,16 @@ def export_trial(
     golden = golden_images(assets)
     try:
         report = export_student(
-            student, assets.teacher, spec, output, golden, all_images(assets), (format_,),
-            batch_size, normalize,
-        )  # fmt: skip
+            student,
+            assets.teacher,
+            spec,
+            output,
+            golden,
+            all_images(assets),
+            (format_,),
+            batch_size,
+            normalize,
+        )
     except NonFiniteError as error:
         raise InputError(f"{run.key}: `the student is finite` must hold, but {error}") from error
     agreement = min(entry["agreement"] for entry in report["logits"].values())
@@ -68,7 +75,8 @@ def export_trial(
 
 
 def refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
-    """Raise InputError where a hardware file cannot be: before the student is loaded, or trained again."""
+    """Raise InputError where a hardware file cannot be: before the student is loaded, or trained
+    again."""
     if format_ == "hardware" and quantizer_family(spec.quantizer).weight.has_zero_points:
         raise InputError(
             "`weights have zero point 0` must hold for integer hardware, but got "

@@ -31,10 +31,17 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
     head += f", quantizer {own_code.label(spec.quantizer)}"
     return [
-        head, *teacher.note_lines, "", *layer_lines(inspection), "",
-        *tensor_lines(inspection), "", *summary_lines(inspection, spec.bits),
-        memory_line(spec, teacher), overrides_line(spec),
-    ]  # fmt: skip
+        head,
+        *teacher.note_lines,
+        "",
+        *layer_lines(inspection),
+        "",
+        *tensor_lines(inspection),
+        "",
+        *summary_lines(inspection, spec.bits),
+        memory_line(spec, teacher),
+        overrides_line(spec),
+    ]
 
 
 def _input(teacher: LoadedTeacher) -> str:

@@ -63,9 +63,12 @@ def runtimes_command(arguments: Namespace) -> list[str]:
             arguments.float_baseline, arguments.output, arguments.input_size, arguments.bits
         )
     return runtimes_table(
-        files, arguments.golden, arguments.threads, arguments.rounds,
+        files,
+        arguments.golden,
+        arguments.threads,
+        arguments.rounds,
         arguments.python_model or arguments.float_baseline,
-    )  # fmt: skip
+    )
 
 
 def runtimes_table(
@@ -191,8 +194,17 @@ def _table(probes: Sequence[Probe]) -> list[str]:
     lines = [HEAD, tuple("---" for _ in HEAD)]
     for probe in probes:
         time_ = "" if probe.milliseconds is None else f"{probe.milliseconds:.2f}"
-        lines.append((
-            probe.file.name, f"{probe.file.stat().st_size / 1000:.0f}", probe.engine.name,
-            probe.loads, probe.runs, probe.classes, probe.difference, time_, probe.kernels,
-        ))  # fmt: skip
+        lines.append(
+            (
+                probe.file.name,
+                f"{probe.file.stat().st_size / 1000:.0f}",
+                probe.engine.name,
+                probe.loads,
+                probe.runs,
+                probe.classes,
+                probe.difference,
+                time_,
+                probe.kernels,
+            )
+        )
     return [f"| {' | '.join(line)} |" for line in lines]

@@ -1,4 +1,5 @@
-"""What `scripts/search.py` does before anything heavy is imported: settings, folder, header, lock."""
+"""What `scripts/search.py` does before anything heavy is imported: settings, folder, header,
+lock."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ from synq_tune.study.status import format_status
 from synq_tune.study.summary import damaged_export, write_summary
 
 DETERMINISTIC_WIDTH = 4
-"""Trials on the way with `--deterministic`; not the machine's cores, or another machine would search
-elsewhere."""
+"""Trials on the way with `--deterministic`; not the machine's cores, or another machine would
+search elsewhere."""
 
 
 def search_command(arguments: argparse.Namespace) -> int:
@@ -115,12 +116,15 @@ def _spec(arguments: argparse.Namespace) -> StudySpec:
     flags = {
         "teacher": {"weights": {"file": arguments.weights}},
         "study": {
-            "num_trials": arguments.num_trials, "max_concurrent": arguments.max_concurrent,
-            "gpus_per_trial": arguments.gpus_per_trial, "max_hours": arguments.max_hours,
+            "num_trials": arguments.num_trials,
+            "max_concurrent": arguments.max_concurrent,
+            "gpus_per_trial": arguments.gpus_per_trial,
+            "max_hours": arguments.max_hours,
             "target_loss": arguments.target_loss,
-            "val_data": _absolute(arguments.val_data), "seed": arguments.seed,
+            "val_data": _absolute(arguments.val_data),
+            "seed": arguments.seed,
         },
-    }  # fmt: skip
+    }
     if arguments.weights:
         flags["teacher"]["weights"]["file"] = str(Path(arguments.weights).expanduser().resolve())
     if arguments.deterministic:
@@ -267,7 +271,8 @@ def _not_uploaded(missing: list[str], resume: str) -> int:
 
 
 def _record_interrupted(ledger: Ledger) -> None:
-    # A second signal may have come while the first was being recorded, or one before there was a driver.
+    # A second signal may have come while the first was being recorded, or one before there was a
+    # driver.
     sessions = ledger.state.sessions
     if sessions and sessions[-1]["action"] != "interrupted":
         _session(ledger, "interrupted")

@@ -1,7 +1,8 @@
 """A recipe asked for by name, with `--set recipe=`: its method, on the space's data and budget.
 
-A recipe that a space names lies under the space. One that is asked for lies over it: what it states is
-what runs, fields of `finetune` that it leaves out have their defaults, and its own ranges are searched.
+A recipe that a space names lies under the space. One that is asked for lies over it: what it states
+is what runs, fields of `finetune` that it leaves out have their defaults, and its own ranges are
+searched.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ BUDGET = ("epochs", "batch_size", "steps_per_epoch", "calibration_batches")
 KEPT = (*BUDGET, "cam_layer")
 """Those that stay the space's unless the recipe states them; a layer's name is its network's."""
 FITTED = ("d0", "cam")
-"""Searched where and as the space says: D0 counts frequency bins of its images, and whether `cam` can be
-asked depends on its network."""
+"""Searched where and as the space says: D0 counts frequency bins of its images, and whether `cam`
+can be asked depends on its network."""
 _FOR_TRANSFORMERS = {"minmax": "vit_minmax", "lsq": "vit_lsq"}
-"""The same idea on a transformer, whose activation functions are a tenth of what its layers read."""
+"""The same idea on a transformer, whose activation functions are a tenth of what its layers
+read."""
 
 Tree = Mapping[str, Any]
 

@@ -1,4 +1,5 @@
-"""Best-known configurations, one YAML per space in `search_spaces/best/`, and how a study starts from one."""
+"""Best-known configurations, one YAML per space in `search_spaces/best/`, and how a study starts
+from one."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ class Bits(Settings):
     last: BitWidth | None = None
     """Weights of the last quantized layer and the last tensor with a grid."""
     skip: BitWidth | None = None
-    """What sums read, such as those of residual blocks: a tensor that layers read too is stored at this
-    width and rounded to theirs in front of them. `null`: one grid for both, as in the paper. LSQ (Esser et
-    al., 2020) leaves sums in float."""
+    """What sums read, such as those of residual blocks: a tensor that layers read too is stored at
+    this width and rounded to theirs in front of them. `null`: one grid for both, as in the paper.
+    LSQ (Esser et al., 2020) leaves sums in float."""
     overrides: dict[Text, BitWidth] = {}
     """Glob over layer names → bits of its weights (a layer) or of its values (an activation)."""

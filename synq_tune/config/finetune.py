@@ -1,4 +1,5 @@
-"""Fine-tuning one quantized copy: one class for each thing that its settings decide; the YAML is flat."""
+"""Fine-tuning one quantized copy: one class for each thing that its settings decide; the YAML is
+flat."""
 
 from __future__ import annotations
 
@@ -32,11 +33,12 @@ class TransformSettings(Settings):
     """Range of an image's own weight where each view is blended with a view of another image;
     `null` = no blending."""
     mix_keeps_variance: bool = False
-    """Divide blends by the root of their squared weights' sum: two images that have nothing to do with each
-    other are then blended into one of their own contrast (between-class learning, Tokozume et al., 2018)."""
+    """Divide blends by the root of their squared weights' sum: two images that have nothing to do
+    with each other are then blended into one of their own contrast (between-class learning,
+    Tokozume et al., 2018)."""
     paste_probability: float = Field(0.0, ge=0, le=1)
-    """Share of the views in which a patch of the other image is pasted instead of blended (CutMix, Yun et
-    al., 2019); it covers 1 minus `mix_weight` of the area."""
+    """Share of the views in which a patch of the other image is pasted instead of blended (CutMix,
+    Yun et al., 2019); it covers 1 minus `mix_weight` of the area."""
     num_views: int = Field(8, ge=1, le=10_000)
     """Views (crop, flip, blend or patch, teacher outputs) kept per image; epoch e uses view e mod
     num_views."""
@@ -73,15 +75,15 @@ class OptimizerSettings(Settings):
     """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
     lr: float = Field(1e-3, gt=0)
     lr_relative: bool = False
-    """Rates are `lr` times a size at the start, the root mean square: of each output channel in the weights
-    of quantized layers, of the whole tensor elsewhere. With Adam `lr` is then the share of its size by which
-    a channel moves in an update, alike in channels, layers and networks. Gradients of such weights are
-    measured in the same sizes where `grad_clip` clips them."""
+    """Rates are `lr` times a size at the start, the root mean square: of each output channel in the
+    weights of quantized layers, of the whole tensor elsewhere. With Adam `lr` is then the share of
+    its size by which a channel moves in an update, alike in channels, layers and networks.
+    Gradients of such weights are measured in the same sizes where `grad_clip` clips them."""
     step_lr_factor: float = Field(1.0, gt=0)
-    """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`. The logarithm of a step learns: with
-    `lr_relative` and Adam an update moves each step by about `lr` times this factor of itself. Without, it
-    moves a layer's middle step by what the same rate moves any parameter by, and the others in proportion
-    to their size."""
+    """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`. The logarithm of a step
+    learns: with `lr_relative` and Adam an update moves each step by about `lr` times this factor of
+    itself. Without, it moves a layer's middle step by what the same rate moves any parameter by,
+    and the others in proportion to their size."""
     norm_lr_factor: float = Field(1.0, gt=0)
     """Learning rate of BatchNorm's factors and of biases over `lr`: few parameters that shift whole
     channels, and with them the student, towards what only synthetic images show."""
@@ -91,7 +93,8 @@ class OptimizerSettings(Settings):
     weight_decay: float = Field(1e-4, ge=0)
     schedule: Literal["constant", "cosine", "exponential", "multistep"] = "cosine"
     warmup: float = Field(0.0, ge=0, lt=1)
-    """Share of all updates over which the rate rises to the schedule's, in proportion to the updates."""
+    """Share of all updates over which the rate rises to the schedule's, in proportion to the
+    updates."""
     final_lr_factor: float = Field(0.0, ge=0, le=1)
     """Learning rate at the end over the one at the start, for `cosine` and `exponential`."""
     milestones: tuple[int, ...] = ()
@@ -147,11 +150,12 @@ class RangeSettings(Settings):
 
     calibration_batches: int = Field(16, ge=1, le=1_000_000)
     clip_weights: bool = False
-    """Clip each channel's weights to the range of least rounding error before training (`minmax`)."""
+    """Clip each channel's weights to the range of least rounding error before training
+    (`minmax`)."""
     range_share: float = Field(1.0, gt=0, le=1)
-    """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`). Below 1 the
-    rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the identity, as in the
-    paper."""
+    """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`).
+    Below 1 the rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the
+    identity, as in the paper."""
 
 
 class FineTune(RangeSettings, ViewSettings, LossSettings, OptimizerSettings):

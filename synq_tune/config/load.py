@@ -52,7 +52,8 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "")
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`a.b=value` → {"a": {"b": value}}; the value is YAML. `search.reconstruct.X` is one key of search."""
+    """`a.b=value` → {"a": {"b": value}}; the value is YAML. `search.reconstruct.X` is one key of
+    search."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -148,9 +149,8 @@ def load_space(
 ) -> StudySpec:
     """Read a space by name or file and merge recipe < space < start < assignments < flags.
 
-    Args:
-        space: name of a file in `search_spaces/`, or a path ending in `.yaml`.
-        assignments: `key.path=value` texts, applied in order. `recipe=NAME` puts the recipe's method over
+    Args: space: name of a file in `search_spaces/`, or a path ending in `.yaml`. assignments:
+        `key.path=value` texts, applied in order. `recipe=NAME` puts the recipe's method over
             the space's and all earlier ones.
         flags: nested values of the command's own flags; `None` leaves are ignored.
         start: a best-known configuration by name or file: the settings to start from, and the first
@@ -244,7 +244,8 @@ def _ask(tree: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _with_file_key(tree: dict[str, Any]) -> dict[str, Any]:
-    """`weights: FILE` → `weights: {file: FILE}`, which another file replaces and a sum stays with."""
+    """`weights: FILE` → `weights: {file: FILE}`, which another file replaces and a sum stays
+    with."""
     teacher = tree.get("teacher")
     if not isinstance(teacher, dict) or not isinstance(teacher.get("weights"), str):
         return tree

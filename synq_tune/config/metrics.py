@@ -33,8 +33,8 @@ METRICS = {
         Metric("holdout_mse", "mse", ".4f", True, False),
     )
 }
-"""In the order in which tables show them: top1 and agreement in percent; the divergence (nats) and the
-squared distance of student's and teacher's logits on held-out images."""
+"""In the order in which tables show them: top1 and agreement in percent; the divergence (nats) and
+the squared distance of student's and teacher's logits on held-out images."""
 
 
 def auto_metric(asked: str, has_labels: bool) -> str:

@@ -1,4 +1,5 @@
-"""What `null` means: a field's own null where it has one, else as if the key had not been written."""
+"""What `null` means: a field's own null where it has one, else as if the key had not been
+written."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ _MISSING = object()
 
 
 def without_nulls(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's tree without the keys whose null is no value of theirs, such as an empty `search:`."""
+    """A file's tree without the keys whose null is no value of theirs, such as an empty
+    `search:`."""
     return _pruned(tree, StudySpec)
 
 

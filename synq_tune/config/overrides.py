@@ -16,7 +16,8 @@ from synq_tune.errors import SearchSpaceError
 def overrides(spec: StudySpec) -> dict[str, tuple[Any, Any]]:
     """`key` → (the recipe's value, the study's), where they differ.
 
-    All of `finetune` but its budget, and whatever else the recipe states. Keys of `finetune` are short.
+    All of `finetune` but its budget, and whatever else the recipe states. Keys of `finetune` are
+    short.
 
     Raises:
         SearchSpaceError: the recipe's file is not there any more.

@@ -1,4 +1,5 @@
-"""The stage between calibration and fine-tuning that fits a student to its teacher block by block."""
+"""The stage between calibration and fine-tuning that fits a student to its teacher block by
+block."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ Part = TypeVar("Part", bound="Settings")
 
 
 class Settings(BaseModel):
-    """Frozen; unknown keys, NaN, infinity and values of a type that only looks like it are errors."""
+    """Frozen; unknown keys, NaN, infinity and values of a type that only looks like it are
+    errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -93,8 +94,8 @@ class Settings(BaseModel):
     def part(self, shape: type[Part]) -> Part:
         """These values as settings of `shape`, such as a mixin of this class.
 
-        A cache is filed under the dump of such a part, and code that makes what it holds is given the
-        part alone: it cannot read a setting that is not in the cache's key.
+        A cache is filed under the dump of such a part, and code that makes what it holds is given
+        the part alone: it cannot read a setting that is not in the cache's key.
 
         Args:
             shape: fields that this class lacks keep their defaults.

@@ -21,19 +21,20 @@ class Study(Settings):
     """How a search runs, stops and chooses."""
 
     metric: Chosen = "auto"
-    """What chooses: `top1` needs labelled images; `agreement`, and `holdout_kl` and `holdout_mse` (the
-    lower the better), compare with the teacher on held-out synthetic ones; `auto` = top1 with labels,
-    else agreement."""
+    """What chooses: `top1` needs labelled images; `agreement`, and `holdout_kl` and `holdout_mse`
+    (the lower the better), compare with the teacher on held-out synthetic ones; `auto` = top1 with
+    labels, else agreement."""
     val_data: Text | None = None
     num_trials: int = Field(64, ge=1, le=1_000_000)
     max_concurrent: Literal["auto"] | Count = "auto"
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0, le=1024)] = "auto"
-    """GPUs of one trial, whole or a fraction. `auto` gives the first trial a whole one; its memory says how
-    many share a GPU from then on. Trials that run out of memory start again with fewer beside them."""
+    """GPUs of one trial, whole or a fraction. `auto` gives the first trial a whole one; its memory
+    says how many share a GPU from then on. Trials that run out of memory start again with fewer
+    beside them."""
     deterministic: Count | None = None
-    """Trials that may run at once without changing the study. Proposal k, and its early stopping, use the
-    trials up to k - `deterministic`, whichever have finished: one seed then gives one study. `null` uses
-    everything known at that moment."""
+    """Trials that may run at once without changing the study. Proposal k, and its early stopping,
+    use the trials up to k - `deterministic`, whichever have finished: one seed then gives one
+    study. `null` uses everything known at that moment."""
     scheduler: Literal["asha", "none"] = "asha"
     seed: Seed = 0
     first: tuple[dict[str, Any], ...] = ()
@@ -43,8 +44,9 @@ class Study(Settings):
     eval_images: Count = 2000
     """Labelled images per evaluation before the last one."""
     checkpoint_every: Literal["auto"] | Count = "auto"
-    """Epochs between checkpoints of a running trial, besides the evaluated ones; `auto` = where more
-    than a minute has passed since the last. A crash costs a running trial at most one interval."""
+    """Epochs between checkpoints of a running trial, besides the evaluated ones; `auto` = where
+    more than a minute has passed since the last. A crash costs a running trial at most one
+    interval."""
     confirm: Confirm | None = Confirm()
     max_hours: float | None = Field(None, gt=0, le=1_000_000)
     target_loss: float | None = Field(None, ge=0, le=100)

@@ -1,7 +1,7 @@
 """The synthetic dataset: one class for each thing that its settings decide; the YAML is flat.
 
-A method's own settings are composed of these classes. Its datasets are filed under their values, and it
-is given nothing else.
+A method's own settings are composed of these classes. Its datasets are filed under their values,
+and it is given nothing else.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class StartSettings(Settings):
     """What optimised pixels start from."""
 
     start: Literal["noise", "shapes"] = "noise"
-    """What pixels are before they are optimised: Gaussian noise, or pictures of overlapping shapes, laid
-    out like natural images. Shapes want a smaller `lr`, as far moved pixels forget them."""
+    """What pixels are before they are optimised: Gaussian noise, or pictures of overlapping shapes,
+    laid out like natural images. Shapes want a smaller `lr`, as far moved pixels forget them."""
 
 
 class PlateauSettings(Settings):
@@ -59,8 +59,9 @@ class PrecisionSettings(Settings):
     """What the teacher computes in."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is faster on
-    a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay float32."""
+    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is
+    faster on a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay
+    float32."""
 
 
 class ClassLossSettings(Settings):
@@ -123,7 +124,8 @@ class PerturbationSettings(Settings):
     """The step that makes finished images harder."""
 
     perturbation: float = Field(0.01, ge=0)
-    """ε of the difficulty perturbation against the rounded student, in normalised pixels; 0 = off."""
+    """ε of the difficulty perturbation against the rounded student, in normalised pixels; 0 =
+    off."""
 
 
 class SourceSettings(Settings):
@@ -189,7 +191,8 @@ class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSetting
         return self
 
     def refusal(self, settings: type[Settings]) -> str | None:
-        """What to say where a method with these settings would ignore what was asked for; None is fine."""
+        """What to say where a method with these settings would ignore what was asked for; None is
+        fine."""
         for key, why in _REFUSED.items():
             value, default = getattr(self, key), type(self).model_fields[key].default
             if value != default and key not in settings.model_fields:

@@ -36,8 +36,8 @@ class Weights(Settings):
     sha1: str | None = Field(None, pattern=r"^[0-9a-fA-F]{8,40}$")
     """Hex digest (or its first 8 digits or more) of the file."""
     key: Text | None = None
-    """Which state dict of a file that holds several, such as `state_dict_ema` or `model.student`; `null` =
-    the one that fits, an average over training before the raw one."""
+    """Which state dict of a file that holds several, such as `state_dict_ema` or `model.student`;
+    `null` = the one that fits, an average over training before the raw one."""
 
     @field_validator("url")
     @classmethod

@@ -24,12 +24,27 @@ def read_arrays(folder: Path, num_classes: int) -> LabelledImages:
     """
     folder = folder.expanduser()
     images, labels = _load(folder / "images.npy"), _load(folder / "labels.npy")
-    _check(images.dtype == np.uint8 and images.ndim == 4, folder, "images", "(N, C, H, W) uint8",
-           f"{images.shape} {images.dtype}")  # fmt: skip
-    _check(labels.dtype.kind in "iu" and labels.ndim == 1, folder, "labels", "(N,) of integers",
-           f"{labels.shape} {labels.dtype}")  # fmt: skip
-    _check(len(images) == len(labels) > 0, folder, "labels", "one for each image, at least one",
-           f"{len(images)} images, {len(labels)} labels")  # fmt: skip
+    _check(
+        images.dtype == np.uint8 and images.ndim == 4,
+        folder,
+        "images",
+        "(N, C, H, W) uint8",
+        f"{images.shape} {images.dtype}",
+    )
+    _check(
+        labels.dtype.kind in "iu" and labels.ndim == 1,
+        folder,
+        "labels",
+        "(N,) of integers",
+        f"{labels.shape} {labels.dtype}",
+    )
+    _check(
+        len(images) == len(labels) > 0,
+        folder,
+        "labels",
+        "one for each image, at least one",
+        f"{len(images)} images, {len(labels)} labels",
+    )
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):
         raise InputError(

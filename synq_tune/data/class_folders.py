@@ -81,7 +81,8 @@ def _classes(path: Path, listing: Listing) -> dict[str, list[ImageFile]]:
 def _refuse_unread(
     path: Path, listing: Listing, classes: dict[str, list[ImageFile]], depth: int
 ) -> None:
-    """A class whose files are all unknown would silently be missing; an empty folder may be meant."""
+    """A class whose files are all unknown would silently be missing; an empty folder may be
+    meant."""
     files: Counter[str] = Counter()
     for folder, count in listing.others.items():
         if len(folder.parts) > depth:

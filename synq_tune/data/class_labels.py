@@ -40,9 +40,9 @@ def folder_labels(
 ) -> Labels:
     """Labels of class folders for a teacher.
 
-    In this order: the rank of the name as text, where that is asked for; the teacher's `class_names`,
-    where the folders are named like them; ImageNet's synsets by timm's list for that number of
-    classes; numbers, as labels or, of all classes, by rank; the rank of the name.
+    In this order: the rank of the name as text, where that is asked for; the teacher's
+    `class_names`, where the folders are named like them; ImageNet's synsets by timm's list for that
+    number of classes; numbers, as labels or, of all classes, by rank; the rank of the name.
 
     Args:
         folders: names of the class folders, in any order.

@@ -75,8 +75,8 @@ def decode_images(
 ) -> Tensor:
     """Decode and fit every file, on all cores; uint8 (N, C, H, W).
 
-    As in torchvision and timm the first frame of an animation is taken, and a rotation that EXIF asks
-    for is not applied.
+    As in torchvision and timm the first frame of an animation is taken, and a rotation that EXIF
+    asks for is not applied.
 
     Args:
         files: what to decode.
@@ -179,7 +179,8 @@ def _resize(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         size = (target_width, max(target_height, target_width * height // width))
     resampling = _RESAMPLING[preprocessing.interpolation]
     if image.mode == "RGBA":
-        # Pillow weights colours by opacity; to the network the fourth channel is one like the others.
+        # Pillow weights colours by opacity; to the network the fourth channel is one like the
+        # others.
         return Image.merge("RGBA", [band.resize(size, resampling) for band in image.split()])
     return image.resize(size, resampling)
 

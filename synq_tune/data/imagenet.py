@@ -65,9 +65,10 @@ def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: `the folder exists` must hold for imagenet:DIR.")
     images = sorted(
-        file for file in folder.iterdir()
+        file
+        for file in folder.iterdir()
         if is_image(file.name) and not file.name.startswith(".") and file.is_file()
-    )  # fmt: skip
+    )
     if not images:
         raise InputError(
             f"{folder}: `the images lie in the folder itself` must hold for imagenet:DIR, but got "

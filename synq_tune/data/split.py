@@ -26,7 +26,8 @@ def split_halves(data: LabelledImages, seed: int) -> tuple[LabelledImages, Label
 
 
 def stratified_rows(data: LabelledImages, count: int, seed: int) -> Tensor | None:
-    """Which `count` images have each class's share rounded up or down, (count,); None = all of them.
+    """Which `count` images have each class's share rounded up or down, (count,); None = all of
+    them.
 
     Raises:
         ValueError: count < 1.

@@ -97,9 +97,15 @@ def load_dataset(path: Path) -> SyntheticDataset:
         raise _damaged(file, path)
     tensors = load_file(file)
     return SyntheticDataset(
-        tensors["images"], tensors["labels"], manifest["num_holdout"], manifest["method"],
-        manifest["address"], manifest["sha256"], path, manifest,
-    )  # fmt: skip
+        tensors["images"],
+        tensors["labels"],
+        manifest["num_holdout"],
+        manifest["method"],
+        manifest["address"],
+        manifest["sha256"],
+        path,
+        manifest,
+    )
 
 
 def _read_manifest(file: Path) -> dict[str, Any]:

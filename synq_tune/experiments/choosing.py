@@ -1,7 +1,7 @@
 """Does choosing without labels work? How well a metric ranks finished trials, against their top1.
 
-A trial is read from a study's ledger, from a line of `scripts/compare.py`, or from one of a recorded
-grid. Every number a trial has beside `top1` is judged as if a study had chosen by it.
+A trial is read from a study's ledger, from a line of `scripts/compare.py`, or from one of a
+recorded grid. Every number a trial has beside `top1` is judged as if a study had chosen by it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
 
 
 def chosen(trials: Sequence[Measured], metric: str) -> Measured | None:
-    """The completed trial that is best by a metric; ties go to the lower `holdout_kl`, then the first.
+    """The completed trial that is best by a metric; ties go to the lower `holdout_kl`, then the
+    first.
 
     None where no completed trial has it.
     """
@@ -107,7 +108,8 @@ def _rule(metric: str) -> Callable[[Measured], tuple[float, float]]:
 
 
 def lost(trials: Sequence[Measured], metric: str) -> float | None:
-    """Points of top1 that choosing by a metric costs: the best completed trial's minus the chosen's.
+    """Points of top1 that choosing by a metric costs: the best completed trial's minus the
+    chosen's.
 
     None where no completed trial has the metric.
     """
@@ -121,8 +123,8 @@ def lost(trials: Sequence[Measured], metric: str) -> float | None:
 def mean_lost(trials: Sequence[Measured], metric: str, drawn: int = DRAWN) -> float | None:
     """Points of top1 that choosing by a metric costs in a study of `drawn` of the completed trials.
 
-    The mean over all ways to draw them, exactly: the one best trial of all is luck. None where fewer
-    completed trials have the metric.
+    The mean over all ways to draw them, exactly: the one best trial of all is luck. None where
+    fewer completed trials have the metric.
     """
     candidates = _candidates(trials, metric)
     if len(candidates) < drawn:
@@ -168,8 +170,8 @@ def metrics_of(trials: Sequence[Measured]) -> list[str]:
 def read_trials(path: Path) -> list[Measured]:
     """The trials of a study's folder, or of a file of JSON lines.
 
-    Raises:
-        InputError: there is neither, it is damaged, or no completed trial has top1 and another metric.
+    Raises: InputError: there is neither, it is damaged, or no completed trial has top1 and another
+        metric.
     """
     if not path.exists():
         raise InputError(f"{path}: `a study's folder or a file of rows exists` must hold.")
@@ -261,8 +263,19 @@ def _section(path: Path, trials: list[Measured]) -> Iterator[str]:
     yield f"### {path.resolve().name}"
     yield ", ".join(f"{counts[state]} {state}" for state in (*shown, *others))
     yield ""
-    yield from _table(("metric", "rho, completed", "rho, top quarter", "rho, all not diverged",
-                       "chosen", "its top-1 (%)", "lost", f"lost of {DRAWN}"), _rows(trials))  # fmt: skip
+    yield from _table(
+        (
+            "metric",
+            "rho, completed",
+            "rho, top quarter",
+            "rho, all not diverged",
+            "chosen",
+            "its top-1 (%)",
+            "lost",
+            f"lost of {DRAWN}",
+        ),
+        _rows(trials),
+    )
 
 
 def _rows(trials: list[Measured]) -> Iterator[list[str]]:

@@ -1,17 +1,18 @@
 """Compare variants of a space with paired seeds.
 
-A run is one (variant, seed). Its trial's seed is `trial_seed(seed, 0)` whatever the variant, and orders
-the batches; the labelled images are the same for all runs, the synthetic dataset for all runs of one
-variant. Rows are appended to a file of JSON lines seed by seed, all variants within: what an
-interrupted comparison leaves is paired, and runs that stand there are not made again. A row holds
+A run is one (variant, seed). Its trial's seed is `trial_seed(seed, 0)` whatever the variant, and
+orders the batches; the labelled images are the same for all runs, the synthetic dataset for all
+runs of one variant. Rows are appended to a file of JSON lines seed by seed, all variants within:
+what an interrupted comparison leaves is paired, and runs that stand there are not made again. A row
+holds
 
     variant, seed, settings, settings_sha, teacher, labelled, dataset, top1 (all labelled images),
-    top1_report, top1_choose (each half), agreement, holdout_kl, holdout_mse, updates, images_seen, epochs,
-    seconds, state (completed | diverged), error, machine, versions, time
+    top1_report, top1_choose (each half), agreement, holdout_kl, holdout_mse, updates, images_seen,
+    epochs, seconds, state (completed | diverged), error, machine, versions, time
 
-Accuracies are percentages after the last epoch; no epoch is chosen. A row that diverged has null for
-what was not measured. Seconds are those of quantizing, calibrating, training and measuring; making
-dataset and views is not among them.
+Accuracies are percentages after the last epoch; no epoch is chosen. A row that diverged has null
+for what was not measured. Seconds are those of quantizing, calibrating, training and measuring;
+making dataset and views is not among them.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def compare(
         store: where datasets and views are kept.
         arguments: of the command, for the report.
 
-    Raises:
-        InputError: a variant does not fit its teacher or the data, or `output` is damaged; nothing was
+    Raises: InputError: a variant does not fit its teacher or the data, or `output` is damaged;
+        nothing was
             run.
     """
     read_rows(output)

@@ -52,11 +52,12 @@ class Ground:
         teacher = self.teacher
         return {
             "teacher": {
-                "model": teacher.config.model, "fingerprint": teacher.fingerprint,
+                "model": teacher.config.model,
+                "fingerprint": teacher.fingerprint,
                 "top1_report": self.top1_report,
             },
             "labelled": {"choose": len(self.choose), "report": len(self.report)},
-        }  # fmt: skip
+        }
 
 
 class Bench:
@@ -136,10 +137,14 @@ class Bench:
             result |= {"state": "diverged", "error": str(error)}
         seconds = round(time.perf_counter() - started, 3)
         return {
-            "settings": settings_of(spec), **self.ground(spec).about(), **result,
-            "epochs": spec.finetune.epochs, "seconds": seconds, "machine": machine(self.device),
+            "settings": settings_of(spec),
+            **self.ground(spec).about(),
+            **result,
+            "epochs": spec.finetune.epochs,
+            "seconds": seconds,
+            "machine": machine(self.device),
             "versions": {"torch": torch.__version__, "synq_tune": synq_tune.__version__},
-        }  # fmt: skip
+        }
 
     def _load_assets(self, spec: StudySpec) -> Assets:
         # No epoch but the last is reported, so none is measured.
@@ -147,9 +152,15 @@ class Bench:
         ground = self.ground(spec)
         dataset, probes = self._load_material(spec, ground.teacher)
         return Assets(
-            spec.model_copy(update={"study": study}), ground.teacher, dataset, probes,
-            ground.choose, ground.report, self.store, self.device,
-        )  # fmt: skip
+            spec.model_copy(update={"study": study}),
+            ground.teacher,
+            dataset,
+            probes,
+            ground.choose,
+            ground.report,
+            self.store,
+            self.device,
+        )
 
     def _load_material(
         self, spec: StudySpec, teacher: LoadedTeacher
@@ -175,11 +186,15 @@ def _measure(assets: Assets, seed: int) -> dict[str, Any]:
     total = metrics["top1"] * len(choose) + reported * len(report)
     updates, images_seen = cost(assets.spec.finetune, len(assets.dataset.train_images))
     return {
-        "top1": total / (len(choose) + len(report)), "top1_report": reported,
-        "top1_choose": metrics["top1"], "agreement": metrics["agreement"],
-        "holdout_kl": metrics["holdout_kl"], "holdout_mse": metrics["holdout_mse"],
-        "updates": updates, "images_seen": images_seen,
-    }  # fmt: skip
+        "top1": total / (len(choose) + len(report)),
+        "top1_report": reported,
+        "top1_choose": metrics["top1"],
+        "agreement": metrics["agreement"],
+        "holdout_kl": metrics["holdout_kl"],
+        "holdout_mse": metrics["holdout_mse"],
+        "updates": updates,
+        "images_seen": images_seen,
+    }
 
 
 def cost(config: FineTune, num_images: int) -> tuple[int, int]:
@@ -193,9 +208,11 @@ def cost(config: FineTune, num_images: int) -> tuple[int, int]:
 
 def _about_dataset(dataset: SyntheticDataset) -> dict[str, Any]:
     return {
-        "method": dataset.method, "address": dataset.address,
-        "num_images": len(dataset.train_images), "num_holdout": dataset.num_holdout,
-    }  # fmt: skip
+        "method": dataset.method,
+        "address": dataset.address,
+        "num_images": len(dataset.train_images),
+        "num_holdout": dataset.num_holdout,
+    }
 
 
 def machine(device: torch.device) -> str:

@@ -109,8 +109,15 @@ def report(baseline: str, chosen: Mapping[str, list[Row]], arguments: Sequence[s
         arguments: of the command.
     """
     rows = [row for mine in chosen.values() for row in mine]
-    head = ("variant", "runs", "top-1 (%)", f"gain over {baseline} [95 %]", "diverged",
-            "updates per run", "seconds per run")  # fmt: skip
+    head = (
+        "variant",
+        "runs",
+        "top-1 (%)",
+        f"gain over {baseline} [95 %]",
+        "diverged",
+        "updates per run",
+        "seconds per run",
+    )
     lines = [_cells(head), _cells(["---"] * len(head)), *map(_cells, _full_precision(rows))]
     for name, mine in chosen.items():
         lines.append(_cells(_variant(name, mine, () if name == baseline else chosen[baseline])))
@@ -126,10 +133,14 @@ def _full_precision(rows: Iterable[Row]) -> list[list[str]]:
     teachers = {row["teacher"]["fingerprint"]: row["teacher"] for row in rows}
     several = len(teachers) > 1
     return [
-        [f"full precision{', ' + t['model'] if several else ''}", NOTHING,
-         f"{t['top1_report']:.2f}", *[NOTHING] * 4]
+        [
+            f"full precision{', ' + t['model'] if several else ''}",
+            NOTHING,
+            f"{t['top1_report']:.2f}",
+            *[NOTHING] * 4,
+        ]
         for t in teachers.values()
-    ]  # fmt: skip
+    ]
 
 
 def _variant(name: str, rows: list[Row], baseline: Iterable[Row]) -> list[str]:
@@ -139,8 +150,15 @@ def _variant(name: str, rows: list[Row], baseline: Iterable[Row]) -> list[str]:
     gain = paired_gain(_pairs(done, baseline))
     updates = sorted({row["updates"] for row in done})
     seconds = f"{fmean(r['seconds'] for r in done):.1f}" if done else NOTHING
-    return [name, str(len(done)), _spread([row["top1_report"] for row in done]), _gain(gain),
-            str(diverged), ", ".join(map(str, updates)) or NOTHING, seconds]  # fmt: skip
+    return [
+        name,
+        str(len(done)),
+        _spread([row["top1_report"] for row in done]),
+        _gain(gain),
+        str(diverged),
+        ", ".join(map(str, updates)) or NOTHING,
+        seconds,
+    ]
 
 
 def _pairs(done: Iterable[Row], baseline: Iterable[Row]) -> list[tuple[float, float]]:
@@ -181,8 +199,9 @@ def _same(chosen: Mapping[str, list[Row]]) -> list[str]:
             names.setdefault(sha, []).append(name)
     return [
         f"same settings: {', '.join(n)} (--set lies over the variants)."
-        for n in names.values() if len(n) > 1
-    ]  # fmt: skip
+        for n in names.values()
+        if len(n) > 1
+    ]
 
 
 def _about(rows: Iterable[Row], arguments: Sequence[str]) -> list[str]:
@@ -194,8 +213,10 @@ def _about(rows: Iterable[Row], arguments: Sequence[str]) -> list[str]:
         "labelled images": _distinct(rows, _labelled),
         "synthetic images": _distinct(rows, _dataset),
         "machine": _distinct(rows, lambda r: r["machine"]),
-        "versions": _distinct(rows, lambda r: ", ".join(f"{k} {v}" for k, v in r["versions"].items())),
-    }  # fmt: skip
+        "versions": _distinct(
+            rows, lambda r: ", ".join(f"{k} {v}" for k, v in r["versions"].items())
+        ),
+    }
     return [f"- {key}: {value}" for key, value in facts.items()]
 
 

@@ -58,13 +58,15 @@ class Family:
     quantizer: str
     synthesis: str
     input_sizes: tuple[int, ...]
-    """Tried in turn: some networks shrink 64 pixels to nothing, or want a multiple of 32 or of 14."""
+    """Tried in turn: some networks shrink 64 pixels to nothing, or want a multiple of 32 or of
+    14."""
     kwargs: Callable[[str, int], dict[str, Any]]
     """Of the constructor, from the model's name and the input size."""
 
 
 def _transformer_kwargs(model: str, input_size: int) -> dict[str, Any]:
-    """The input size, which a transformer is built for; a ViT's blocks are alike: two are enough."""
+    """The input size, which a transformer is built for; a ViT's blocks are alike: two are
+    enough."""
     return {"img_size": input_size} | ({} if "swin" in model else {"depth": 2})
 
 
@@ -121,24 +123,38 @@ def _spec(
     model: str, input_size: int, folder: Path, family: Family, quantizer: str | None
 ) -> StudySpec:
     tree = read_recipe("synq")
-    return build_spec({
-        **tree,
-        "name": "coverage",
-        "search": {},
-        "quantizer": quantizer or family.quantizer,
-        "teacher": {
-            "model": model, "num_classes": NUM_CLASSES, "input_size": input_size,
-            "kwargs": family.kwargs(model, input_size),
-            "weights": {"file": str(folder / "weights.safetensors")},
+    return build_spec(
+        {
+            **tree,
+            "name": "coverage",
+            "search": {},
+            "quantizer": quantizer or family.quantizer,
+            "teacher": {
+                "model": model,
+                "num_classes": NUM_CLASSES,
+                "input_size": input_size,
+                "kwargs": family.kwargs(model, input_size),
+                "weights": {"file": str(folder / "weights.safetensors")},
+            },
+            "bits": {"weights": 4, "activations": 8},
+            "synthesis": {
+                "method": family.synthesis,
+                "num_images": 8,
+                "num_holdout": 4,
+                "batch_size": 8,
+                "iterations": 2,
+                "center_iterations": 2,
+            },
+            "finetune": {
+                **tree["finetune"],
+                "epochs": 1,
+                "batch_size": 4,
+                "num_views": 1,
+                "calibration_batches": 2,
+            },
         },
-        "bits": {"weights": 4, "activations": 8},
-        "synthesis": {
-            "method": family.synthesis, "num_images": 8, "num_holdout": 4, "batch_size": 8,
-            "iterations": 2, "center_iterations": 2,
-        },
-        "finetune": {**tree["finetune"], "epochs": 1, "batch_size": 4, "num_views": 1,
-                     "calibration_batches": 2},
-    }, "coverage")  # fmt: skip
+        "coverage",
+    )
 
 
 def _stages(spec: StudySpec, folder: Path) -> Iterator[str]:

@@ -59,8 +59,14 @@ def _chosen(arguments: Namespace) -> list[ListedModel]:
 def _row(stranger: ListedModel, arguments: Namespace) -> dict[str, Any]:
     about = {"model": stranger.model, "parameters": stranger.parameters}
     if stranger.parameters > arguments.max_parameters:
-        return {**about, "passed": [], "refused": False, "seconds": 0.0, "skipped": True,
-                "error": f"not run: more than {arguments.max_parameters:.0f} parameters"}  # fmt: skip
+        return {
+            **about,
+            "passed": [],
+            "refused": False,
+            "seconds": 0.0,
+            "skipped": True,
+            "error": f"not run: more than {arguments.max_parameters:.0f} parameters",
+        }
     with tempfile.TemporaryDirectory() as folder:
         passage = walk_any_size(stranger.model, Path(folder), arguments.family, arguments.quantizer)
     return {**about, **asdict(passage), "skipped": False}
@@ -84,11 +90,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def table(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Markdown: networks per library that passed each stage, then every one that did not pass all."""
+    """Markdown: networks per library that passed each stage, then every one that did not pass
+    all."""
     rows = list(rows)
     run = [row for row in rows if not row["skipped"]]
-    lines = ["| library | networks | " + " | ".join(STAGES) + " | refused by name | share |",
-             "|---|---|" + "---|" * (len(STAGES) + 2)]  # fmt: skip
+    lines = [
+        "| library | networks | " + " | ".join(STAGES) + " | refused by name | share |",
+        "|---|---|" + "---|" * (len(STAGES) + 2),
+    ]
     for library in (*sorted({row["model"].split(":")[0] for row in run}), "all"):
         mine = [row for row in run if library in ("all", row["model"].split(":")[0])]
         lines.append(_line(library, mine))

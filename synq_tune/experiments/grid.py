@@ -1,9 +1,10 @@
 """A recorded grid: every configuration of a small space trained once per seed, kept as a table.
 
-Searches are replayed against it in milliseconds (`synq_tune.experiments.lookup`). A file of JSON lines: first
-the head {format, command, machine, versions, spec}, then one row per trial
+Searches are replayed against it in milliseconds (`synq_tune.experiments.lookup`). A file of JSON
+lines: first the head {format, command, machine, versions, spec}, then one row per trial
 
-    params (of the grid) or baseline (a name of BASELINES), seed, state, history [{epoch, metrics}], seconds
+    params (of the grid) or baseline (a name of BASELINES), seed, state, history [{epoch, metrics}],
+    seconds
 
 in the order they were made. The metrics are those a study's ledger has at the evaluated epochs.
 """
@@ -55,7 +56,8 @@ class Grid:
         return self.rows[key, seed]
 
     def value(self, key: str, metric: str = "top1") -> float | None:
-        """Mean of a metric after the last epoch, over the seeds that completed; None if none did."""
+        """Mean of a metric after the last epoch, over the seeds that completed; None if none
+        did."""
         rows = [self.rows[key, seed] for seed in self.seeds if (key, seed) in self.rows]
         done = [row["history"][-1]["metrics"] for row in rows if row["state"] == "completed"]
         return fmean(metrics[metric] for metrics in done) if done else None
@@ -206,10 +208,16 @@ def _begin(
         return rows
     path.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", "scripts/regret.py", *arguments])
-    _append(path, {
-        "format": FORMAT, "command": command, "machine": machine(device),
-        "versions": package_versions(), "spec": spec.model_dump(mode="json", by_alias=True),
-    })  # fmt: skip
+    _append(
+        path,
+        {
+            "format": FORMAT,
+            "command": command,
+            "machine": machine(device),
+            "versions": package_versions(),
+            "spec": spec.model_dump(mode="json", by_alias=True),
+        },
+    )
     return {}
 
 

@@ -1,7 +1,9 @@
-"""A search replayed against a recorded grid: the real sampler and the real early stopping, no training.
+"""A search replayed against a recorded grid: the real sampler and the real early stopping, no
+training.
 
-Workers are simulated: each takes the queue's next proposal, and its trial's next evaluation arrives after
-as many ticks as epochs lie between. The seconds of an epoch are the same for every configuration.
+Workers are simulated: each takes the queue's next proposal, and its trial's next evaluation arrives
+after as many ticks as epochs lie between. The seconds of an epoch are the same for every
+configuration.
 """
 
 from __future__ import annotations
@@ -92,9 +94,16 @@ def replay(
         workers: trials at once.
     """
     study = grid.spec.study.model_copy(
-        update={"num_trials": num_trials, "seed": seed, "metric": metric, "confirm": None,
-                "scheduler": method.scheduler, "first": (), "target_loss": None}
-    )  # fmt: skip
+        update={
+            "num_trials": num_trials,
+            "seed": seed,
+            "metric": metric,
+            "confirm": None,
+            "scheduler": method.scheduler,
+            "first": (),
+            "target_loss": None,
+        }
+    )
     spec = grid.spec.model_copy(update={"study": study})
     sampler = method.sampler(spec, lambda run: objective(run.metrics, metric))
     search = _Search(grid, RunQueue(spec, sampler), metric, budget)
@@ -130,7 +139,8 @@ class _Search:
         apply(self.state, {"event": event, "at": float(tick), **fields})
 
     def _start(self, tick: int) -> None:
-        """A free worker takes the next search trial, if there is one and anything can be trained."""
+        """A free worker takes the next search trial, if there is one and anything can be
+        trained."""
         if self.epochs >= self.budget:
             return
         event = self.queue.propose(self.state)
@@ -170,7 +180,8 @@ class _Search:
         return True
 
     def _row(self, key: str) -> Row:
-        """The recorded trial this one repeats: of its configuration, with one of the table's seeds."""
+        """The recorded trial this one repeats: of its configuration, with one of the table's
+        seeds."""
         run, seeds = self.state.runs[key], self.grid.seeds
         number = derive_seed("row", self.queue.spec.study.seed, run.number or 0)
         return self.grid.row(configuration_key(run.params), seeds[number % len(seeds)])

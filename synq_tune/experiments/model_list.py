@@ -1,4 +1,5 @@
-"""Other people's networks: timm's and torchvision's CNNs with BatchNorm, timm's ViT, DeiT and Swin."""
+"""Other people's networks: timm's and torchvision's CNNs with BatchNorm, timm's ViT, DeiT and
+Swin."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ class ListedModel:
     """As in teacher.model."""
     parameters: int
     kinds: frozenset[str]
-    """Class names of its modules, of a transformer what it does with its tokens, too: networks of one
-    family share them."""
+    """Class names of its modules, of a transformer what it does with its tokens, too: networks of
+    one family share them."""
 
 
 def transformers() -> Iterator[ListedModel]:

@@ -1,4 +1,5 @@
-"""The table of `scripts/regret.py`: how far searches end from the best, at equal numbers of epochs."""
+"""The table of `scripts/regret.py`: how far searches end from the best, at equal numbers of
+epochs."""
 
 from __future__ import annotations
 

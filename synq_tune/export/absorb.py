@@ -1,8 +1,8 @@
 """BatchNorm absorbed into the layer before it, as integer hardware computes it.
 
-A BatchNorm multiplies each output channel by g = gamma / sqrt(var + eps) and shifts it. Both go into
-what the layer has anyway: g into the channel's scale, the shift into its bias. No code changes,
-except where g < 0: scales stay positive, so the channel's codes change their sign.
+A BatchNorm multiplies each output channel by g = gamma / sqrt(var + eps) and shifts it. Both go
+into what the layer has anyway: g into the channel's scale, the shift into its bias. No code
+changes, except where g < 0: scales stay positive, so the channel's codes change their sign.
 """
 
 from __future__ import annotations

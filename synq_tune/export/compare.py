@@ -39,7 +39,8 @@ class LogitComparison:
         largest = float((expected - actual).abs().max()) if len(expected) else 0.0
         self.max_difference = max(self.max_difference, largest)
         top = expected.topk(2, dim=1).values
-        # Both by argmax: where logits are on a grid two may be equal, and topk takes another of them.
+        # Both by argmax: where logits are on a grid two may be equal, and topk takes another of
+        # them.
         wanted, classes = expected.argmax(1), actual.argmax(1)
         for i in (wanted != classes).nonzero().flatten().tolist():
             self.exceptions.append(

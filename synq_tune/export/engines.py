@@ -88,7 +88,8 @@ def _openvino(path: Path, threads: int, python_model: str | None) -> Runner:
         import openvino
     except ImportError as error:
         raise NotInstalledError("not installed") from error
-    # On its own it calculates in bfloat16 where the processor can, which no other runtime here does.
+    # On its own it calculates in bfloat16 where the processor can, which no other runtime here
+    # does.
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     model = openvino.Core().compile_model(path, "CPU", settings)
     kinds: Counter[str] = Counter()

@@ -40,9 +40,11 @@ def write_float_baseline(model: str, folder: Path, input_size: int, bits: int) -
     config = Teacher(model=model, input_size=input_size)
     teacher = load_teacher(config, model=build_model(config))
     spec = StudySpec(
-        name="baseline", teacher=config, quantizer="deploy",
+        name="baseline",
+        teacher=config,
+        quantizer="deploy",
         bits=Bits(weights=bits, activations=bits),
-    )  # fmt: skip
+    )
     images = torch.randn(_IMAGES, *teacher.preprocessing.shape)
     student = quantize_student(teacher, spec.bits, spec.quantizer)
     calibrate(student, [images])
@@ -59,7 +61,13 @@ def _write_float(teacher: LoadedTeacher, path: Path) -> None:
     example = torch.zeros(2, *teacher.preprocessing.shape)
     with quiet():
         program = torch.onnx.export(
-            model, (example,), dynamo=True, opset_version=OPSET, input_names=[INPUT],
-            output_names=[OUTPUT], dynamic_shapes=({0: "batch"},), verbose=False,
-        )  # fmt: skip
+            model,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+        )
     program.save(path, external_data=False)

@@ -75,9 +75,14 @@ def preprocessing_of(metadata: Mapping[str, Any], path: Path) -> Preprocessing:
         height, width = (int(size) for size in metadata["input_size"])
         mean, std = (tuple(float(v) for v in metadata[key]) for key in ("mean", "std"))
         return Preprocessing(
-            height, width, int(metadata["channels"]), mean, std,
-            float(metadata["crop_pct"]), str(metadata["interpolation"]),
-        )  # fmt: skip
+            height,
+            width,
+            int(metadata["channels"]),
+            mean,
+            std,
+            float(metadata["crop_pct"]),
+            str(metadata["interpolation"]),
+        )
     except (TypeError, ValueError) as error:
         raise InputError(
             f"{path}: `metadata describe the input` must hold, but got: {error}."

@@ -1,4 +1,5 @@
-"""Biases of quantized layers: int32 on the grid of the accumulator, or in float behind the layer."""
+"""Biases of quantized layers: int32 on the grid of the accumulator, or in float behind the
+layer."""
 
 from __future__ import annotations
 

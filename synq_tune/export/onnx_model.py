@@ -74,12 +74,16 @@ def _fill_placeholders(
             name = layer_of(node)
             known = name in containers
             containers[name] = container_of(weights[name], options.weight_container)
-            # A second call's tensors: its own in files for integer runtimes, else those of the first.
+            # A second call's tensors: its own in files for integer runtimes, else those of the
+            # first.
             is_own = known and options.integer_biases
             new, tensors = weight_nodes(
                 f"{name}.{node.output[0]}" if is_own else name,
-                weights[name], containers[name], node.output[0], options.integer_biases,
-            )  # fmt: skip
+                weights[name],
+                containers[name],
+                node.output[0],
+                options.integer_biases,
+            )
             nodes += new
             proto.graph.initializer.extend(tensors if is_own or not known else [])
         else:

@@ -8,8 +8,8 @@ from onnx import ModelProto, NodeProto
 def separate_weights(proto: ModelProto) -> None:
     """Give each reader of a weight's placeholder one of its own.
 
-    onnxruntime writes a copy of a weight with unsigned codes beside it, under one name for all who read it:
-    with two readers it refuses the whole file.
+    onnxruntime writes a copy of a weight with unsigned codes beside it, under one name for all who
+    read it: with two readers it refuses the whole file.
     """
     weights = {n.output[0]: n for n in proto.graph.node if n.op_type == "Weight"}
     nodes: list[NodeProto] = []

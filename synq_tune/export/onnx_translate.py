@@ -105,10 +105,15 @@ def translate(model: StandaloneModel, options: OnnxOptions) -> ModelProto:
     example = torch.zeros(options.batch_size or 2, *model.preprocessing.shape)
     with quiet():
         program = torch.onnx.export(
-            _with_placeholders(model, options.normalize), (example,), dynamo=True,
-            opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
-            dynamic_shapes=None if options.batch_size else ({0: "batch"},), verbose=False,
-        )  # fmt: skip
+            _with_placeholders(model, options.normalize),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=None if options.batch_size else ({0: "batch"},),
+            verbose=False,
+        )
     return program.model_proto
 
 

@@ -36,7 +36,8 @@ HARDWARE = OnnxOptions(absorb_batchnorm=True, integer_biases=True, weight_contai
 
 
 def metadata_of(options: OnnxOptions) -> dict[str, Any]:
-    """What a file says of its options: nothing for `STORAGE`, whose files are older than options."""
+    """What a file says of its options: nothing for `STORAGE`, whose files are older than
+    options."""
     said: dict[str, Any] = {} if options == STORAGE else {"onnx": asdict(options)}
     return said if options.normalize else {**said, "normalized_input": True}
 

@@ -243,16 +243,19 @@ def _teacher(metadata: dict[str, Any], path: Path, python_model: str | None) -> 
     try:
         kwargs = {k: v for k, v in metadata["kwargs"].items() if k not in _LOADS_WEIGHTS}
         config = Teacher(
-            model=_allowed(metadata["model"], path, python_model), kwargs=kwargs,
-            channels=metadata["channels"], num_classes=metadata["num_classes"],
-        )  # fmt: skip
+            model=_allowed(metadata["model"], path, python_model),
+            kwargs=kwargs,
+            channels=metadata["channels"],
+            num_classes=metadata["num_classes"],
+        )
     except (ValidationError, AttributeError) as error:
         raise InputError(f"{path}: `metadata name a model` must hold: {error}.") from error
     return config
 
 
 def _allowed(model: str, path: Path, python_model: str | None) -> str:
-    """The model to build: the user's own code only where the user named the same, wherever it lies."""
+    """The model to build: the user's own code only where the user named the same, wherever it
+    lies."""
     if not own_code.is_own_code(model):
         return model
     label = own_code.label(model)

@@ -172,10 +172,11 @@ def load_model_file(
 
 
 def rows_of_images(parts: list[np.ndarray], run: int, count: int, is_fed: bool) -> Tensor:
-    """The rows of the first `count` of `run` images; a constant, such as a table of positions, once.
+    """The rows of the first `count` of `run` images; a constant, such as a table of positions,
+    once.
 
-    An image has several rows where attention works in windows. Where all ran at once nothing is cut:
-    the first axis need not be the images' then, as with queries, keys and values side by side.
+    An image has several rows where attention works in windows. Where all ran at once nothing is
+    cut: the first axis need not be the images' then, as with queries, keys and values side by side.
     """
     if not is_fed or len(parts) == 1 and run == count:
         return torch.from_numpy(parts[0])
@@ -195,8 +196,9 @@ def _session(
 ) -> onnxruntime.InferenceSession:
     """A session; `exact` forbids integer kernels that saturate.
 
-    Without VNNI instructions onnxruntime's kernel for uint8 · int8 adds pairs of products in 16 bits:
-    weights of 8 bits overflow, and classes change. The option takes another kernel on such machines.
+    Without VNNI instructions onnxruntime's kernel for uint8 · int8 adds pairs of products in 16
+    bits: weights of 8 bits overflow, and classes change. The option takes another kernel on such
+    machines.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = ONNX_LEVELS[level]

@@ -1,4 +1,5 @@
-"""When a trial has diverged: which number stopped being finite, after which epoch, with what settings."""
+"""When a trial has diverged: which number stopped being finite, after which epoch, with what
+settings."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def moment(epoch: int, config: FineTune, step: int | None = None) -> str:
 
 @contextlib.contextmanager
 def diverges_at(epoch: int, config: FineTune) -> Iterator[None]:
-    """Inside, what stops being finite is said to have done so after this epoch; 0 is calibration."""
+    """Inside, what stops being finite is said to have done so after this epoch; 0 is
+    calibration."""
     try:
         yield
     except NonFiniteError as error:

@@ -146,7 +146,8 @@ class TrainingStep:
         return torch.stack([sum(ordered), *ordered])
 
     def _ask_teacher(self, images: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The stored logits, or fresh ones with the teacher's features where a recipe needs them."""
+        """The stored logits, or fresh ones with the teacher's features where a recipe needs
+        them."""
         if not self.asks_teacher:
             return batch.teacher_logits, {}
         is_walked = torch.set_grad_enabled(images.requires_grad)

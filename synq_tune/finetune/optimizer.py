@@ -15,8 +15,8 @@ from synq_tune.finetune.rates import rates
 def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
     """The recipe's optimizer over all parameters of a student.
 
-    Each group's `lr_factor` multiplies the rate that `set_lr` sets; its `sizes`, where it has any, are
-    what `update` divides each parameter by.
+    Each group's `lr_factor` multiplies the rate that `set_lr` sets; its `sizes`, where it has any,
+    are what `update` divides each parameter by.
     """
     groups: dict[tuple[float, bool, bool], dict] = {}
     for parameter, rate in rates(student, config):
@@ -31,7 +31,8 @@ def optimizer_of(student: nn.Module, config: FineTune) -> torch.optim.Optimizer:
 
 
 def _optimizer(groups: list[dict], config: FineTune) -> torch.optim.Optimizer:
-    # Fused: one pass over a parameter instead of one per operation, several times faster on a CPU too.
+    # Fused: one pass over a parameter instead of one per operation, several times faster on a CPU
+    # too.
     if config.optimizer == "adam":
         betas = (config.momentum, 0.999)
         return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=True)

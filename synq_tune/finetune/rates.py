@@ -24,16 +24,18 @@ class Rate:
     """Over the rate that the schedule sets."""
     is_decayed: bool = True
     sizes: Tensor | None = None
-    """(O, 1, …), positive: the optimizer works on the parameter over this; None = on the parameter."""
+    """(O, 1, …), positive: the optimizer works on the parameter over this; None = on the
+    parameter."""
 
 
 def rates(student: nn.Module, config: FineTune) -> Iterator[tuple[nn.Parameter, Rate]]:
     """Each parameter of a student with its rate.
 
-    With `lr_relative` a quantized layer's weights move by a share of their own output channel's size.
-    A BatchNorm behind the layer undoes any factor of a channel, so that factor must not change the
-    training: gradients are measured in the same sizes before they are clipped. Other tensors move by a
-    share of their root mean square, at least 1e-3, so that zeros can move.
+    With `lr_relative` a quantized layer's weights move by a share of their own output channel's
+    size. A BatchNorm behind the layer undoes any factor of a channel, so that factor must not
+    change the
+    training: gradients are measured in the same sizes before they are clipped. Other tensors move
+    by a share of their root mean square, at least 1e-3, so that zeros can move.
     """
     scales = learned_scales(student)
     sizes = channel_sizes(student) if config.lr_relative else {}
@@ -60,7 +62,8 @@ def _of_scale(quantizer: LearnedScale, config: FineTune) -> Rate:
 
 
 def _absolute_gradients(config: FineTune) -> bool:
-    """Whether a gradient measured in sizes makes an update smaller by a size: Adam divides by it."""
+    """Whether a gradient measured in sizes makes an update smaller by a size: Adam divides by
+    it."""
     return config.optimizer == "sgd"
 
 
@@ -81,8 +84,8 @@ def _root_mean_square(tensor: Tensor) -> float:
 def channel_sizes(student: nn.Module) -> dict[nn.Parameter, Tensor]:
     """Root mean square of each output channel of the quantized layers' weights, (O, 1, …).
 
-    A bias in front of a BatchNorm is scaled with its channel: its sizes (O,) are the channels', times
-    the middle of bias over size, at least 1e-3.
+    A bias in front of a BatchNorm is scaled with its channel: its sizes (O,) are the channels',
+    times the middle of bias over size, at least 1e-3.
     """
     sizes = {}
     biases = _normalised_biases(student)
@@ -98,7 +101,8 @@ def channel_sizes(student: nn.Module) -> dict[nn.Parameter, Tensor]:
 def _channel_size(rows: Tensor) -> Tensor:
     """Root mean square of each row (O, n); rows of zeros get a thousandth of the middle one.
 
-    They can then move, though little: a BatchNorm enlarges a channel without values up to 300 times.
+    They can then move, though little: a BatchNorm enlarges a channel without values up to 300
+    times.
     """
     largest = rows.abs().amax(1)
     # Squares of the smallest floats would be 0.

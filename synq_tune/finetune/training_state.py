@@ -1,8 +1,8 @@
 """A run's training at the end of an epoch, as bytes: what it takes to continue as if never stopped.
 
 One safetensors blob holds the student, the optimizer's moments, the sizes its rates are relative to
-and torch's generators; its metadata, as JSON, the epoch and the optimizer's groups. The schedule and
-the order of images follow from the epoch alone. Nothing in it is a pickle.
+and torch's generators; its metadata, as JSON, the epoch and the optimizer's groups. The schedule
+and the order of images follow from the epoch alone. Nothing in it is a pickle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 FORMAT = 2
-"""1, of versions whose learned scales were parameters themselves, is not read: such a trial starts again."""
+"""1, of versions whose learned scales were parameters themselves, is not read: such a trial starts
+again."""
 _META = "synq_tune"
 
 
@@ -105,10 +106,11 @@ def pack(
     groups = [
         {
             "params": [names[p] for p in group["params"]],
-            "lr_factor": group["lr_factor"], "weight_decay": group["weight_decay"],
+            "lr_factor": group["lr_factor"],
+            "weight_decay": group["weight_decay"],
         }
         for group in optimizer.param_groups
-    ]  # fmt: skip
+    ]
     return tensor_bytes(tensors, {"format": FORMAT, "epoch": epoch, "groups": groups, **more})
 
 

@@ -12,8 +12,8 @@ _STEPS = torch.arange(-800, 801, dtype=torch.float64) / 40
 _FINE = torch.linspace(-0.02, 0.02, 81, dtype=torch.float64)
 _FAR = torch.tensor([30, 50, 100, 300, 1e3, 1e4, 1e5, 1e6], dtype=torch.float64)
 PROBE = torch.cat((_STEPS + 1e-3, _STEPS, -_STEPS - 1e-3, _FINE, -_FINE, _FAR, -_FAR)).unique()
-"""Values at which functions are compared: dense where activations bend, few where they run straight;
-for each value its negative."""
+"""Values at which functions are compared: dense where activations bend, few where they run
+straight; for each value its negative."""
 _NEAR = PROBE.abs() <= 20
 
 _RELATIVE = 1e-6
@@ -24,7 +24,8 @@ _SMOOTH = 1e-6
 
 
 def is_affine(values: Tensor) -> bool:
-    """Whether values at `PROBE` lie on one line in -20 … 20; a clamp far outside guards overflows."""
+    """Whether values at `PROBE` lie on one line in -20 … 20; a clamp far outside guards
+    overflows."""
     x, y = PROBE[_NEAR], values.expand_as(PROBE)[_NEAR]
     if not y.isfinite().all():
         return False

@@ -12,8 +12,8 @@ from torch.fx.operator_schemas import get_signature_for_torch_op
 
 
 def put_in_place(root: nn.Module, graph: fx.Graph) -> None:
-    """Rewrite, in place, every call that names the tensors it reads; whatever reads a graph then finds
-    a node's input as its first argument. Names and values of other arguments stay."""
+    """Rewrite, in place, every call that names the tensors it reads; whatever reads a graph then
+    finds a node's input as its first argument. Names and values of other arguments stay."""
     for node in graph.nodes:
         if any(isinstance(a, fx.Node) for a in _flat(node.kwargs)):
             _rebind(root, node)
@@ -38,9 +38,10 @@ def _leading(
 ) -> tuple[Any, ...] | None:
     """Arguments up to the last that is a tensor; None where one before it has no value."""
     names = [
-        name for name, parameter in signature.parameters.items()
+        name
+        for name, parameter in signature.parameters.items()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]  # fmt: skip
+    ]
     if any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()):
         return None
     tensors = [i for i, n in enumerate(names) if any(_is_node(a) for a in _flat(given.get(n)))]

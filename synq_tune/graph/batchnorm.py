@@ -61,9 +61,10 @@ def _observe(
 class _Observed(torch.autograd.Function):
     """x · scale + shift of (N, C, …), with the mean and the biased variance of x per channel.
 
-    One visit to the values forward, one backward: as separate operations statistics cost a synthesis
-    as much again as a third of the network. Products with one factor a channel and sums over an image's
-    pixels are what a CPU has fast code for; `addcmul` and sums over images and pixels at once are not.
+    One visit to the values forward, one backward: as separate operations statistics cost a
+    synthesis as much again as a third of the network. Products with one factor a channel and sums
+    over an image's pixels are what a CPU has fast code for; `addcmul` and sums over images and
+    pixels at once are not.
     """
 
     @staticmethod
@@ -122,14 +123,16 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    """Slices of a batch that stay in a core's cache; the whole elsewhere, where launches cost more."""
+    """Slices of a batch that stay in a core's cache; the whole elsewhere, where launches cost
+    more."""
     if x.device.type != "cpu":
         return (x,)
     return x.split(max(1, _CACHED_BYTES * len(x) // (x.numel() * x.element_size())))
 
 
 def _in_full(x: Tensor) -> Tensor:
-    """Half precision as float32, where sums keep their digits and a CPU has faster code; others as is."""
+    """Half precision as float32, where sums keep their digits and a CPU has faster code; others as
+    is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

@@ -1,4 +1,5 @@
-"""Ports: where some readers of a tensor branch off, so that a grid can stand in front of them alone."""
+"""Ports: where some readers of a tensor branch off, so that a grid can stand in front of them
+alone."""
 
 from __future__ import annotations
 

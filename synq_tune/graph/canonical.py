@@ -15,9 +15,9 @@ from synq_tune.graph.unread import drop_unread
 def canonicalize(graph: fx.GraphModule, example: Tensor) -> fx.GraphModule:
     """Rewrite a traced graph in place: nothing in place, nothing unread, known activations by name.
 
-    Names of nodes stay, and so does what the graph computes: within rounding where an activation that was
-    written out becomes one call, else to the bit. `meta` of every node has "shape", "dtype" (of tensors)
-    and "constant" (where no image changes the value).
+    Names of nodes stay, and so does what the graph computes: within rounding where an activation
+    that was written out becomes one call, else to the bit. `meta` of every node has "shape",
+    "dtype" (of tensors) and "constant" (where no image changes the value).
 
     Args:
         graph: traced.

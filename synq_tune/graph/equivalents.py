@@ -1,8 +1,9 @@
 """Activation functions that a network writes out, as one call of the module they are equal to.
 
-`clamp(x, 0, 6)`, `x * relu6(x + 3) / 6` and `where(x > 0, x, 0.1 * x)` are ReLU6, Hardswish and LeakyReLU
-whatever they are called. They are found by what they compute: a stretch of operations on the single
-values of one tensor is run on a dense row of numbers and compared with the functions of torch.nn.
+`clamp(x, 0, 6)`, `x * relu6(x + 3) / 6` and `where(x > 0, x, 0.1 * x)` are ReLU6, Hardswish and
+LeakyReLU whatever they are called. They are found by what they compute: a stretch of operations on
+the single values of one tensor is run on a dense row of numbers and compared with the functions of
+torch.nn.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _WITH_NUMBERS = ("add", "sub", *_PRODUCTS)
 def name_equivalents(graph: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
     """Replace, in place, what equals an activation by a call of it; the node's name stays.
 
-    The largest stretch that fits wins. What others read of its inside stays for them. Constants of the
-    network count as what they are now, parameters as unknown: no activation may freeze one.
+    The largest stretch that fits wins. What others read of its inside stays for them. Constants of
+    the network count as what they are now, parameters as unknown: no activation may freeze one.
 
     Args:
         graph: functional, without unread nodes.
@@ -65,14 +66,16 @@ def is_silu(graph: fx.GraphModule, node: fx.Node) -> bool:
     if name_of(graph, node) not in ("mul", "multiply") or len(node.args) != 2:
         return False
     return any(
-        isinstance(gate, fx.Node) and name_of(graph, gate) in ("sigmoid", "expit", "Sigmoid")
+        isinstance(gate, fx.Node)
+        and name_of(graph, gate) in ("sigmoid", "expit", "Sigmoid")
         and gate.args[0] is x
         for x, gate in (node.args, node.args[::-1])
-    )  # fmt: skip
+    )
 
 
 def _is_guard(graph: fx.GraphModule, stretches: Stretches, node: fx.Node) -> bool:
-    """Whether all that happens to a node's values is a function that has no result for negative ones."""
+    """Whether all that happens to a node's values is a function that has no result for negative
+    ones."""
     readers = [(name_of(graph, reader), reader) for reader in node.users]
     return bool(readers) and all(
         name in _GUARDS

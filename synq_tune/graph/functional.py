@@ -1,8 +1,8 @@
 """A graph without operations in place: each gives a new tensor, which all later readers read.
 
-A grid stands behind a node. If the network writes an activation into its input and goes on with that
-(`self.relu(x)`), the grid behind the call would have no reader and the values would pass beside it. What
-changes what is seen by running the graph once, not by names.
+A grid stands behind a node. If the network writes an activation into its input and goes on with
+that (`self.relu(x)`), the grid behind the call would have no reader and the values would pass
+beside it. What changes what is seen by running the graph once, not by names.
 """
 
 from __future__ import annotations
@@ -156,7 +156,8 @@ class _Rewriter:
         return [(i.dtype, i.shape) for i in layouts] == [(torch.bool, whole.shape)]
 
     def present(self, node: fx.Node, reader: fx.Node) -> fx.Node:
-        """The node that has `node`'s values of this moment, made in front of `reader` if need be."""
+        """The node that has `node`'s values of this moment, made in front of `reader` if need
+        be."""
         current, known = self.now_at.get(node, (node, 0))
         layouts, count = self.seen[node].layouts, self._count(node)
         pending = [c for s in _storages(self.seen[node]) for c in self.changes.get(s, ())][known:]
@@ -175,7 +176,8 @@ class _Rewriter:
     def _with(
         self, node: fx.Node, current: fx.Node, change: _Change, reader: fx.Node
     ) -> fx.Node | None:
-        """`current` with the change written into it; None where that takes more than joining parts."""
+        """`current` with the change written into it; None where that takes more than joining
+        parts."""
         layout = self.seen[node].layouts[0]
         if change.layout == layout:
             return change.node

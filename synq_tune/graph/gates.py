@@ -1,7 +1,7 @@
 """Gates: values that only ever multiply other values, which stay float as the logits do.
 
-Sigmoid, tanh and the like are activation functions where a layer or a sum reads them, and gates where
-they weigh a map, as in squeeze-and-excite.
+Sigmoid, tanh and the like are activation functions where a layer or a sum reads them, and gates
+where they weigh a map, as in squeeze-and-excite.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ _WITH_NUMBERS = (
 
 
 def may_be_gate(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node is a function that is a gate in some networks and an activation in others."""
+    """Whether the node is a function that is a gate in some networks and an activation in
+    others."""
     module = module_of(graph, node)
     if module is not None:
         return isinstance(module, GATE_MODULES) and not isinstance(module, nn.ReLU6)
@@ -97,7 +98,8 @@ def _reads_image(node: fx.Node) -> bool:
 
 
 def _is_gate_of(graph: fx.GraphModule, gate: fx.Node, x: fx.Node) -> bool:
-    """Whether `gate` is computed from the values of `x` one by one, by a gate function among others."""
+    """Whether `gate` is computed from the values of `x` one by one, by a gate function among
+    others."""
     found = False
     while gate is not x:
         is_function = may_be_gate(graph, gate)

@@ -1,7 +1,8 @@
 """Modules that a network calls though they are none of its submodules.
 
-`nn.Module` sees only what is assigned to it directly. Layers in a plain list, a dict, a closure or a
-`functools.partial` have no name, follow neither `eval()` nor `float()`, and tracing cannot call them.
+`nn.Module` sees only what is assigned to it directly. Layers in a plain list, a dict, a closure or
+a `functools.partial` have no name, follow neither `eval()` nor `float()`, and tracing cannot call
+them.
 """
 
 from __future__ import annotations

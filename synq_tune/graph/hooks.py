@@ -85,9 +85,11 @@ class Around(NamedTuple):
 def around(module: nn.Module) -> Around:
     """The hooks of a module as they are now."""
     return Around(
-        dict(module._forward_pre_hooks), frozenset(module._forward_pre_hooks_with_kwargs),
-        dict(module._forward_hooks), frozenset(module._forward_hooks_with_kwargs),
-    )  # fmt: skip
+        dict(module._forward_pre_hooks),
+        frozenset(module._forward_pre_hooks_with_kwargs),
+        dict(module._forward_hooks),
+        frozenset(module._forward_hooks_with_kwargs),
+    )
 
 
 def call_hooked(

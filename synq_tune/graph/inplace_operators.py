@@ -1,7 +1,7 @@
 """`x += y` on a placeholder changes the tensor, as it does in the network itself.
 
-fx knows no in-place operators: Python falls back to `x = x + y`, and another name of the same tensor
-would keep its old values.
+fx knows no in-place operators: Python falls back to `x = x + y`, and another name of the same
+tensor would keep its old values.
 """
 
 from __future__ import annotations

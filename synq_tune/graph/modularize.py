@@ -1,8 +1,8 @@
 """Turn calls of functions on a layer's own parameters back into calls of the plain layer.
 
 Libraries subclass `nn.Conv2d` (padding as in TensorFlow), `nn.BatchNorm2d` (with an activation
-inside) and `nn.LayerNorm`; tracing opens them and finds `conv2d(x, weight, …)`, `batch_norm(x, …)`. As
-calls of plain modules they are named, quantized, observed and exported like every other layer.
+inside) and `nn.LayerNorm`; tracing opens them and finds `conv2d(x, weight, …)`, `batch_norm(x, …)`.
+As calls of plain modules they are named, quantized, observed and exported like every other layer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Nodes of a graph: what each one calls, what is known of its value, how to find them and add some."""
+"""Nodes of a graph: what each one calls, what is known of its value, how to find them and add
+some."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def module_of(graph: fx.GraphModule, node: fx.Node) -> nn.Module | None:
 def insert_after(graph: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
     """Insert a call of `module`, added as submodule `name`, behind `node` for all its users.
 
-    The caller recompiles `graph` after its last change: once per insertion costs more than the rest.
+    The caller recompiles `graph` after its last change: once per insertion costs more than the
+    rest.
     """
     graph.add_submodule(name, module)
     with graph.graph.inserting_after(node):

@@ -1,4 +1,5 @@
-"""One run of a graph that notes what lies where in memory, and which inputs an operation changes."""
+"""One run of a graph that notes what lies where in memory, and which inputs an operation
+changes."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ class Seen:
 
 
 class ObservedRun(fx.Interpreter):
-    """Runs a graph node by node; `seen` has every node. All values stay, so that memory is not reused."""
+    """Runs a graph node by node; `seen` has every node. All values stay, so that memory is not
+    reused."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph, garbage_collect_values=False)
@@ -36,7 +38,8 @@ class ObservedRun(fx.Interpreter):
     def run_node(self, node: fx.Node) -> Any:
         """As in torch, with notes.
 
-        Versions count every change of a tensor, whichever operation makes it and through whichever view.
+        Versions count every change of a tensor, whichever operation makes it and through whichever
+        view.
         """
         before = {n: _state(self.env[n]) for n in node.all_input_nodes}
         value = super().run_node(node)

@@ -49,7 +49,8 @@ def is_float_map(node: fx.Node) -> bool:
 
 
 def is_passthrough(graph: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node only moves values of its input, so that a grid of its own would be one too many."""
+    """Whether the node only moves values of its input, so that a grid of its own would be one too
+    many."""
     module = module_of(graph, node)
     if module is not None:
         return isinstance(module, _MOVING_MODULES)

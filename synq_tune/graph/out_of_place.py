@@ -13,10 +13,21 @@ from torch import Tensor, fx
 _OPERATORS = {
     getattr(operator, f"__i{name}__"): getattr(operator, f"__{name}__")
     for name in (
-        "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor",
-        "lshift", "rshift",
+        "add",
+        "sub",
+        "mul",
+        "truediv",
+        "floordiv",
+        "mod",
+        "pow",
+        "matmul",
+        "and",
+        "or",
+        "xor",
+        "lshift",
+        "rshift",
     )
-}  # fmt: skip
+}
 _RANDOM = ("normal", "uniform", "random", "bernoulli", "exponential", "cauchy", "geometric")
 
 
@@ -91,8 +102,8 @@ def _call(node: fx.Node, target: Any, args: tuple[Any, ...]) -> None:
 def switch_off_modules(graph: fx.GraphModule) -> None:
     """Modules of a functional graph that could still write into their input stop doing so.
 
-    An in-place operation whose tensor nobody reads again changes nothing today; a grid or a tap that
-    comes in front of it tomorrow would read what it has written.
+    An in-place operation whose tensor nobody reads again changes nothing today; a grid or a tap
+    that comes in front of it tomorrow would read what it has written.
     """
     for node in graph.graph.nodes:
         if node.op == "call_module":

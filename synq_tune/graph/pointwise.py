@@ -114,7 +114,8 @@ def _attribute(graph: fx.GraphModule, node: fx.Node) -> Any:
 
 
 class Stretches:
-    """For every node of a graph the tensor of whose single values it is a function, if there is one."""
+    """For every node of a graph the tensor of whose single values it is a function, if there is
+    one."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         self.graph = graph
@@ -154,9 +155,11 @@ class Stretches:
         """Whether parameters, or constants that differ by place, take part in the function."""
         return any(
             not isinstance(n.meta["constant"], (int, float))
-            for inner in self.between(start, node) if inner is not start
-            for n in value_inputs(inner) if "constant" in n.meta
-        )  # fmt: skip
+            for inner in self.between(start, node)
+            if inner is not start
+            for n in value_inputs(inner)
+            if "constant" in n.meta
+        )
 
     def evaluate(self, node: fx.Node, known: dict[fx.Node, Tensor]) -> Tensor:
         """The function's values in float64, for values (n,) of the tensors it starts from."""
@@ -176,7 +179,8 @@ def _compute(graph: fx.GraphModule, node: fx.Node, values: dict[fx.Node, Any]) -
     if isinstance(constant, (int, float)):
         return torch.tensor(constant, dtype=torch.float64 if type(constant) is float else None)
     if "constant" in node.meta:
-        # A number in the place of the parameter, or of one of many: not 0 or 1, which hide a product.
+        # A number in the place of the parameter, or of one of many: not 0 or 1, which hide a
+        # product.
         return torch.tensor(0.7, dtype=torch.float64)
     if name in _NOTHING or name in _CASTS and node.meta["dtype"].is_floating_point:
         first = _evaluate(graph, node.args[0], values)

@@ -20,10 +20,11 @@ from synq_tune.graph.nodes import find_nodes, insert_after, module_of, operation
 from synq_tune.graph.tokens import BATCH, ChannelsLast, TokenGrid, layout_of, patch_grid
 
 CAM_TAP = "tap_cam"
-"""Where Grad-CAM and Grad-CAM++ look: behind the last convolution with H·W > 1, before its BatchNorm. In a
-transformer behind the last LayerNorm that layers read and whose patches still count: DeiT's classifier
-reads the class token, so that patches count last in front of the last attention (norm1); Swin's reads
-their mean (norm2). A student's grid behind that LayerNorm stands before the tap."""
+"""Where Grad-CAM and Grad-CAM++ look: behind the last convolution with H·W > 1, before its
+BatchNorm. In a transformer behind the last LayerNorm that layers read and whose patches still
+count: DeiT's classifier reads the class token, so that patches count last in front of the last
+attention (norm1); Swin's reads their mean (norm2). A student's grid behind that LayerNorm stands
+before the tap."""
 FINAL_MAP_TAP = "tap_final_map"
 """The final feature map, before global pooling and the linear classifier (CAM)."""
 FEATURE_TAP = "tap_feature_"
@@ -82,9 +83,10 @@ def _last_counting_norm(graph: fx.GraphModule) -> fx.Node | None:
     last = nodes.index(attention_outputs(graph)[-1])
     behind = nodes[last:]
     norms = [
-        node for node in (nodes[:last] if any(map(_takes_one, behind)) else nodes)
+        node
+        for node in (nodes[:last] if any(map(_takes_one, behind)) else nodes)
         if _is_norm(graph, node) and _tap(graph, node) and _layer_reads(graph, node)
-    ]  # fmt: skip
+    ]
     return norms[-1] if norms else None
 
 
@@ -185,9 +187,8 @@ def _is_addition(node: fx.Node) -> bool:
 def record(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
     """Collect the values at taps during forwards inside the block; the graph to them is kept.
 
-    Yields:
-        Tap name → latest value, as a map (N, C, H, W); hooks are gone when the block ends, also after
-        an error.
+    Yields: Tap name → latest value, as a map (N, C, H, W); hooks are gone when the block ends, also
+        after an error.
     """
     values: dict[str, Tensor] = {}
 

@@ -16,7 +16,8 @@ BATCH = 2
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """How tokens (N, prefix + height · width, C), row by row, lie on a map (N, C, height, width)."""
+    """How tokens (N, prefix + height · width, C), row by row, lie on a map (N, C, height,
+    width)."""
 
     prefix: int
     """Class, distillation and register tokens, which come first."""
@@ -47,7 +48,8 @@ class ChannelsLast:
 
 
 def patch_grid(graph: fx.GraphModule) -> tuple[int, int] | None:
-    """Height and width of the embedding's map, in patches; None where the network is no transformer.
+    """Height and width of the embedding's map, in patches; None where the network is no
+    transformer.
 
     A transformer here has attention and no convolution behind the first one.
     """

@@ -6,7 +6,8 @@ from torch import fx
 
 
 def drop_unread(graph: fx.GraphModule) -> None:
-    """Erase, in place, every node of a functional graph whose result nobody reads; checks are such nodes.
+    """Erase, in place, every node of a functional graph whose result nobody reads; checks are such
+    nodes.
 
     Modules and parameters stay, so that checkpoints fit. The first input stays, read or not.
     """

@@ -86,9 +86,10 @@ class Inspection:
     def share(self, weights: int, activations: int) -> float:
         """Percent of the multiplications with a weight and an input of at most that many bits."""
         asked = sum(
-            row.macs for row in self.layers
+            row.macs
+            for row in self.layers
             if (row.bits or 32) <= weights and (row.reads or 32) <= activations
-        )  # fmt: skip
+        )
         return 100.0 * asked / max(self.macs, 1)
 
     def weight_share(self, weights: int) -> float:
@@ -125,11 +126,14 @@ def _layer(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | Non
     is_quantized = isinstance(module, _QUANTIZED)
     kind = type(module).__name__.removeprefix("Quantized")
     return LayerRow(
-        name=str(node.target), kind=kind, shape=tuple(weight.shape),
+        name=str(node.target),
+        kind=kind,
+        shape=tuple(weight.shape),
         bits=module.weight_quantizer.bits if is_quantized else None,
-        reads=_bits_read(graph, node.args[0], grids), macs=_macs(node, weight.shape),
+        reads=_bits_read(graph, node.args[0], grids),
+        macs=_macs(node, weight.shape),
         why="" if is_quantized else f"only {_names(QUANTIZED_LAYERS)} are quantized",
-    )  # fmt: skip
+    )
 
 
 def _filter(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | None:
@@ -144,7 +148,8 @@ def _filter(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | No
 
 
 def _product(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | None:
-    """A product of an attention: its left side is what it reads, its right side stands for a weight."""
+    """A product of an attention: its left side is what it reads, its right side stands for a
+    weight."""
     if not is_product(node):
         return None
     left, right = operands(node)
@@ -247,8 +252,10 @@ def _why_float(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> str:
     user = only_user(graph, node)
     if user is not None and is_known_activation(graph, user):
         return "only its activation function reads it"
-    if any(is_product(n) and any(_bits_read(graph, a, grids) for a in operands(n))
-           for n in graph.graph.nodes):  # fmt: skip
+    if any(
+        is_product(n) and any(_bits_read(graph, a, grids) for a in operands(n))
+        for n in graph.graph.nodes
+    ):
         return "nothing multiplies it as it is"
     if isinstance(module, (*_QUANTIZED, *_NORMS)):
         return "no activation function behind it"

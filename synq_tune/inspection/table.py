@@ -29,10 +29,16 @@ def layer_lines(inspection: Inspection) -> list[str]:
     """One line per call of a layer: name, kind, weight, bits, share of the multiplications."""
     total = max(inspection.macs, 1)
     rows = [
-        (row.name, row.kind, "×".join(map(str, row.shape)), _bits(row.bits, row.why),
-         _bits(row.reads), f"{100 * row.macs / total:.1f} %")
+        (
+            row.name,
+            row.kind,
+            "×".join(map(str, row.shape)),
+            _bits(row.bits, row.why),
+            _bits(row.reads),
+            f"{100 * row.macs / total:.1f} %",
+        )
         for row in inspection.layers
-    ]  # fmt: skip
+    ]
     return _aligned([("layer", "kind", "weight", "bits", "reads", "MACs"), *rows])
 
 

@@ -16,8 +16,8 @@ Calls = list[tuple[str, str, Tensor]]
 """(path, kind, output) of each module call that gave a tensor, in the order in which they ended."""
 
 TOLERANCE = 1e-5
-"""Largest difference that counts as rounding, over the largest value, where the same is computed in the
-same order: 100 networks of timm and torchvision and their traces differ by nothing at all."""
+"""Largest difference that counts as rounding, over the largest value, where the same is computed in
+the same order: 100 networks of timm and torchvision and their traces differ by nothing at all."""
 BATCH_TOLERANCE = 1e-3
 """The same for another number of images, where libraries choose other sums."""
 

@@ -1,4 +1,5 @@
-"""Build the module of a teacher by name: our own, the user's own, or a library's behind a prefix."""
+"""Build the module of a teacher by name: our own, the user's own, or a library's behind a
+prefix."""
 
 from __future__ import annotations
 

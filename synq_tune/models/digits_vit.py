@@ -10,6 +10,11 @@ def digits_vit(num_classes: int = 10, in_channels: int = 1) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
-        img_size=8, patch_size=2, in_chans=in_channels, num_classes=num_classes, embed_dim=48,
-        depth=5, num_heads=3,
-    )  # fmt: skip
+        img_size=8,
+        patch_size=2,
+        in_chans=in_channels,
+        num_classes=num_classes,
+        embed_dim=48,
+        depth=5,
+        num_heads=3,
+    )

@@ -1,4 +1,5 @@
-"""What a weights file is, by its content: one of the kinds that are read, or one line that names it."""
+"""What a weights file is, by its content: one of the kinds that are read, or one line that names
+it."""
 
 from __future__ import annotations
 

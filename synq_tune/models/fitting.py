@@ -77,8 +77,9 @@ def _compare(
     extra = [k for k, v in tensors.items() if k not in own and not is_counter(k, v)]
     wrong = [
         f"{k} {list(tensors[k].shape)} (the model's: {list(own[k].shape)})"
-        for k in own if k in tensors and own[k].shape != tensors[k].shape
-    ]  # fmt: skip
+        for k in own
+        if k in tensors and own[k].shape != tensors[k].shape
+    ]
     return Fit(nest, change, prefix, tensors, missing, extra, wrong)
 
 
@@ -92,10 +93,15 @@ def _without_prefixes(nest: Nest, own: dict[str, Tensor]) -> list[Fit]:
     groups = {p: [k for k in nest.tensors if k.startswith(p)] for p in _prefixes(nest, own)}
     groups[""] = [k for k in nest.tensors if k in own]
     parts = [
-        _compare(nest, f"prefix {prefix!r} taken off" if prefix else "", prefix,
-                 {k.removeprefix(prefix): nest.tensors[k] for k in keys}, own)
+        _compare(
+            nest,
+            f"prefix {prefix!r} taken off" if prefix else "",
+            prefix,
+            {k.removeprefix(prefix): nest.tensors[k] for k in keys},
+            own,
+        )
         for prefix, keys in groups.items()
-    ]  # fmt: skip
+    ]
     whole = [fit for fit in parts if fit.is_whole]
     covered = {key for fit in whole for key in groups[fit.prefix]}
     outside = [k for k, v in nest.tensors.items() if k not in covered and not is_counter(k, v)]

@@ -1,7 +1,7 @@
 """Take a stranger's pickle apart without importing, calling or changing anything of it.
 
-`pickletools.genops` splits the bytes into operations. The machine below knows values, containers and
-tensors; every other name becomes an `Inert` that remembers what was asked for and does nothing.
+`pickletools.genops` splits the bytes into operations. The machine below knows values, containers
+and tensors; every other name becomes an `Inert` that remembers what was asked for and does nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The network's own forward, from images to logits, where PyTorch's tracer would see another one."""
+"""The network's own forward, from images to logits, where PyTorch's tracer would see another
+one."""
 
 from __future__ import annotations
 
@@ -53,8 +54,8 @@ def described(output: Any, path: Path) -> str:
 def fix_forward(model: nn.Module, path: Path, writes_images: bool = False) -> bool:
     """Make the class's forward, which the tracer follows, the whole of what a call does.
 
-    A forward assigned to the instance, hooks on the network itself and the way to the logits go in; a
-    network that writes into its images gets a copy.
+    A forward assigned to the instance, hooks on the network itself and the way to the logits go in;
+    a network that writes into its images gets a copy.
 
     Returns:
         Whether the tracer would have followed something else than a call runs.

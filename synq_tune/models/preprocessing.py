@@ -71,9 +71,14 @@ def resolve_preprocessing(config: Teacher, model: nn.Module) -> Preprocessing:
                 f"{key}={list(merged[key])}, channels={config.channels}. Give teacher.{key}."
             )
     return Preprocessing(
-        height, width, config.channels, tuple(merged["mean"]), tuple(merged["std"]),
-        float(merged["crop_pct"]), str(merged["interpolation"]),
-    )  # fmt: skip
+        height,
+        width,
+        config.channels,
+        tuple(merged["mean"]),
+        tuple(merged["std"]),
+        float(merged["crop_pct"]),
+        str(merged["interpolation"]),
+    )
 
 
 def _library_defaults(config: Teacher, model: nn.Module) -> dict[str, Any]:
@@ -88,6 +93,9 @@ def _library_defaults(config: Teacher, model: nn.Module) -> dict[str, Any]:
     data = resolve_model_data_config(model)
     image_size = config.kwargs.get("img_size", data["input_size"][-2:])
     return {
-        "input_size": image_size, "mean": data["mean"], "std": data["std"],
-        "crop_pct": data["crop_pct"], "interpolation": data["interpolation"],
-    }  # fmt: skip
+        "input_size": image_size,
+        "mean": data["mean"],
+        "std": data["std"],
+        "crop_pct": data["crop_pct"],
+        "interpolation": data["interpolation"],
+    }

@@ -1,4 +1,5 @@
-"""Logits, or probabilities already: a softmax inside a network flattens every loss of this method."""
+"""Logits, or probabilities already: a softmax inside a network flattens every loss of this
+method."""
 
 from __future__ import annotations
 

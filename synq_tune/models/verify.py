@@ -1,4 +1,5 @@
-"""A network made plain, traced, and its trace compared with it: the trace is checked, not trusted."""
+"""A network made plain, traced, and its trace compared with it: the trace is checked, not
+trusted."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def trace_checked(
 
 
 def _make_plain(network: nn.Module, reference: Reference) -> tuple[list[str], list[str]]:
-    """Fold and open what the tracer does not see; (notes, notes on what it would have passed over)."""
+    """Fold and open what the tracer does not see; (notes, notes on what it would have passed
+    over)."""
     folded = fold(network)
     rewritten = open_normalize(network)
     hooked = drop_silent(network, set(reference.speaking))

@@ -1,4 +1,5 @@
-"""How a command begins and ends as a process: steady streams, heeded signals, exit 130 with a line."""
+"""How a command begins and ends as a process: steady streams, heeded signals, exit 130 with a
+line."""
 
 from __future__ import annotations
 
@@ -42,9 +43,9 @@ def _ended(code: int, interrupts: Interrupts) -> int:
         return code
     if running_command() not in _OWN_LINE:
         _say()
-    # Whatever else was raised came of the signal, such as an import that ended in its middle. What is
-    # done is on disk by now: to take libraries down in order, or to wait for their threads, would make
-    # a supervisor wait that is about to kill.
+    # Whatever else was raised came of the signal, such as an import that ended in its middle. What
+    # is done is on disk by now: to take libraries down in order, or to wait for their threads,
+    # would make a supervisor wait that is about to kill.
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     take_home_back()

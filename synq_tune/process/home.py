@@ -32,9 +32,11 @@ def is_lent() -> bool:
 
 
 def lend_home() -> None:
-    """Point libraries elsewhere (Matplotlib, MLflow, torch) where HOME is missing or cannot be written.
+    """Point libraries elsewhere (Matplotlib, MLflow, torch) where HOME is missing or cannot be
+    written.
 
-    A home that can be read stays: it may hold what the user has there, such as passwords of servers.
+    A home that can be read stays: it may hold what the user has there, such as passwords of
+    servers.
     """
     global _lent, _scratch
     home = _home()

@@ -45,7 +45,8 @@ def remember_program(path: str) -> None:
 
 
 def running_command() -> str:
-    """The command that this process runs, such as `search`, whether of a script or of the program."""
+    """The command that this process runs, such as `search`, whether of a script or of the
+    program."""
     return Path(sys.argv[0].removeprefix(_TITLE)).stem
 
 
@@ -58,7 +59,8 @@ _TITLE = "synq-tune "
 
 
 def is_program() -> bool:
-    """Whether this process is `synq-tune` or `python -m synq_tune`, not a script or the user's own code."""
+    """Whether this process is `synq-tune` or `python -m synq_tune`, not a script or the user's own
+    code."""
     return bool(_PROGRAM)
 
 
@@ -92,7 +94,8 @@ def _python() -> str:
 
 
 def _place(script: str) -> str | None:
-    """The script beside the one that runs, as the user named that; else the checkout's, if there is one."""
+    """The script beside the one that runs, as the user named that; else the checkout's, if there is
+    one."""
     running = Path(sys.argv[0])
     for folder in (running.parent, Path(synq_tune.__file__).parents[1] / "scripts"):
         if (folder / script).is_file():

@@ -18,7 +18,8 @@ from typing import Any
 from synq_tune.process.exit_codes import INTERRUPTED
 
 KINDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Of a user, of a supervisor (`timeout`, systemd, Slurm, Kubernetes), of a terminal that is closed."""
+"""Of a user, of a supervisor (`timeout`, systemd, Slurm, Kubernetes), of a terminal that is
+closed."""
 _DEAF, _INSISTED = 15.0, 5.0
 """Seconds in which the main thread has to heed a first signal, and to end after a second one."""
 _SAME = 1.0
@@ -109,7 +110,8 @@ class Interrupts:
         raise KeyboardInterrupt
 
     def _raise_again(self, hook: Callable[[Any], None], lost: Any) -> None:
-        """Python drops what is raised where it cannot be, such as in a `__del__`: repeat the signal."""
+        """Python drops what is raised where it cannot be, such as in a `__del__`: repeat the
+        signal."""
         if not issubclass(lost.exc_type, KeyboardInterrupt):
             hook(lost)
             return
@@ -120,7 +122,8 @@ class Interrupts:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Have a thread see signals at once: handlers run only where the main thread is in Python."""
+        """Have a thread see signals at once: handlers run only where the main thread is in
+        Python."""
         reader, writer = socket.socketpair()
         writer.setblocking(False)
         before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -174,6 +177,7 @@ def _heeded() -> list[signal.Signals]:
 
 
 def _say(text: str) -> None:
-    """Past Python's buffers, in which the main thread may be writing; a terminal that is gone is fine."""
+    """Past Python's buffers, in which the main thread may be writing; a terminal that is gone is
+    fine."""
     with contextlib.suppress(OSError):
         os.write(2, text.encode())

@@ -52,9 +52,12 @@ def _steady(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     raw = _Lasting(stream.fileno(), "w", closefd=False)
     is_buffered = isinstance(stream.buffer, io.BufferedWriter)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw) if is_buffered else raw, encoding=stream.encoding, errors=_errors(stream),
-        line_buffering=stream.line_buffering, write_through=stream.write_through,
-    )  # fmt: skip
+        io.BufferedWriter(raw) if is_buffered else raw,
+        encoding=stream.encoding,
+        errors=_errors(stream),
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 def _errors(stream: io.TextIOWrapper) -> str:
@@ -63,7 +66,8 @@ def _errors(stream: io.TextIOWrapper) -> str:
 
 
 def _fill_closed() -> None:
-    """Open what is closed of descriptors 0 to 2: the next file opened would get its number and its text."""
+    """Open what is closed of descriptors 0 to 2: the next file opened would get its number and its
+    text."""
     while True:
         with contextlib.suppress(OSError):
             for number in range(3):

@@ -1,4 +1,5 @@
-"""What a quantizer is: a grid of weights, a grid of values, and a family that says where they go."""
+"""What a quantizer is: a grid of weights, a grid of values, and a family that says where they
+go."""
 
 from __future__ import annotations
 
@@ -117,7 +118,8 @@ class CalibratedActivation(ActivationQuantizer):
 
 
 def prepared_as(name: str) -> str | None:
-    """The built-in family that rewrites graphs as this one does, for readers without the user's code."""
+    """The built-in family that rewrites graphs as this one does, for readers without the user's
+    code."""
     prepare = quantizer_family(name).prepare
     same = (n for n in known("quantizer") if quantizer_family(n).prepare is prepare)
     return next(same, None)
@@ -136,8 +138,8 @@ class Quantizer:
     placement: Placement
     """Graph → the nodes behind which an activation quantizer goes."""
     prepare: Callable[[fx.GraphModule], None] = no_preparation
-    """Rewrites a float graph in place into one whose tensors can have the grids; a model file's reader
-    does the same again, so that names agree."""
+    """Rewrites a float graph in place into one whose tensors can have the grids; a model file's
+    reader does the same again, so that names agree."""
 
 
 def quantizer_family(name: str) -> Quantizer:

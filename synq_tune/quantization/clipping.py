@@ -18,7 +18,8 @@ def clip_weights(student: nn.Module) -> None:
 
 @torch.no_grad()
 def narrow_ranges(student: nn.Module, share: float, bits: int) -> None:
-    """Let calibrated ranges of values cover only a share of themselves; see `ActivationQuantizer.clip`.
+    """Let calibrated ranges of values cover only a share of themselves; see
+    `ActivationQuantizer.clip`.
 
     Args:
         student: calibrated.
@@ -32,8 +33,8 @@ def narrow_ranges(student: nn.Module, share: float, bits: int) -> None:
 def mask_gradients(student: nn.Module, bits: int) -> None:
     """Let values beyond the calibrated ranges of `bits` pass no gradient.
 
-    Weights otherwise follow gradients that change no output: at 3 bits long training then ends lower than
-    short, with whole ranges too.
+    Weights otherwise follow gradients that change no output: at 3 bits long training then ends
+    lower than short, with whole ranges too.
     """
     for quantizer in _grids(student, bits):
         quantizer.mask_gradient()

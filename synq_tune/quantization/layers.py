@@ -60,7 +60,8 @@ _WEIGHT_ARGUMENT = {F.conv2d: 1, torch.conv2d: 1, F.linear: 1, F.conv_transpose2
 
 
 def computed_weight(graph: fx.GraphModule, node: fx.Node) -> str | None:
-    """Name of a call whose weight learns but belongs to no layer (mixed experts, standardised), or None.
+    """Name of a call whose weight learns but belongs to no layer (mixed experts, standardised), or
+    None.
 
     A fixed filter, such as a blur, is no weight: nothing in it was learned.
     """

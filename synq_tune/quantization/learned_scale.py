@@ -1,4 +1,5 @@
-"""Scales that learn, positive whatever an update does and at one rate for channels of every size."""
+"""Scales that learn, positive whatever an update does and at one rate for channels of every
+size."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 REACH = 10.0
-"""A scale ends at most e^10 (22,000) times above or below its start: `exp` of more could become 0."""
+"""A scale ends at most e^10 (22,000) times above or below its start: `exp` of more could become
+0."""
 
 SMALLEST = torch.finfo(torch.float32).tiny * 22027.0
 """Smallest initial scale: even e^10 times smaller it is a normal number to divide by."""
@@ -53,7 +55,8 @@ class LearnedScale(nn.Module):
 
 
 class _Scaled(torch.autograd.Function):
-    """initial · exp(log_ratio), with the gradient of exp beyond REACH too: what left can come back."""
+    """initial · exp(log_ratio), with the gradient of exp beyond REACH too: what left can come
+    back."""
 
     @staticmethod
     def forward(ctx: object, initial: Tensor, log_ratio: Tensor) -> Tensor:

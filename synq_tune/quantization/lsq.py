@@ -18,12 +18,13 @@ from synq_tune.quantization.ranges import least_squares
 
 
 class LsqWeight(LearnedScale, WeightQuantizer):
-    """Learned step size (Esser et al., 2020), one per output channel, on a grid that need not be symmetric.
+    """Learned step size (Esser et al., 2020), one per output channel, on a grid that need not be
+    symmetric.
 
-    Step and zero point start from the range in which rounding costs least; the zero point, an integer
-    within the code limits, then stays. A symmetric grid can leave half a channel's codes to weights
-    that are not there: after calibration alone a 3-bit ResNet-20 reads 35 % of the CIFAR images with it and
-    68 % with this one.
+    Step and zero point start from the range in which rounding costs least; the zero point, an
+    integer within the code limits, then stays. A symmetric grid can leave half a channel's codes to
+    weights that are not there: after calibration alone a 3-bit ResNet-20 reads 35 % of the CIFAR
+    images with it and 68 % with this one.
     """
 
     has_zero_points = True
@@ -47,7 +48,8 @@ class LsqWeight(LearnedScale, WeightQuantizer):
     @staticmethod
     def starting_grid(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         """Scale and zero point, each (O,), for the weights (O, n) of the output channels."""
-        # With zero in the range the zero point is a code, and a channel of equal weights has a step.
+        # With zero in the range the zero point is a code, and a channel of equal weights has a
+        # step.
         low = rows.amin(1, keepdim=True).clamp_max(0.0)
         high = rows.amax(1, keepdim=True).clamp_min(0.0)
         scale, zero_point = affine_parameters(*mse_range(rows, low, high, bits), bits)
@@ -63,7 +65,8 @@ class LsqWeight(LearnedScale, WeightQuantizer):
 
 
 def _power_of_two(rows: Tensor) -> Tensor:
-    """The power of two below each row's largest magnitude (O,), 1/2 for zeros: dividing is exact."""
+    """The power of two below each row's largest magnitude (O,), 1/2 for zeros: dividing is
+    exact."""
     _, exponent = torch.frexp(rows.abs().amax(1))
     return torch.ldexp(torch.ones_like(rows[:, 0]), exponent - 1)
 
@@ -111,9 +114,11 @@ def _symmetric_steps(flat: Tensor, bits: int) -> Tensor:
     largest = flat.abs().amax(1).clamp_min(1e-8) / high
     candidates = torch.linspace(0.25, 1.0, 40, device=flat.device)[:, None] * largest  # (S, O)
     errors = torch.stack(
-        [((flat / s[:, None]).round().clamp(low, high) * s[:, None] - flat).square().sum(1)
-         for s in candidates]
-    )  # fmt: skip
+        [
+            ((flat / s[:, None]).round().clamp(low, high) * s[:, None] - flat).square().sum(1)
+            for s in candidates
+        ]
+    )
     return candidates.gather(0, errors.argmin(0, keepdim=True))[0]
 
 

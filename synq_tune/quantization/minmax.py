@@ -32,8 +32,8 @@ class MinMaxWeight(WeightQuantizer):
     def clip(self, weight: Tensor) -> Tensor:
         """Each channel clipped to the share of its range that rounding costs least.
 
-        A min-max grid is as coarse as its channel's two outermost weights are far apart; where they are
-        clipped first, the same quantizer has finer steps.
+        A min-max grid is as coarse as its channel's two outermost weights are far apart; where they
+        are clipped first, the same quantizer has finer steps.
         """
         return least_error_clip(weight.flatten(1), self.bits).view_as(weight)
 

@@ -30,13 +30,15 @@ def every_tensor(graph: fx.GraphModule) -> list[fx.Node]:
     """What integer hardware needs: every tensor that an operation reads, except the logits.
 
     The input, each layer with the BatchNorm and ReLU that hardware fuses into it, sums (with their
-    ReLU), pooling, products, concatenations. An activation other than ReLU and ReLU6 is an operation
-    of its own, so that its input has a grid as well as its output.
+    ReLU), pooling, products, concatenations. An activation other than ReLU and ReLU6 is an
+    operation of its own, so that its input has a grid as well as its output.
     """
     logits = _logits(graph)
     return [
         node
         for node in graph.graph.nodes
-        if is_float_map(node) and node is not logits and not is_passthrough(graph, node)
+        if is_float_map(node)
+        and node is not logits
+        and not is_passthrough(graph, node)
         and not is_fused(graph, node)
-    ]  # fmt: skip
+    ]

@@ -87,7 +87,8 @@ def _read_by(consumer: fx.Node) -> list[fx.Node]:
 
 
 def multiplied_tensors(graph: fx.GraphModule) -> list[fx.Node]:
-    """Behind what every layer and both sides of every product read, except the image and parameters."""
+    """Behind what every layer and both sides of every product read, except the image and
+    parameters."""
     consumers = [n for n in graph.graph.nodes if _multiplies(graph, n)]
     sources = {_source(graph, o) for consumer in consumers for o in _read_by(consumer)}
     return [

@@ -1,7 +1,8 @@
-"""Fake-quantization in the training step: values put on a grid, with the gradients each family promises.
+"""Fake-quantization in the training step: values put on a grid, with the gradients each family
+promises.
 
-Both functions give, to the last bit, `dequantize(quantize(…))` of `affine.py`, computed in place in one
-new tensor: written out as separate operations they are the largest overhead of a step.
+Both functions give, to the last bit, `dequantize(quantize(…))` of `affine.py`, computed in place in
+one new tensor: written out as separate operations they are the largest overhead of a step.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ Limits = tuple[int, int]
 """Smallest and largest code."""
 
 _PART = 2**18
-"""Values at a time on a CPU, so that they stay in its cache from the first operation to the last."""
+"""Values at a time on a CPU, so that they stay in its cache from the first operation to the
+last."""
 
 
 def fake_quantize(
@@ -22,12 +24,9 @@ def fake_quantize(
 ) -> Tensor:
     """Nearest values of a fixed grid; the gradient passes as if nothing had been rounded.
 
-    Args:
-        x: (N, …).
-        scale: broadcasts over `x` from its first dimension or is a scalar; no gradient.
-        zero_point: like `scale`.
-        limits: smallest and largest code.
-        masks: values further than half a step beyond the grid's ends pass no gradient; else they pass it as
+    Args: x: (N, …). scale: broadcasts over `x` from its first dimension or is a scalar; no
+        gradient. zero_point: like `scale`. limits: smallest and largest code. masks: values further
+        than half a step beyond the grid's ends pass no gradient; else they pass it as
             if they had not been clipped either.
     """
     return (_Masked if masks else _StraightThrough).apply(x, scale, zero_point, limits)
@@ -38,9 +37,9 @@ def learned_fake_quantize(
 ) -> Tensor:
     """Nearest values of a grid whose step learns (LSQ, Esser et al., 2020, Eq. 1-3).
 
-    Gradients with v = x / step - zero_point: to `x` where v lies strictly between the limits, else 0; to
-    the step Σ of round(v) - v between the limits and of code + zero_point at or beyond one, times
-    `factor`.
+    Gradients with v = x / step - zero_point: to `x` where v lies strictly between the limits, else
+    0; to the step Σ of round(v) - v between the limits and of code + zero_point at or beyond one,
+    times `factor`.
 
     Args:
         x: (N, …).

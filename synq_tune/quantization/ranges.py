@@ -12,7 +12,8 @@ DECAY = 0.9
 
 
 class MovingAverageMinMaxObserver(nn.Module):
-    """Bias-corrected moving average of a batch's range: r_raw ← 0.9 r_raw + 0.1 x; r = r_raw / (1 - 0.9^t).
+    """Bias-corrected moving average of a batch's range: r_raw ← 0.9 r_raw + 0.1 x; r = r_raw / (1 -
+    0.9^t).
 
     The raw state and the corrected value are kept apart: dividing the state itself, as the released
     code does, blows a constant range up by three orders of magnitude within 20 batches.

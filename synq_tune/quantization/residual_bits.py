@@ -1,9 +1,10 @@
-"""Skip connections with a width of their own: what sums read, beside what layers read of the same tensor.
+"""Skip connections with a width of their own: what sums read, beside what layers read of the same
+tensor.
 
-The paper's placement puts one grid on both, so that the sum of a residual block is taken of values of 3
-bits; LSQ (Esser et al., 2020) quantizes what layers read and leaves the sums alone. With `bits.skip` a
-tensor that both read is stored at that width and rounded once more in front of the layers, as integer
-hardware would.
+The paper's placement puts one grid on both, so that the sum of a residual block is taken of values
+of 3 bits; LSQ (Esser et al., 2020) quantizes what layers read and leaves the sums alone. With
+`bits.skip` a tensor that both read is stored at that width and rounded once more in front of the
+layers, as integer hardware would.
 """
 
 from __future__ import annotations

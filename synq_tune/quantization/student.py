@@ -40,8 +40,8 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     Returns:
         Graph with the teacher's parameter names; all parameters require gradients.
 
-    Raises:
-        InputError: an activation function is unknown, the family has no grid for a layer, nothing has
+    Raises: InputError: an activation function is unknown, the family has no grid for a layer,
+        nothing has
             weights or values to quantize, or an override or `skip` matches nothing.
     """
     family = quantizer_family(quantizer)
@@ -66,7 +66,8 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
 def _placement(
     graph: fx.GraphModule, layers: list[fx.Node], family: Quantizer, quantizer: str
 ) -> list[fx.Node]:
-    """Where grids of values go: behind float tensors whose values are read, and there is one at least."""
+    """Where grids of values go: behind float tensors whose values are read, and there is one at
+    least."""
     placed = [n for n in family.placement(graph) if is_float(n) and readers_of(graph, n)]
     floating = unplaced_functions(graph, placed)
     if floating:
@@ -136,7 +137,8 @@ def _layer_widths(bits: Bits, layers: list[str]) -> dict[str, int]:
 
 
 def _value_widths(bits: Bits, activations: list[str], skips: list[str]) -> dict[str, int]:
-    """Bits of the values by name of the node a grid goes behind, which may be a layer's name too."""
+    """Bits of the values by name of the node a grid goes behind, which may be a layer's name
+    too."""
     widths = {name: bits.activations for name in activations}
     if bits.first is not None:
         widths.update({name: bits.first for name in activations[:1]})

@@ -34,9 +34,9 @@ _POOLS = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 def unplaced_functions(graph: fx.GraphModule, placed: list[fx.Node]) -> list[str]:
     """What bends the values of a map, is no known activation, and has no grid: "where at where_1".
 
-    Left out is what torch.nn has a name for, which `activations.py` judges; what weighs other values
-    (gates, softmax); what only statistics are taken of; and what is computed from known activations
-    alone, whose values lie on a grid.
+    Left out is what torch.nn has a name for, which `activations.py` judges; what weighs other
+    values (gates, softmax); what only statistics are taken of; and what is computed from known
+    activations alone, whose values lie on a grid.
 
     Args:
         graph: whose grids are not inserted yet.
@@ -46,15 +46,20 @@ def unplaced_functions(graph: fx.GraphModule, placed: list[fx.Node]) -> list[str
     return [
         f"{name_of(graph, node)} at {node.name}"
         for node in graph.graph.nodes
-        if stretches.origin[node] is not node and is_float(node) and node not in chosen
-        and not is_identity(graph, node) and not has_a_name(name_of(graph, node) or "")
+        if stretches.origin[node] is not node
+        and is_float(node)
+        and node not in chosen
+        and not is_identity(graph, node)
+        and not has_a_name(name_of(graph, node) or "")
         and not is_known_activation(graph, node)
-        and _bends(graph, stretches, node) and _is_read_as_map(graph, stretches, node, node)
-    ]  # fmt: skip
+        and _bends(graph, stretches, node)
+        and _is_read_as_map(graph, stretches, node, node)
+    ]
 
 
 def _bends(graph: fx.GraphModule, stretches: Stretches, node: fx.Node) -> bool:
-    """Whether the node is more than a sum of its origin and of known activations, each times a number."""
+    """Whether the node is more than a sum of its origin and of known activations, each times a
+    number."""
     leaves = _leaves(graph, stretches, node)
     if stretches.origin[node] not in leaves:
         return False
@@ -99,7 +104,8 @@ def _is_read_as_map(
 def _weighs(
     graph: fx.GraphModule, stretches: Stretches, reader: fx.Node, function: fx.Node
 ) -> bool:
-    """Whether the reader takes the values for weights or statistics of others, or only their shape."""
+    """Whether the reader takes the values for weights or statistics of others, or only their
+    shape."""
     called = operation(reader)
     name = called if isinstance(called, str) else getattr(called, "__name__", "")
     if reader.op == "output" or not stretches.inputs(reader) or is_product(reader):

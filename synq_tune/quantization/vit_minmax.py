@@ -1,10 +1,10 @@
 """PSAQ-ViT's grids to the letter (Li et al., 2022): min-max, nothing learned, an identity gradient.
 
-Weights: symmetric per output channel, s = max|w| / ((2^k - 1) / 2), so that +max|w| rounds up and is clipped
-to the largest code. Activations: asymmetric per tensor, s = (max - min) / (2^k - 1) with the zero point
--round(min / s) held in 0 … 2^k - 1; min and max are those of all calibration images, and 0 lies between
-them, so that the zero point is a code where all values have one sign. PSAQ's own code has no
-backward; the identity here is what lets a student with these grids be trained.
+Weights: symmetric per output channel, s = max|w| / ((2^k - 1) / 2), so that +max|w| rounds up and
+is clipped to the largest code. Activations: asymmetric per tensor, s = (max - min) / (2^k - 1) with
+the zero point -round(min / s) held in 0 … 2^k - 1; min and max are those of all calibration images,
+and 0 lies between them, so that the zero point is a code where all values have one sign. PSAQ's own
+code has no backward; the identity here is what lets a student with these grids be trained.
 """
 
 from __future__ import annotations

@@ -60,17 +60,28 @@ def _run(ledger: Ledger, assets: Assets, folder: Path, listener: Callable[[str],
             (row,) = trial.run()
     except NonFiniteError as error:
         _record(
-            ledger, listener, "finished", state="diverged", epochs_run=0, metrics={},
-            seconds=time.monotonic() - started, error=str(error),
-        )  # fmt: skip
+            ledger,
+            listener,
+            "finished",
+            state="diverged",
+            epochs_run=0,
+            metrics={},
+            seconds=time.monotonic() - started,
+            error=str(error),
+        )
         return
     _record(ledger, listener, "evaluated", epoch=0, metrics=row.metrics, losses={})
     sha256 = save_student(tensor_bytes(trial.student.state_dict()), folder, KEY)
     _record(
-        ledger, listener, "finished", state="completed", epochs_run=0,
-        metrics={**row.metrics, "epoch": 0}, seconds=time.monotonic() - started,
+        ledger,
+        listener,
+        "finished",
+        state="completed",
+        epochs_run=0,
+        metrics={**row.metrics, "epoch": 0},
+        seconds=time.monotonic() - started,
         checkpoint_sha256=sha256,
-    )  # fmt: skip
+    )
 
 
 def _record(ledger: Ledger, listener: Callable[[str], None], event: str, **fields: Any) -> None:

@@ -1,7 +1,7 @@
 """The first configurations of a study: spread over its space, so that no two are nearly the same.
 
-A Latin hypercube takes every value of every key about equally often. Of many random ones that is taken
-whose nearest two configurations have the fewest values in common.
+A Latin hypercube takes every value of every key about equally often. Of many random ones that is
+taken whose nearest two configurations have the fewest values in common.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from synq_tune.config import Domain
 _DRAWS = 64
 """Latin hypercubes of which the best is taken."""
 _PAIRS = _DRAWS * 128**2
-"""Pairs that are looked at, at most: among thousands of configurations some are alike whatever is drawn."""
+"""Pairs that are looked at, at most: among thousands of configurations some are alike whatever is
+drawn."""
 
 Params = dict[str, Any]
 

@@ -1,4 +1,5 @@
-"""A study from its header to its exported best student; every step can be the first after a crash."""
+"""A study from its header to its exported best student; every step can be the first after a
+crash."""
 
 from __future__ import annotations
 
@@ -105,7 +106,8 @@ class StudyDriver:
     def _cluster(
         self, prepared: Prepared, sources: Sources
     ) -> contextlib.AbstractContextManager[list[Machine]]:
-        """Ray, if there is something left to search: what it lacks is said before hours of synthesis."""
+        """Ray, if there is something left to search: what it lacks is said before hours of
+        synthesis."""
         if self._is_searched(self._queue(prepared)):
             return contextlib.nullcontext([])
         for left in ray_places(self.ledger.state):  # by killed drivers of this study
@@ -178,11 +180,16 @@ class StudyDriver:
 
     def _dataset(self, teacher: LoadedTeacher) -> Path:
         dataset, is_reused = synthesize(teacher, self.spec, self.options.store)
-        self.stage("dataset", {
-            "path": str(dataset.path), "sha256": dataset.sha256,
-            "num_images": len(dataset.train_images), "num_holdout": dataset.num_holdout,
-            "method": dataset.method,
-        })  # fmt: skip
+        self.stage(
+            "dataset",
+            {
+                "path": str(dataset.path),
+                "sha256": dataset.sha256,
+                "num_images": len(dataset.train_images),
+                "num_holdout": dataset.num_holdout,
+                "method": dataset.method,
+            },
+        )
         images = f"{len(dataset.train_images)} + {dataset.num_holdout} images"
         print(f"dataset   {'reused' if is_reused else 'made'}: {images}, {dataset.path}")
         print(f"filter    {self._energy_kept(dataset.train_images[:256])}", flush=True)
@@ -291,16 +298,26 @@ class StudyDriver:
     def _export(self, best: Run, student: Any, assets: Assets, target: Path) -> None:
         spec = assets.spec.of_trial(best.params)
         parity = export_student(
-            student, assets.teacher, spec, target,
+            student,
+            assets.teacher,
+            spec,
+            target,
             golden_images=golden_images(assets),
             parity_images=all_images(assets),
-        )  # fmt: skip
+        )
         files = {p.name: sha256_file(p) for p in sorted(target.iterdir()) if p.is_file()}
         self.stage("parity", parity)
-        self.stage("best", {
-            "key": best.key, "number": best.number, "params": best.params,
-            "metrics": best.metrics, "export_dir": str(target), "files": files,
-        })  # fmt: skip
+        self.stage(
+            "best",
+            {
+                "key": best.key,
+                "number": best.number,
+                "params": best.params,
+                "metrics": best.metrics,
+                "export_dir": str(target),
+                "files": files,
+            },
+        )
 
     def _end(self, status: str) -> None:
         self.ledger.append("session", action="finished")

@@ -43,7 +43,8 @@ class Work:
     context: dict[str, Any]
     """Plain values every worker gets: spec, dataset, store, folder, metric, sources, labelled."""
     plan: Callable[[], Plan]
-    """How the cluster is divided; asked before each round, since it depends on what was measured."""
+    """How the cluster is divided; asked before each round, since it depends on what was
+    measured."""
     listener: Callable[[str], None]
     """Told the key of a run after each of its transitions."""
     worker: type[tune.Trainable] | None = None
@@ -59,7 +60,8 @@ def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
 
     A run whose worker died is tried again; one that never finishes stays `interrupted`.
     """
-    # Tune would print the traceback of a failed run, credentials and all; the callback keeps it in a log.
+    # Tune would print the traceback of a failed run, credentials and all; the callback keeps it in
+    # a log.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     left = MAX_ROUNDS
     while left:
@@ -70,7 +72,8 @@ def run_trials(work: Work, scheduler: Callable[[], TrialScheduler]) -> None:
 
 
 def _run_round(work: Work, scheduler: TrialScheduler) -> bool:
-    """Whether there shall be another round: this one had its trials, or they did not fit on a GPU."""
+    """Whether there shall be another round: this one had its trials, or they did not fit on a
+    GPU."""
     from synq_tune.search.worker import TrialWorker
 
     plan = work.plan()

@@ -25,10 +25,9 @@ def environment_probe() -> Callable[[], dict[str, str]]:
     Ray sends what is defined within a function as code, not as a name: it also works on a machine
     that has another synq_tune, or none.
 
-    Returns:
-        () → {python, ray, torch, synq_tune, source, worker}: versions, or `none`; the start of a SHA-256
-        over the package's .py files, so that an older check-out under the same version differs;
-        and `ready`, or why a trial's worker cannot be imported.
+    Returns: () → {python, ray, torch, synq_tune, source, worker}: versions, or `none`; the start of
+        a SHA-256 over the package's .py files, so that an older check-out under the same version
+        differs; and `ready`, or why a trial's worker cannot be imported.
     """
 
     def look() -> dict[str, str]:
@@ -126,7 +125,8 @@ def check_nodes(patience: float = PATIENCE) -> None:
 
 
 def check_this_machine(driver: Facts) -> None:
-    """Compare this process with the driver's: a machine may have joined the cluster since it looked.
+    """Compare this process with the driver's: a machine may have joined the cluster since it
+    looked.
 
     Raises:
         InputError: see `compare`.

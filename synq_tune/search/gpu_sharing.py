@@ -1,8 +1,9 @@
-"""How many trials share a GPU: as many as fit by what the first ones took, fewer after one did not fit.
+"""How many trials share a GPU: as many as fit by what the first ones took, fewer after one did not
+fit.
 
 Ray counts fractions of a GPU and looks at no memory. What was measured stands in the ledger, as the
-stage `gpu`: {trial_bytes, device_bytes} of the largest trial so far, and `most` after a trial ran out of
-memory.
+stage `gpu`: {trial_bytes, device_bytes} of the largest trial so far, and `most` after a trial ran
+out of memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from synq_tune.study.state import StudyState
 
 STAGE = "gpu"
 _HEADROOM = 0.9
-"""Share of a GPU's memory that trials may fill. Fragments, and a workstation's display, need the rest."""
+"""Share of a GPU's memory that trials may fill. Fragments, and a workstation's display, need the
+rest."""
 _CONTEXT_BYTES = 600 * 2**20
 """Bytes that a process's CUDA context and libraries take. Torch's allocator does not count them."""
 
@@ -28,7 +30,8 @@ def forget_peak() -> None:
 
 
 def peak() -> dict[str, int] | None:
-    """{trial_bytes, device_bytes} of the trial that this process has just trained; None without a GPU."""
+    """{trial_bytes, device_bytes} of the trial that this process has just trained; None without a
+    GPU."""
     if not torch.cuda.is_available():
         return None
     taken = torch.cuda.max_memory_reserved() + _CONTEXT_BYTES

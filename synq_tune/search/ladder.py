@@ -1,7 +1,7 @@
 """The final table: what each step from float to the best student found is worth.
 
-Everything in it is measured on images that chose nothing: labelled ones of the reporting half, and probes
-made for reporting.
+Everything in it is measured on images that chose nothing: labelled ones of the reporting half, and
+probes made for reporting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from synq_tune.trial.trial import Trial
 def _rung(
     name: str, accuracy: float | None, agreement: float | None, assets: Assets
 ) -> dict[str, Any]:
-    """One line: accuracy on the reporting half with its 95 % interval, agreement with the teacher."""
+    """One line: accuracy on the reporting half with its 95 % interval, agreement with the
+    teacher."""
     rung: dict[str, Any] = {"name": name, "agreement": agreement}
     rung |= {
         "probes": len(assets.report_probes.images),
@@ -68,8 +69,8 @@ def build_ladder(
 ) -> list[dict[str, Any]]:
     """Full precision, calibrated on noise, on the dataset, the paper's defaults, the best found.
 
-    The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here. A rung
-    that diverged has `diverged` (why) instead of numbers.
+    The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here. A
+    rung that diverged has `diverged` (why) instead of numbers.
     """
     with asking_teacher():
         rungs = [_measured(FULL_PRECISION, assets.teacher, assets)]

@@ -1,9 +1,9 @@
 """Logical time: what a study knows when it decides, by the numbers of its trials, not by the clock.
 
-With width n, trial k is proposed when trials 0 … k-n are over, and it and its early stopping know of
-exactly those, however many others have finished meanwhile. So the sequence of configurations is a
-function of the study's seed, whatever finishes first, is killed, or runs beside it on however many
-machines. The price is a place that stays empty while trial k-n is the last one to finish.
+With width n, trial k is proposed when trials 0 … k-n are over, and it and its early stopping know
+of exactly those, however many others have finished meanwhile. So the sequence of configurations is
+a function of the study's seed, whatever finishes first, is killed, or runs beside it on however
+many machines. The price is a place that stays empty while trial k-n is the last one to finish.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from typing import Any
 class Payload:
     """Bytes that can be taken out once.
 
-    Tune keeps each trial's last result, and prints results into messages. A payload that was taken holds
-    no bytes any more, and it always prints as one short word.
+    Tune keeps each trial's last result, and prints results into messages. A payload that was taken
+    holds no bytes any more, and it always prints as one short word.
     """
 
     def __init__(self, data: Any) -> None:

@@ -13,8 +13,8 @@ from synq_tune.study.state import Run, RunKind, StudyState
 from synq_tune.study.summary import finalists
 
 WAIT: Final = "wait"
-"""Nothing to propose before a running search trial ends: the finalists are not known, or what the next
-trial has to know."""
+"""Nothing to propose before a running search trial ends: the finalists are not known, or what the
+next trial has to know."""
 
 
 class RunQueue:
@@ -87,5 +87,10 @@ def _event(
     key: str, kind: RunKind, number: int | None, params: dict[str, Any], seed: int, label: str = ""
 ) -> dict[str, Any]:
     return {
-        "key": key, "kind": kind, "number": number, "params": params, "seed": seed, "label": label,
-    }  # fmt: skip
+        "key": key,
+        "kind": kind,
+        "number": number,
+        "params": params,
+        "seed": seed,
+        "label": label,
+    }

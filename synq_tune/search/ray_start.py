@@ -1,4 +1,5 @@
-"""Ray for one study on one machine: patient, out of the driver's signals, heard on this machine only."""
+"""Ray for one study on one machine: patient, out of the driver's signals, heard on this machine
+only."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ from synq_tune.search.ray_place import make_ray_place, plasma_folder
 _OBJECT_STORE_BYTES = 256 * 2**20
 _STARTS = 3
 _PATIENCE = 240.0
-"""Seconds that each of Ray's processes has to begin; its own 30 are not enough on a busy machine."""
+"""Seconds that each of Ray's processes has to begin; its own 30 are not enough on a busy
+machine."""
 _SYSTEM = {"worker_register_timeout_seconds": 300, "agent_register_timeout_ms": 240_000}
 _OF_OTHERS = (
     "RAY_ADDRESS", "RAY_REDIS_ADDRESS", "RAY_TMPDIR", "RAY_JOB_CONFIG_JSON_ENV_VAR",
@@ -104,10 +106,14 @@ def processes_in(sessions: set[int]) -> list[int]:
 
 def _start(place: Path, started: list[subprocess.Popen]) -> None:
     options: dict[str, Any] = {
-        "log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE_BYTES, "_temp_dir": str(place),
-        "_plasma_directory": plasma_folder(place, _OBJECT_STORE_BYTES), "_system_config": _SYSTEM,
-    }  # fmt: skip
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "_temp_dir": str(place),
+        "_plasma_directory": plasma_folder(place, _OBJECT_STORE_BYTES),
+        "_system_config": _SYSTEM,
+    }
     for left in reversed(range(_STARTS)):
         try:
             # "local": by default Ray would join any cluster that runs on this machine.
@@ -162,10 +168,10 @@ def _settle_token(place: Path) -> None:
 def _for_this_machine(started: list[subprocess.Popen]) -> Iterator[None]:
     """Let Ray start for this machine alone; it has no settings of its own for these.
 
-    With 127.0.0.1 as its address, as it does by itself on macOS and Windows: otherwise its ports would be
-    open to the network. Without its API server, which asks Azure, Google and AWS over the network
-    whether this machine is theirs, even without a dashboard and with usage statistics switched off. With
-    processes that do not get the driver's signals, and with patience.
+    With 127.0.0.1 as its address, as it does by itself on macOS and Windows: otherwise its ports
+    would be open to the network. Without its API server, which asks Azure, Google and AWS over the
+    network whether this machine is theirs, even without a dashboard and with usage statistics
+    switched off. With processes that do not get the driver's signals, and with patience.
     """
     patient = partial(wait_patiently, started)
     changes: list[tuple[Any, str, Any]] = [
@@ -187,10 +193,12 @@ def _for_this_machine(started: list[subprocess.Popen]) -> Iterator[None]:
 
 
 def _apart(popen: type, started: list[subprocess.Popen], *arguments: Any, **options: Any) -> Any:
-    """Start a process that the driver's signals do not reach, sent to its group or to all processes.
+    """Start a process that the driver's signals do not reach, sent to its group or to all
+    processes.
 
     It has a session of its own, and is deaf to what supervisors send to every process of a service,
-    as it begins with the signals blocked. It still dies with the driver: Ray asks that of the kernel.
+    as it begins with the signals blocked. It still dies with the driver: Ray asks that of the
+    kernel.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, KINDS)
     try:

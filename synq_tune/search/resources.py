@@ -12,8 +12,8 @@ Machine = tuple[float, float]
 """(CPUs, GPUs) of one machine; a trial runs on one."""
 
 ROUND_TRIALS = 250
-"""Trials in one run of Tune, which keeps about 50 kB of each and looks through all of them at each step:
-with thousands, the driver starts Tune anew every so often."""
+"""Trials in one run of Tune, which keeps about 50 kB of each and looks through all of them at each
+step: with thousands, the driver starts Tune anew every so often."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def plan_resources(
 ) -> Plan:
     """Divide the machines among concurrent trials.
 
-    Without a GPU a trial gets one core by default. With GPUs the first trials get one each; the next
-    share it as their memory allows, or in the fraction the study asks for. Cores are divided evenly,
-    so that trials never fight for threads.
+    Without a GPU a trial gets one core by default. With GPUs the first trials get one each; the
+    next share it as their memory allows, or in the fraction the study asks for. Cores are divided
+    evenly, so that trials never fight for threads.
 
     Args:
         study: `max_concurrent` and `gpus_per_trial`, either may be `auto`; a deterministic one runs
@@ -92,12 +92,14 @@ def _gpu_share(
 
 
 def _fraction(sharing: int) -> float:
-    """1 / sharing in Ray's ten-thousandths, rounded down: rounded up, the last one would not fit."""
+    """1 / sharing in Ray's ten-thousandths, rounded down: rounded up, the last one would not
+    fit."""
     return int(10_000 / sharing) / 10_000
 
 
 def _places(cpus: float, gpus_there: float, gpus: float) -> int:
-    """Trials that find their GPUs on one machine, of which none is shared out over two; or a core."""
+    """Trials that find their GPUs on one machine, of which none is shared out over two; or a
+    core."""
     if not gpus:
         return int(cpus)
     return int(gpus_there) * int(1 / gpus + 1e-9) if gpus < 1 else int(gpus_there / gpus)

@@ -35,8 +35,8 @@ STARTUP_SHARE = 4
 _MAX_DRAWS = 8
 """Of TPE for one proposal."""
 _MAX_TRIALS_READ = 800
-"""Of all draws for one proposal together: each reads every trial there is, and a long study's proposals
-shall cost what a short one's do."""
+"""Of all draws for one proposal together: each reads every trial there is, and a long study's
+proposals shall cost what a short one's do."""
 _NEIGHBOURS = 20
 _MAX_ENUMERATED = 100_000
 
@@ -165,7 +165,8 @@ class Sampler:
 
     def _draw_once(self, sampler: optuna.samplers.BaseSampler) -> dict[str, Any]:
         study, distributions = self._study, self._distributions
-        # Samplers leave out the trial they draw for: a proposal that is not recorded leaves no trace.
+        # Samplers leave out the trial they draw for: a proposal that is not recorded leaves no
+        # trace.
         frozen = study.get_trials(deepcopy=False)[self._draft.number]
         drawn = sampler.sample_relative(study, frozen, distributions)
         for key in [key for key in distributions if key not in drawn]:

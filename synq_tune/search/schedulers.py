@@ -1,7 +1,8 @@
 """Early stopping in logical time: the same decisions whatever finishes first.
 
-A rung is passed with the first evaluation at or behind it, as in ordinary ASHA. One that lies behind two
-rungs counts for the higher; a trial's last one counts for none, since nothing is left to stop.
+A rung is passed with the first evaluation at or behind it, as in ordinary ASHA. One that lies
+behind two rungs counts for the higher; a trial's last one counts for none, since nothing is left to
+stop.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from synq_tune.trial.rungs import REDUCTION_FACTOR, grace_epochs
 
 
 class FifoScheduler(FIFOScheduler):
-    """Trials in the order they were suggested, each with the worker that was asked for or found for it.
+    """Trials in the order they were suggested, each with the worker that was asked for or found for
+    it.
 
-    Tune's own FIFO gives a free worker to the oldest trial that waits, even to one whose own worker is
-    about to start. That worker is then given up and the next trial asks for another: once it happens, it
-    happens with every trial, and Tune keeps each request to the end of the round. It also looks through
-    all trials at each step, for paused ones too, of which there are none here.
+    Tune's own FIFO gives a free worker to the oldest trial that waits, even to one whose own worker
+    is about to start. That worker is then given up and the next trial asks for another: once it
+    happens, it happens with every trial, and Tune keeps each request to the end of the round. It
+    also looks through all trials at each step, for paused ones too, of which there are none here.
     """
 
     def choose_trial_to_run(self, tune_controller: Any) -> None:
@@ -65,7 +67,8 @@ class DeterministicAsha(NotPickled, FifoScheduler):
         return float(np.percentile(values, 100 * (1 - 1 / REDUCTION_FACTOR))) if values else None
 
     def _value_at(self, run: Run, rung: int) -> float | None:
-        """What a run passed a rung with; None where it has no evaluation between it and the next."""
+        """What a run passed a rung with; None where it has no evaluation between it and the
+        next."""
         end = min((r for r in self.rungs if r > rung), default=math.inf)
         rows = (row for row in judged_rows(run) if rung <= row["epoch"] < end)
         first = next(rows, None)
@@ -80,8 +83,8 @@ def judged_rows(run: Run) -> list[dict[str, Any]]:
 class SearchAsha(FifoScheduler, AsyncHyperBandScheduler):
     """ASHA over the search trials; repeats and rungs of the ladder always run to their end.
 
-    Known by the runs' keys: Tune gives a run that is tried again another identity, and its values at the
-    rungs would count twice.
+    Known by the runs' keys: Tune gives a run that is tried again another identity, and its values
+    at the rungs would count twice.
     """
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -107,17 +110,22 @@ def _is_searched(trial: Any) -> bool:
 
 
 def make_scheduler(spec: StudySpec, state: StudyState, metric: str) -> TrialScheduler:
-    """ASHA as it stood when the ledger was last written, or in logical time, or no early stopping."""
+    """ASHA as it stood when the ledger was last written, or in logical time, or no early
+    stopping."""
     epochs = spec.finetune.epochs
     if spec.study.scheduler == "none" or epochs < REDUCTION_FACTOR:
         return FifoScheduler()
     if spec.study.deterministic is not None:
         return DeterministicAsha(spec, state, metric)
     scheduler = SearchAsha(
-        time_attr="epoch", metric="objective", mode="max", max_t=epochs,
-        grace_period=grace_epochs(epochs), reduction_factor=REDUCTION_FACTOR,
+        time_attr="epoch",
+        metric="objective",
+        mode="max",
+        max_t=epochs,
+        grace_period=grace_epochs(epochs),
+        reduction_factor=REDUCTION_FACTOR,
         stop_last_trials=False,
-    )  # fmt: skip
+    )
     for run in state.of_kind("search"):
         _replay(scheduler, run, metric)
     return scheduler

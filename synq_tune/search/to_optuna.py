@@ -24,8 +24,8 @@ _STATES = {"completed": TrialState.COMPLETE, "stopped": TrialState.PRUNED}
 def to_optuna(state: StudyState) -> optuna.Study:
     """A study in memory with every final search trial, in order of their numbers.
 
-    Completed trials have the metric's last value, stopped ones are pruned, others failed. Metrics of each
-    evaluated epoch are intermediate values.
+    Completed trials have the metric's last value, stopped ones are pruned, others failed. Metrics
+    of each evaluated epoch are intermediate values.
     """
     metric = resolve_metric(state)
     direction = "minimize" if mode_of(metric) == "min" else "maximize"

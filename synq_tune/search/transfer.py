@@ -47,10 +47,9 @@ class FileManifest:
 def pack(store: Path, files: Iterable[Path], teacher: Path | None, identity: str) -> FileManifest:
     """Describe files of the driver's store; called by the driver, once it has joined a cluster.
 
-    Args:
-        files: all a worker reads; a file whose presence says that others are whole comes after them.
-        teacher: the teacher's tensors, if the package does not bring them.
-        identity: of the teacher.
+    Args: files: all a worker reads; a file whose presence says that others are whole comes after
+        them. teacher: the teacher's tensors, if the package does not bring them. identity: of the
+        teacher.
     """
     paths = [*files, *([teacher] if teacher else [])]
     sums = {str(path.relative_to(store)): sha256_file(path) for path in paths}
@@ -59,7 +58,8 @@ def pack(store: Path, files: Iterable[Path], teacher: Path | None, identity: str
 
 
 def fetch_missing(manifest: FileManifest) -> Path:
-    """Bring what this machine lacks; returns its store, in which every file lies as in the driver's.
+    """Bring what this machine lacks; returns its store, in which every file lies as in the
+    driver's.
 
     Of several workers one brings a file and the others wait.
 
@@ -76,8 +76,9 @@ def fetch_missing(manifest: FileManifest) -> Path:
 def _is_usable(manifest: FileManifest) -> bool:
     """Whether the driver's path can be the store here: it can be written, and holds no other data.
 
-    A machine may have made the same dataset itself: its address is then the same, its pixels may not
-    be. The manifest tells (safetensors files are named by their contents, or checked by who reads).
+    A machine may have made the same dataset itself: its address is then the same, its pixels may
+    not be. The manifest tells (safetensors files are named by their contents, or checked by who
+    reads).
     """
     store = Path(manifest.store)
     try:

@@ -1,7 +1,7 @@
 """Ray Tune's view of the ledger: a searcher that suggests, a callback that records.
 
-Neither keeps state of its own. What Tune is told to run is in the ledger before Tune hears of it, and
-what a trial reports is in the ledger before Tune acts on it.
+Neither keeps state of its own. What Tune is told to run is in the ledger before Tune hears of it,
+and what a trial reports is in the ledger before Tune acts on it.
 """
 
 from __future__ import annotations
@@ -146,16 +146,22 @@ class LedgerCallback(NotPickled, Callback):
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """An epoch was evaluated or kept; Tune's scheduler has already set `done` to stop the run."""
+        """An epoch was evaluated or kept; Tune's scheduler has already set `done` to stop the
+        run."""
         key = trial.config["run"]["key"]
         if result.get("gpu"):
             gpu_sharing.record_peak(self.ledger, result["gpu"])
         kept = {} if result.get("done") else self._keep(key, result)
         if "metrics" in result:
             self._record(
-                "evaluated", key, epoch=result["epoch"], metrics=result["metrics"],
-                losses=result["losses"], partial=result["partial"], **kept,
-            )  # fmt: skip
+                "evaluated",
+                key,
+                epoch=result["epoch"],
+                metrics=result["metrics"],
+                losses=result["losses"],
+                partial=result["partial"],
+                **kept,
+            )
         elif kept:
             self._record("kept", key, epoch=result["epoch"], **_position(result), **kept)
         if kept:
@@ -173,14 +179,15 @@ class LedgerCallback(NotPickled, Callback):
     def _finish(self, key: str, result: dict[str, Any]) -> None:
         optional = ("error", "report_top1", "report_agreement")
         self._record(
-            "finished", key,
+            "finished",
+            key,
             state=result.get("state", "stopped"),
             epochs_run=result.get("epoch", self._epochs_run(key)),
             metrics={**result["metrics"], "epoch": result["epoch"]} if "metrics" in result else {},
             seconds=result["seconds"],
             **self._student(key, result),
             **{name: result[name] for name in optional if name in result},
-        )  # fmt: skip
+        )
 
     def _student(self, key: str, result: dict[str, Any]) -> dict[str, str]:
         """Write the student that came with the last result of a completed search trial."""
@@ -213,9 +220,14 @@ class LedgerCallback(NotPickled, Callback):
         if is_full_disk(cause):
             raise cause  # every run would fail: the study stops, and the run is not over
         self._record(
-            "finished", key, state="failed", epochs_run=self._epochs_run(key), metrics={},
-            seconds=0.0, error=_explained(key, error, cause, self.ledger.folder),
-        )  # fmt: skip
+            "finished",
+            key,
+            state="failed",
+            epochs_run=self._epochs_run(key),
+            metrics={},
+            seconds=0.0,
+            error=_explained(key, error, cause, self.ledger.folder),
+        )
 
     def _record(self, event: str, key: str, **fields: Any) -> None:
         self.ledger.append(event, key=key, **fields)
@@ -238,8 +250,8 @@ def _explained(key: str, error: BaseException, cause: BaseException, folder: Pat
 def _raised_by(trial: Any) -> BaseException:
     """What a trial of Tune raised, or how its worker died.
 
-    Tune's own `get_error` looks in the storage, where the error arrives only after callbacks are told.
-    The files are Ray's, written a moment ago by this process.
+    Tune's own `get_error` looks in the storage, where the error arrives only after callbacks are
+    told. The files are Ray's, written a moment ago by this process.
     """
     if trial.pickled_error_file is not None:
         with open(trial.pickled_error_file, "rb") as file:

@@ -29,7 +29,8 @@ from synq_tune.trial.evaluation import top1
 from synq_tune.trial.trial import Trial
 
 KEEP_SECONDS = 60.0
-"""Longest time without a checkpoint where `checkpoint_every` is `auto`, but for the epoch's rest."""
+"""Longest time without a checkpoint where `checkpoint_every` is `auto`, but for the epoch's
+rest."""
 
 _ASSETS: dict[str, Assets] = {}
 """Loaded once per worker process and study, by the study's folder."""
@@ -64,11 +65,10 @@ class TrialWorker(tune.Trainable):
     def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
         """Load the study's assets, once per process.
 
-        Args:
-            config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to the
-                bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled, manifest, facts},
-                plain values.
+        Args: config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers
+            to the
+                bytes of the training state after `epoch` epochs. context: {spec, dataset, store,
+                folder, cwd, metric, threads, sources, labelled, manifest, facts}, plain values.
         """
         torch.set_num_threads(context["threads"])
         receive(context["sources"])
@@ -115,8 +115,8 @@ class TrialWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train up to the next epoch that is evaluated or kept, and report it.
 
-        Raises:
-            ForeignError: a library or the user's code raised; its text reaches the driver whole. Memory
+        Raises: ForeignError: a library or the user's code raised; its text reaches the driver
+            whole. Memory
                 that a GPU's other trials took is for the driver to judge.
         """
         with stage(self.run_info["key"], passes=(torch.OutOfMemoryError,)):

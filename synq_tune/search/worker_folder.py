@@ -1,4 +1,5 @@
-"""Workers run in the driver's current folder, so that relative paths in the user's code mean the same."""
+"""Workers run in the driver's current folder, so that relative paths in the user's code mean the
+same."""
 
 from __future__ import annotations
 

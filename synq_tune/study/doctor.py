@@ -161,7 +161,8 @@ def _remove(path: Path) -> None:
 
 
 def doctor_command(folder: Path, fix: bool, projections: tuple[Projection, ...] = ()) -> int:
-    """Print what is wrong with a study and, with `fix`, mend it; returns 0, or 3 if something is left.
+    """Print what is wrong with a study and, with `fix`, mend it; returns 0, or 3 if something is
+    left.
 
     Raises:
         InputError: there is no study, its ledger is damaged, or a driver is at work on it.

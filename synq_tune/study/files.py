@@ -20,7 +20,8 @@ def checkpoint_path(folder: Path, key: str) -> Path:
 
 
 def state_path(folder: Path, key: str, epoch: int, position: int = 0) -> Path:
-    """Where the state of an unfinished run is kept: after `epoch` epochs, or parts of a stage before."""
+    """Where the state of an unfinished run is kept: after `epoch` epochs, or parts of a stage
+    before."""
     part = f".part-{position}" if position else ""
     return folder / CHECKPOINTS / RUNNING / f"{key}.epoch-{epoch}{part}.safetensors"
 
@@ -35,8 +36,8 @@ def state_files(folder: Path) -> dict[Path, tuple[str, int]]:
 def needed_files(folder: Path, state: StudyState) -> dict[Path, str]:
     """SHA-256 of each file worth keeping, by its path.
 
-    The best `keep_checkpoints` students, every one `confirm` may still choose, and of each unfinished
-    run the training state that the ledger names.
+    The best `keep_checkpoints` students, every one `confirm` may still choose, and of each
+    unfinished run the training state that the ledger names.
     """
     study = state.spec.study
     count = max(study.keep_checkpoints, study.confirm.top if study.confirm else 1)
@@ -79,7 +80,8 @@ def ray_folders(state: StudyState) -> list[Path]:
 
 
 def place_prefix(state: StudyState) -> str:
-    """How the name of Ray's own folder begins, for its sockets and logs: short, as sockets' paths are."""
+    """How the name of Ray's own folder begins, for its sockets and logs: short, as sockets' paths
+    are."""
     return f"sqt_{state.header.get('id', 'none')[:8]}_"
 
 
@@ -90,6 +92,7 @@ def ray_roots() -> list[Path]:
 
 
 def ray_places(state: StudyState) -> list[Path]:
-    """What Ray left of a driver of this study that was killed; only for who knows that none is at work."""
+    """What Ray left of a driver of this study that was killed; only for who knows that none is at
+    work."""
     name = f"{place_prefix(state)}*"
     return sorted(path for root in ray_roots() for path in root.glob(name))

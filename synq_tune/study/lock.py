@@ -1,9 +1,10 @@
-"""One driver per study: a lock on its folder that dies with its holder, and a lease that shows its life.
+"""One driver per study: a lock on its folder that dies with its holder, and a lease that shows its
+life.
 
-The kernel's lock (flock) decides wherever both drivers run on one kernel. On a network file system it
-may be missing, or hold on each machine by itself: there the lease decides, the holder's sign of life
-in the lock's file, every `BEAT` seconds. Who finds a lease of another machine looks whether it still
-changes; no clock is compared, since two machines' clocks differ.
+The kernel's lock (flock) decides wherever both drivers run on one kernel. On a network file system
+it may be missing, or hold on each machine by itself: there the lease decides, the holder's sign of
+life in the lock's file, every `BEAT` seconds. Who finds a lease of another machine looks whether it
+still changes; no clock is compared, since two machines' clocks differ.
 """
 
 from __future__ import annotations
@@ -167,8 +168,9 @@ def _watch_lease(file: int, folder: Path) -> None:
         return
     print(
         f"lock      {folder} was last driven by {found}; looking for {SILENCE:.0f} s whether it lives",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+        file=sys.stderr,
+        flush=True,
+    )
     deadline = time.monotonic() + SILENCE
     while time.monotonic() < deadline:
         time.sleep(min(1.0, SILENCE / 10))

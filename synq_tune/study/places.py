@@ -1,8 +1,8 @@
 """Where a study's other files are: the store of datasets, and MLflow's database.
 
-The stage `places` of the ledger, {store, tracking_uri}, says what its drivers were told: `store` is an
-absolute path; `tracking_uri` has no credentials and is null for the default, which is beside the study
-and moves with it. Ledgers from before it have a dataset and an address of MLflow to go by.
+The stage `places` of the ledger, {store, tracking_uri}, says what its drivers were told: `store` is
+an absolute path; `tracking_uri` has no credentials and is null for the default, which is beside the
+study and moves with it. Ledgers from before it have a dataset and an address of MLflow to go by.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""How many points a study's best loses against full precision, and whether that is little enough."""
+"""How many points a study's best loses against full precision, and whether that is little
+enough."""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ SUMMARIZED = (
     "agreement_best_epoch",
     "epoch",
 )
-"""What a run's `metrics` may hold, besides the metric that its study asks for by name; anything else
-an event measured stays in its history."""
+"""What a run's `metrics` may hold, besides the metric that its study asks for by name; anything
+else an event measured stays in its history."""
 
 
 @dataclass
@@ -71,8 +71,8 @@ class Run:
     moments: dict[int, tuple[float, dict[str, Any]]] = field(
         default_factory=dict, repr=False, compare=False
     )
-    """Epoch → its time in seconds since the epoch, and its entry of the history: one that is run again
-    after a crash with the same numbers keeps the time it had."""
+    """Epoch → its time in seconds since the epoch, and its entry of the history: one that is run
+    again after a crash with the same numbers keeps the time it had."""
     error: str | None = None
     kept_epoch: int = 0
     """Epoch after which an unfinished run goes on."""
@@ -85,7 +85,8 @@ class Run:
     report_top1: float | None = None
     """Percent on the reporting half, which decides nothing."""
     report_agreement: float | None = None
-    """Percent on the probes that decide nothing; None of runs that are no rung, and of older ledgers."""
+    """Percent on the probes that decide nothing; None of runs that are no rung, and of older
+    ledgers."""
     encoded: str | None = field(default=None, repr=False, compare=False)
     """Its entry of `summary.json`, kept once the run is final: a thousand finished trials are not
     encoded anew at every transition."""

@@ -27,9 +27,13 @@ def format_status(state: StudyState, folder: Path) -> str:
         folder: its folder.
     """
     parts = (
-        _head(state, folder), _trials(state), _confirm(state), _best(state), _ladder(state),
+        _head(state, folder),
+        _trials(state),
+        _confirm(state),
+        _best(state),
+        _ladder(state),
         _places(state),
-    )  # fmt: skip
+    )
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -86,7 +86,8 @@ class Repeated:
         return all(run.is_final for run in self.runs)
 
     def rank(self, metric: str) -> tuple[float, ...]:
-        """The largest is the best: first whoever failed least often, then the mean of its values."""
+        """The largest is the best: first whoever failed least often, then the mean of its
+        values."""
         return -self.num_failures, *mean_score(self.completed, metric)
 
 
@@ -106,10 +107,10 @@ def repeated(state: StudyState) -> list[Repeated]:
 def best_run(state: StudyState) -> Run | None:
     """The search run to export; None while none has completed.
 
-    Among the finalists whose confirm runs are all over, the one with the fewest failed seeds, and of
-    those the best mean: a configuration that diverges under one seed in three is not as good as its
-    lucky runs. Before there are any, the best completed run. Where the chosen one does not meet the
-    target, a later run that does is the best without repeats: the search ends with it.
+    Among the finalists whose confirm runs are all over, the one with the fewest failed seeds, and
+    of those the best mean: a configuration that diverges under one seed in three is not as good as
+    its lucky runs. Before there are any, the best completed run. Where the chosen one does not meet
+    the target, a later run that does is the best without repeats: the search ends with it.
     """
     metric = resolve_metric(state)
     ranked = finalists(state, top=len(state.runs))
@@ -208,8 +209,8 @@ def counts(state: StudyState) -> dict[str, int]:
 
 
 def ladder(state: StudyState) -> list[dict[str, Any]]:
-    """The rungs of the final table: {name, top1, low, high, num_images, chosen_on, agreement, probes,
-    probes_chosen_on}; the agreement is measured on `probes` images that chose nothing."""
+    """The rungs of the final table: {name, top1, low, high, num_images, chosen_on, agreement,
+    probes, probes_chosen_on}; the agreement is measured on `probes` images that chose nothing."""
     data: Any = state.stages.get("ladder", [])
     return data["rungs"] if isinstance(data, dict) else data
 
@@ -271,8 +272,8 @@ def _confirm(run: Run) -> dict[str, Any]:
 def finalist(group: Repeated, metric: str) -> dict[str, Any]:
     """How a repeated configuration did: {number, seeds, states, mean}.
 
-    `seeds` is how many runs it has, `states` how many of them are in each state, `mean` the metric's
-    over those that completed.
+    `seeds` is how many runs it has, `states` how many of them are in each state, `mean` the
+    metric's over those that completed.
     """
     values = [run.metrics[metric] for run in group.completed]
     states = dict(Counter(run.state for run in group.runs))

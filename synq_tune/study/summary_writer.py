@@ -16,8 +16,8 @@ _SHARE = 1 / 20
 class SummaryWriter:
     """Writes a study's summary; of many transitions in quick succession not after each.
 
-    The file holds every trial, so that each writing takes longer than the one before. Trials that take
-    minutes are shown at once even when there are thousands of them.
+    The file holds every trial, so that each writing takes longer than the one before. Trials that
+    take minutes are shown at once even when there are thousands of them.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:

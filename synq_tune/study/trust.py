@@ -1,4 +1,5 @@
-"""Whether a study's folder may be believed: what it says decides which code runs and what is deleted."""
+"""Whether a study's folder may be believed: what it says decides which code runs and what is
+deleted."""
 
 from __future__ import annotations
 

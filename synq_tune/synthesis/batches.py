@@ -34,9 +34,14 @@ def progress_bar(total: int, stage: str, show: bool) -> tqdm:
     """
     least, most = (0.1, 10.0) if sys.stderr.isatty() else (30.0, 60.0)
     return tqdm(
-        total=total, desc=stage, unit="it", file=sys.stderr, disable=not show,
-        mininterval=least, maxinterval=most,
-    )  # fmt: skip
+        total=total,
+        desc=stage,
+        unit="it",
+        file=sys.stderr,
+        disable=not show,
+        mininterval=least,
+        maxinterval=most,
+    )
 
 
 def advance(bar: tqdm, loss: float) -> None:

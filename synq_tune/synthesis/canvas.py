@@ -18,14 +18,17 @@ class Canvas(ABC):
 
     @abstractmethod
     def parameters(self) -> list[Any]:
-        """What Adam changes: tensors, or groups `{"params": […], "lr": …}` with rates of their own."""
+        """What Adam changes: tensors, or groups `{"params": […], "lr": …}` with rates of their
+        own."""
 
     @abstractmethod
     def images(self) -> Tensor:
-        """The images as they are now, (N, C, H, W) float32, normalised; gradients reach the parameters."""
+        """The images as they are now, (N, C, H, W) float32, normalised; gradients reach the
+        parameters."""
 
     def after_step(self) -> None:  # noqa: B027 (most canvases have nothing to do here)
-        """Called behind each step of Adam, such as to keep pixels in range; does nothing by itself."""
+        """Called behind each step of Adam, such as to keep pixels in range; does nothing by
+        itself."""
 
 
 class Pixels(Canvas):
@@ -58,6 +61,7 @@ class Pixels(Canvas):
 def pixel_canvas(
     teacher: LoadedTeacher, config: CanvasSettings, count: int, generator: torch.Generator
 ) -> Canvas:
-    """`count` images that start as `config.start` says, or as N(0, 1) where there is no such setting."""
+    """`count` images that start as `config.start` says, or as N(0, 1) where there is no such
+    setting."""
     start = getattr(config, "start", "noise")
     return Pixels(first_pixels(teacher, start, count, generator))

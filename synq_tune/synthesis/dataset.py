@@ -93,9 +93,13 @@ def _perturbed(
         base, _ = _base(teacher, spec, store, progress)
         with torch.enable_grad():
             harder = perturb(
-                teacher, base.train_images, spec.bits, spec.quantizer, config.perturbation,
+                teacher,
+                base.train_images,
+                spec.bits,
+                spec.quantizer,
+                config.perturbation,
                 config.batch_size,
-            )  # fmt: skip
+            )
         images = torch.cat((harder, base.holdout_images))
         origin = {"base": base.address, "base_sha256": base.sha256}
         losses = {k: v for k, v in base.provenance.items() if k.endswith("losses")}

@@ -45,11 +45,12 @@ class ImportedImages(Synthesizer):
     def synthesize(
         self, teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
     ) -> GeneratedImages:
-        """The first num_images + num_holdout images; labels from the source or the teacher's arg-max.
+        """The first num_images + num_holdout images; labels from the source or the teacher's
+        arg-max.
 
-        PNG files are read in the order of their names (numbers before padding; rank within the folder
-        where names are no numbers), one class folder after the other for equal names, so that the
-        hold-out at the end has every class. An `.npy` array keeps its order.
+        PNG files are read in the order of their names (numbers before padding; rank within the
+        folder where names are no numbers), one class folder after the other for equal names, so
+        that the hold-out at the end has every class. An `.npy` array keeps its order.
 
         Raises:
             InputError: the source is unreadable, of another shape, or has too few images.

@@ -1,4 +1,5 @@
-"""What a synthesis method is: its settings, what it needs of the teacher, a canvas and an objective."""
+"""What a synthesis method is: its settings, what it needs of the teacher, a canvas and an
+objective."""
 
 from __future__ import annotations
 
@@ -145,7 +146,8 @@ class SynthesisMethod(Synthesizer):
     canvas: Callable[[LoadedTeacher, Any, int, torch.Generator], Canvas] = pixel_canvas
     """(teacher, settings, images N, the batch's generator) → N images to optimise."""
     descent: Callable[[Any], Descent] = plateau_descent
-    """Adam's settings and its schedule; the usual one asks for PlateauSettings and PrecisionSettings."""
+    """Adam's settings and its schedule; the usual one asks for PlateauSettings and
+    PrecisionSettings."""
     look: Callable[[Tensor, int, torch.Generator, Any], Tensor] = whole_images
     """(images, iteration, the batch's generator, settings) → what the teacher is shown."""
     is_perturbed: bool = False
@@ -195,14 +197,19 @@ class SynthesisMethod(Synthesizer):
         if "labels" in self.needs:
             labels = torch.randint(teacher.num_classes, (size,), generator=generator)
         on_device = None if labels is None else labels.to(device_of(teacher))
-        # A canvas's own layers may draw from torch's generator: each batch is the same, resumed or not.
+        # A canvas's own layers may draw from torch's generator: each batch is the same, resumed or
+        # not.
         with seeded_torch(generator.initial_seed(), device_of(teacher)):
             canvas = self.canvas(teacher, config, size, generator)
             with objective.loss(Batch(size, on_device, generator)) as loss:
                 value = optimize(
-                    teacher, canvas, loss, self.descent(config),
-                    partial(self.look, generator=generator, config=config), partial(advance, bar),
-                )  # fmt: skip
+                    teacher,
+                    canvas,
+                    loss,
+                    self.descent(config),
+                    partial(self.look, generator=generator, config=config),
+                    partial(advance, bar),
+                )
             with torch.no_grad():
                 images = to_half(canvas.images())
         if labels is None:

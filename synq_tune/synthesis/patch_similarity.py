@@ -151,5 +151,6 @@ class KernelDensity(torch.autograd.Function):
 
 def gaussian_kernel(values: Tensor, point: Tensor) -> Tensor:
     exponent = (values - point).square_().mul_(-0.5 / BANDWIDTH**2)
-    # Far away a kernel is nothing beside FLOOR; as a denormal number it takes a CPU ten times as long.
+    # Far away a kernel is nothing beside FLOOR; as a denormal number it takes a CPU ten times as
+    # long.
     return exponent.clamp_(min=_NOTHING).exp_().mul_(1 / (BANDWIDTH * math.sqrt(2 * math.pi)))

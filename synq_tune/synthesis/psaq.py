@@ -89,7 +89,8 @@ def _loss(work: Work, places: list[Attention], batch: Batch) -> Iterator[Loss]:
 
 
 def descent(config: PsaqSettings) -> Descent:
-    """Two phases of half the iterations, each with a warm-up and a half-cosine; Adam keeps its state."""
+    """Two phases of half the iterations, each with a warm-up and a half-cosine; Adam keeps its
+    state."""
     # Not fused: it rounds otherwise, and the same settings shall give the same images as ever.
     schedule = partial(_two_phases, iterations=config.iterations)
     return Descent(config.iterations, config.lr, schedule, betas=_BETAS, is_fused=False)
@@ -109,7 +110,8 @@ def _two_phases(optimizer: torch.optim.Optimizer, iterations: int) -> Schedule:
 def jittered(
     images: Tensor, iteration: int, generator: torch.Generator, config: PsaqSettings
 ) -> Tensor:
-    """The batch shifted by one offset on both axes, and half the time mirrored where `flip` allows."""
+    """The batch shifted by one offset on both axes, and half the time mirrored where `flip`
+    allows."""
     phase, _ = phase_of(iteration, config.iterations)
     return shift_and_flip(images, Scale(tuple(images.shape)).jitter(phase), config.flip, generator)
 

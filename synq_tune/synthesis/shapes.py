@@ -1,9 +1,10 @@
-"""Pictures of overlapping shapes: something with edges, areas and light for synthesis to start from.
+"""Pictures of overlapping shapes: something with edges, areas and light for synthesis to start
+from.
 
-Noise that is drawn towards the teacher's statistics stays a texture, and more of it says little more.
-Natural images are areas that hide each other ("dead leaves": Lee, Mumford & Huang, 2001), whose colours
-differ less than their light and whose spectrum falls with frequency. Pixels that start as such pictures
-keep their layout while they are optimised.
+Noise that is drawn towards the teacher's statistics stays a texture, and more of it says little
+more. Natural images are areas that hide each other ("dead leaves": Lee, Mumford & Huang, 2001),
+whose colours differ less than their light and whose spectrum falls with frequency. Pixels that
+start as such pictures keep their layout while they are optimised.
 """
 
 from __future__ import annotations

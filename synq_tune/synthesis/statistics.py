@@ -44,7 +44,8 @@ def in_order(model: nn.Module, statistics: BatchStatistics) -> list[Moments]:
 
 @contextlib.contextmanager
 def on_statistics(model: nn.Module, loss: StatisticsLoss) -> Iterator[Loss]:
-    """A block in which the loss is given the statistics of the images that the model was shown last."""
+    """A block in which the loss is given the statistics of the images that the model was shown
+    last."""
     with batch_statistics(model) as statistics:
         yield lambda shown, logits: loss(logits, in_order(model, statistics))
 
@@ -96,5 +97,6 @@ def pool_moments(parts: Sequence[tuple[int, Sequence[Moments]]]) -> list[Moments
 
 
 def has_batchnorm(teacher: LoadedTeacher) -> None:
-    """Raise InputError for a teacher without BatchNorm, whose statistics images could be drawn to."""
+    """Raise InputError for a teacher without BatchNorm, whose statistics images could be drawn
+    to."""
     remembered(teacher.graph)

@@ -25,8 +25,9 @@ _GIVEN = f"python:{__name__}:check_network"
 def check_network(model: nn.Module, shape: tuple[int, int, int], quantizer: str = "minmax") -> None:
     """Check that a network can be a teacher and that its student can be trained.
 
-    It can be traced, has BatchNorm or attention, gives logits (N, K), is quantized at 4 bits, and one step of
-    fine-tuning gives finite losses and moves weights. The network itself stays unchanged.
+    It can be traced, has BatchNorm or attention, gives logits (N, K), is quantized at 4 bits, and
+    one step of fine-tuning gives finite losses and moves weights. The network itself stays
+    unchanged.
 
     Args:
         model: with its weights.
@@ -53,9 +54,12 @@ def check_network(model: nn.Module, shape: tuple[int, int, int], quantizer: str 
 def _teacher(model: nn.Module, shape: tuple[int, int, int]) -> LoadedTeacher:
     channels, height, width = shape
     config = Teacher(
-        model=_GIVEN, input_size=(height, width), channels=channels,
-        mean=(0.0,) * channels, std=(1.0,) * channels,
-    )  # fmt: skip
+        model=_GIVEN,
+        input_size=(height, width),
+        channels=channels,
+        mean=(0.0,) * channels,
+        std=(1.0,) * channels,
+    )
     with promised("the network is traced and gives logits (N, K)"):
         return load_teacher(config, model=model)
 

@@ -1,4 +1,5 @@
-"""Every way to spell an activation function: module, function, method, in place, written by hand."""
+"""Every way to spell an activation function: module, function, method, in place, written by
+hand."""
 
 from __future__ import annotations
 

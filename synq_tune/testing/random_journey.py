@@ -41,7 +41,8 @@ from synq_tune.views.teacher_cache import make_views
 
 _OWN = f"python:{__package__}.random_networks:random_network"
 _EDGE = 2e-3
-"""In steps: floats added in another order may take a value this near a rounding edge to the other side."""
+"""In steps: floats added in another order may take a value this near a rounding edge to the other
+side."""
 
 
 _MAY_REFUSE = ("load", "quantize")
@@ -103,17 +104,35 @@ def draw_spec(seed: int) -> StudySpec:
     bits |= {key: width() for key in ("first", "last", "skip") if rng.random() < 0.15}
     channels, *size = input_shape(seed)
     tree = read_recipe("synq")
-    return build_spec({
-        **tree, "name": "fuzz", "quantizer": quantizer, "bits": bits,
-        "teacher": {
-            "model": _OWN, "kwargs": {"seed": seed, "with_attention": with_attention},
-            "input_size": size[0], "channels": channels, "num_classes": NUM_CLASSES,
-            "mean": [0.5] * channels, "std": [0.25] * channels,
+    return build_spec(
+        {
+            **tree,
+            "name": "fuzz",
+            "quantizer": quantizer,
+            "bits": bits,
+            "teacher": {
+                "model": _OWN,
+                "kwargs": {"seed": seed, "with_attention": with_attention},
+                "input_size": size[0],
+                "channels": channels,
+                "num_classes": NUM_CLASSES,
+                "mean": [0.5] * channels,
+                "std": [0.25] * channels,
+            },
+            "finetune": {
+                **tree["finetune"],
+                "epochs": 2,
+                "batch_size": 4,
+                "steps_per_epoch": 1,
+                "num_views": 1,
+                "d0": None,
+                "lr": 1e-3,
+                "calibration_batches": 2,
+                "lambda_cam": rng.choice([0.0, 20.0]),
+            },
         },
-        "finetune": {**tree["finetune"], "epochs": 2, "batch_size": 4, "steps_per_epoch": 1,
-                     "num_views": 1, "d0": None, "lr": 1e-3, "calibration_batches": 2,
-                     "lambda_cam": rng.choice([0.0, 20.0])},
-    }, "fuzz")  # fmt: skip
+        "fuzz",
+    )
 
 
 def _walk(spec: StudySpec, seed: int, folder: Path | None, stage: list[str]) -> None:
@@ -222,9 +241,10 @@ def summary(journeys: Iterable[Journey]) -> list[str]:
     journeys = list(journeys)
     reasons = Counter(j.refusal.split("`")[1].split(" (")[0] for j in journeys if j.refusal)
     whole = sum(j.refusal is None for j in journeys)
-    return [f"{whole} of {len(journeys)} networks whole", *(
-        f"{count} refused: `{reason}`" for reason, count in reasons.most_common()
-    )]  # fmt: skip
+    return [
+        f"{whole} of {len(journeys)} networks whole",
+        *(f"{count} refused: `{reason}`" for reason, count in reasons.most_common()),
+    ]
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Random small networks made of every part we say we take; a number names each for good.
 
-`random_network(seed)` is a network like any other: `python:synq_tune.testing.random_networks:random_network`
-with kwargs {seed: N} can be a teacher, and a packed file can rebuild it.
+`random_network(seed)` is a network like any other:
+`python:synq_tune.testing.random_networks:random_network` with kwargs {seed: N} can be a teacher,
+and a packed file can rebuild it.
 """
 
 from __future__ import annotations
@@ -96,11 +97,17 @@ def _part(rng: Random, c: int, size: int) -> tuple[nn.Module, int, int]:
     """A part with the channels and the size of what it gives."""
     wider, stride = rng.choice([c, c, c + 2, min(2 * c, 16)]), rng.choice([1, 2]) if size > 4 else 1
     keeps: list[Callable[[], nn.Module]] = [
-        lambda: Residual(rng, c), lambda: Residual(rng, c), lambda: Gate(rng, c),
-        lambda: Shared(rng, c), lambda: Unused(rng, c), lambda: Where(rng, c),
-        lambda: Channelwise(rng, c, size), lambda: Split(rng, c) if c % 2 == 0 else Gate(rng, c),
-        lambda: _padded(rng, c), lambda: Keywords(rng, c),
-    ]  # fmt: skip
+        lambda: Residual(rng, c),
+        lambda: Residual(rng, c),
+        lambda: Gate(rng, c),
+        lambda: Shared(rng, c),
+        lambda: Unused(rng, c),
+        lambda: Where(rng, c),
+        lambda: Channelwise(rng, c, size),
+        lambda: Split(rng, c) if c % 2 == 0 else Gate(rng, c),
+        lambda: _padded(rng, c),
+        lambda: Keywords(rng, c),
+    ]
     kind = rng.random()
     if kind < 0.2:
         return draw_block(rng, c, wider, stride), wider, size // stride
@@ -114,25 +121,36 @@ def _part(rng: Random, c: int, size: int) -> tuple[nn.Module, int, int]:
 
 
 def _pool(rng: Random) -> nn.Module:
-    return rng.choice([
-        nn.MaxPool2d(2), nn.AvgPool2d(2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, ceil_mode=True),
-        nn.AvgPool2d(3, 2, 1, count_include_pad=False), nn.AvgPool2d(2, divisor_override=3),
-        Function("F.max_pool2d", lambda x: F.max_pool2d(x, 2)),
-        Function("F.avg_pool2d", lambda x: F.avg_pool2d(x, kernel_size=2)),
-        Function("adaptive_max", lambda x: F.adaptive_max_pool2d(x, x.shape[-1] // 2)),
-        Function("slice", lambda x: x[:, :, ::2, ::2]),
-        Function("adaptive", lambda x: F.adaptive_avg_pool2d(x, (x.shape[-2] // 2,) * 2)),
-    ])  # fmt: skip
+    return rng.choice(
+        [
+            nn.MaxPool2d(2),
+            nn.AvgPool2d(2),
+            nn.MaxPool2d(3, 2, 1),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+            nn.AvgPool2d(2, divisor_override=3),
+            Function("F.max_pool2d", lambda x: F.max_pool2d(x, 2)),
+            Function("F.avg_pool2d", lambda x: F.avg_pool2d(x, kernel_size=2)),
+            Function("adaptive_max", lambda x: F.adaptive_max_pool2d(x, x.shape[-1] // 2)),
+            Function("slice", lambda x: x[:, :, ::2, ::2]),
+            Function("adaptive", lambda x: F.adaptive_avg_pool2d(x, (x.shape[-2] // 2,) * 2)),
+        ]
+    )
 
 
 def _padded(rng: Random, c: int) -> nn.Module:
     """A convolution without padding behind one of its own."""
-    pad = rng.choice([
-        nn.ZeroPad2d(1), nn.ReflectionPad2d(1), nn.ReplicationPad2d(1), nn.ConstantPad2d(1, 0.5),
-        Function("F.pad", lambda x: F.pad(x, (1, 1, 1, 1))),
-        Function("F.pad value", lambda x: F.pad(x, [1, 1, 1, 1], value=-1.0)),
-        Function("F.pad reflect", lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")),
-    ])  # fmt: skip
+    pad = rng.choice(
+        [
+            nn.ZeroPad2d(1),
+            nn.ReflectionPad2d(1),
+            nn.ReplicationPad2d(1),
+            nn.ConstantPad2d(1, 0.5),
+            Function("F.pad", lambda x: F.pad(x, (1, 1, 1, 1))),
+            Function("F.pad value", lambda x: F.pad(x, [1, 1, 1, 1], value=-1.0)),
+            Function("F.pad reflect", lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect")),
+        ]
+    )
     return nn.Sequential(pad, nn.Conv2d(c, c, 3), nn.BatchNorm2d(c), draw_activation(rng, c))
 
 
@@ -147,11 +165,16 @@ def _resized(rng: Random, c: int, size: int) -> tuple[nn.Module, int, int]:
         function = Function("F.pixel_shuffle", lambda x: F.pixel_shuffle(x, 2))
         return rng.choice([nn.PixelShuffle(2), function]), c // 4, 2 * size
     larger = [
-        nn.Upsample(scale_factor=2), nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Upsample(scale_factor=2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
         Function("nearest", lambda x: F.interpolate(x, scale_factor=2, mode="nearest")),
-        Function("bilinear", lambda x: F.interpolate(
-            x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="bilinear", align_corners=False)),
-    ]  # fmt: skip
+        Function(
+            "bilinear",
+            lambda x: F.interpolate(
+                x, size=(2 * x.shape[2], 2 * x.shape[3]), mode="bilinear", align_corners=False
+            ),
+        ),
+    ]
     return rng.choice(larger), c, 2 * size
 
 
@@ -178,11 +201,16 @@ def _flattening(rng: Random, c: int, size: int) -> tuple[list[nn.Module], int]:
     view = Function("view", lambda x: x.contiguous().view(x.size(0), -1))
     reshape = Function("reshape", lambda x: torch.reshape(x, (x.shape[0], -1)))
     drawn = [
-        ([nn.AdaptiveAvgPool2d(1), nn.Flatten()], c), ([nn.AdaptiveMaxPool2d(1), view], c), ([mean], c),
-        ([twice], c), ([tokens], c), ([nn.AvgPool2d(size), nn.Flatten(1)], c),
-        ([nn.Flatten()], c * size * size), ([reshape], c * size * size),
+        ([nn.AdaptiveAvgPool2d(1), nn.Flatten()], c),
+        ([nn.AdaptiveMaxPool2d(1), view], c),
+        ([mean], c),
+        ([twice], c),
+        ([tokens], c),
+        ([nn.AvgPool2d(size), nn.Flatten(1)], c),
+        ([nn.Flatten()], c * size * size),
+        ([reshape], c * size * size),
         ([nn.AdaptiveAvgPool2d((2, 2)), view], 4 * c),
-    ]  # fmt: skip
+    ]
     return rng.choice([choice for choice in drawn if choice[1] <= 512])
 
 

@@ -26,17 +26,25 @@ def draw_convolution(rng: Random, c: int, out: int, stride: int = 1) -> nn.Conv2
     mode = rng.choice(["zeros"] * 6 + ["reflect", "replicate", "circular"])
     same = stride == 1 and mode == "zeros" and rng.random() < 0.1
     return nn.Conv2d(
-        c, out, kernel, stride, "same" if same else padding, dilation, groups,
-        rng.random() < 0.5, mode if all(p < 4 for p in padding) else "zeros",
-    )  # fmt: skip
+        c,
+        out,
+        kernel,
+        stride,
+        "same" if same else padding,
+        dilation,
+        groups,
+        rng.random() < 0.5,
+        mode if all(p < 4 for p in padding) else "zeros",
+    )
 
 
 def draw_norm(rng: Random, channels: int) -> list[nn.Module]:
     """BatchNorm mostly; none, GroupNorm or a BatchNorm without weights at times."""
     choices: list[Callable[[], list[nn.Module]]] = [
-        lambda: [], lambda: [nn.GroupNorm(2 if channels % 2 == 0 else 1, channels)],
+        lambda: [],
+        lambda: [nn.GroupNorm(2 if channels % 2 == 0 else 1, channels)],
         lambda: [nn.BatchNorm2d(channels, affine=False)],
-    ]  # fmt: skip
+    ]
     return rng.choice(choices)() if rng.random() < 0.35 else [nn.BatchNorm2d(channels)]
 
 
@@ -170,9 +178,17 @@ class Gate(nn.Module):
         self.act, self.fc2 = draw_activation(rng, hidden), layer(hidden, c)
         self.squeeze = rng.choice(["module", "mean", "function"])
         self.gate = rng.choice(
-            [nn.Sigmoid(), nn.Hardsigmoid(), torch.sigmoid, F.hardsigmoid, lambda s: s.sigmoid(),
-             lambda s: s.sigmoid_(), lambda s: 1 + torch.tanh(s), lambda s: F.relu6(s + 3) / 6]
-        )  # fmt: skip
+            [
+                nn.Sigmoid(),
+                nn.Hardsigmoid(),
+                torch.sigmoid,
+                F.hardsigmoid,
+                lambda s: s.sigmoid(),
+                lambda s: s.sigmoid_(),
+                lambda s: 1 + torch.tanh(s),
+                lambda s: F.relu6(s + 3) / 6,
+            ]
+        )
         self.product = rng.choice(["*", "*=", "torch.mul", ".mul", "expand"])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from synq_tune.testing.promise import promised
 
 
 def check_recipe(recipe: str | Path) -> None:
-    """Check a recipe by name or file: it loads, its ranges hold its values, and it makes valid trials.
+    """Check a recipe by name or file: it loads, its ranges hold its values, and it makes valid
+    trials.
 
     Raises:
         AssertionError: a promise is broken; the text says which.

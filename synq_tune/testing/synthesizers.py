@@ -28,9 +28,9 @@ def check_synthesizer(
 
     A function returns GeneratedImages or (images, labels).
 
-    On a bundled digits teacher (`network`) it gives num_images + num_holdout finite images and labels
-    in range; the same seed gives the same images and labels, whatever else drew random numbers; the
-    teacher stays unchanged and keeps no hooks.
+    On a bundled digits teacher (`network`) it gives num_images + num_holdout finite images and
+    labels in range; the same seed gives the same images and labels, whatever else drew random
+    numbers; the teacher stays unchanged and keeps no hooks.
 
     Raises:
         AssertionError: a promise is broken; the text says which.
@@ -43,8 +43,9 @@ def check_synthesizer(
     torch.randn(7)
     again = _draft(function, teacher, config)
     for name, one, other in (
-        ("images", first.images, again.images), ("labels", first.labels, again.labels),
-    ):  # fmt: skip
+        ("images", first.images, again.images),
+        ("labels", first.labels, again.labels),
+    ):
         assert torch.equal(one, other), (
             f"`the same seed gives the same {name}` must hold, but they differ. Draw from "
             "torch's own generator, or seed yours with config.seed."

@@ -64,10 +64,8 @@ def points(
 ) -> list[Metric]:
     """MLflow's points for some metrics.
 
-    Args:
-        metrics: value by name.
-        step: the epoch.
-        at: time in seconds since the epoch; None: now. With the ledger's time a point can be logged twice:
+    Args: metrics: value by name. step: the epoch. at: time in seconds since the epoch; None: now.
+        With the ledger's time a point can be logged twice:
             a store keeps only one of two that agree in time and value.
         model_id: of the logged model that the points belong to as well.
     """

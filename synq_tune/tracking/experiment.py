@@ -1,4 +1,5 @@
-"""The one MLflow experiment that holds every study, and the runs in it that belong to one of them."""
+"""The one MLflow experiment that holds every study, and the runs in it that belong to one of
+them."""
 
 from __future__ import annotations
 

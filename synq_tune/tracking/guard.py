@@ -37,8 +37,8 @@ _LIBRARIES = (
     "google",
     "urllib3",
 )
-"""Packages whose errors mean that a store or an artifact place failed. Not all are installed, so they are
-known by name."""
+"""Packages whose errors mean that a store or an artifact place failed. Not all are installed, so
+they are known by name."""
 
 
 class TrackingError(ServiceError):

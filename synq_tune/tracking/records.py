@@ -24,8 +24,9 @@ STATUSES = {
 class Logged:
     """How much of a run's history MLflow holds; kept in a tag of the child run.
 
-    A run that was killed goes through its last epochs again, as a rule with the same numbers. Until its
-    history is as long as what is logged, nothing is; then the digest tells whether it is the same.
+    A run that was killed goes through its last epochs again, as a rule with the same numbers. Until
+    its history is as long as what is logged, nothing is; then the digest tells whether it is the
+    same.
     """
 
     entries: int = 0

@@ -1,10 +1,10 @@
 """Best students as versions of one registered model per space, behind an alias.
 
 The registered model of the space `digits_w3a3` is `synq-tune-digits_w3a3`; a registry is shared by
-everyone on a server, so the prefix keeps its name apart from theirs. Its alias `best` names the best
-student of the study of that space which finished last, whatever an earlier one reached: the tags of
-the versions tell which is better. What is in production is for people to decide, under an alias of
-their own (MLflow's documents call it `champion`), which nothing here touches.
+everyone on a server, so the prefix keeps its name apart from theirs. Its alias `best` names the
+best student of the study of that space which finished last, whatever an earlier one reached: the
+tags of the versions tell which is better. What is in production is for people to decide, under an
+alias of their own (MLflow's documents call it `champion`), which nothing here touches.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def _register(client: MlflowClient, name: str, model: Any, tags: dict[str, str])
 
 
 def _version_of(client: MlflowClient, name: str, sha256: str) -> str | None:
-    """The newest version that is this file; sorted here, since a registry may hold numbers as text."""
+    """The newest version that is this file; sorted here, since a registry may hold numbers as
+    text."""
     found = client.search_model_versions(f"name = '{name}' and tags.`synq.sha256` = '{sha256}'")
     numbers = sorted(int(version.version) for version in found)
     return str(numbers[-1]) if numbers else None
@@ -95,7 +96,8 @@ def _create_version(client: MlflowClient, name: str, model: Any, tags: dict[str,
             raise
     version = client.create_model_version(
         name,
-        # The place itself: MLflow looks up `models:/ID` in whatever store the process uses by default.
+        # The place itself: MLflow looks up `models:/ID` in whatever store the process uses by
+        # default.
         model.artifact_location,
         model.source_run_id,
         tags,

@@ -87,7 +87,8 @@ class Tracker:
 
     @classmethod
     def find(cls, uri: str, study_dir: Path, state: StudyState) -> Tracker | None:
-        """The study as MLflow has it, for looking only; None if the store or the study is not there.
+        """The study as MLflow has it, for looking only; None if the store or the study is not
+        there.
 
         Raises:
             InputError: `uri` is not one.
@@ -122,13 +123,16 @@ class Tracker:
         with tracking_errors(self.uri):
             return [
                 {
-                    "id": r.info.run_id, "key": r.data.tags["synq.key"], "status": r.info.status,
+                    "id": r.info.run_id,
+                    "key": r.data.tags["synq.key"],
+                    "status": r.info.status,
                     "parent": r.data.tags.get("mlflow.parentRunId"),
-                    "state": r.data.tags.get("synq.state", ""), "metrics": dict(r.data.metrics),
+                    "state": r.data.tags.get("synq.state", ""),
+                    "metrics": dict(r.data.metrics),
                 }
                 for r in self._search()
                 if "synq.key" in r.data.tags
-            ]  # fmt: skip
+            ]
 
     def delete_run(self, run_id: str) -> None:
         """Take a run out of the study; MLflow keeps it among its deleted ones."""

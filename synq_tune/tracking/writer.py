@@ -62,8 +62,8 @@ class TrackedStudy:
     ) -> TrackedStudy:
         """Open the store once: the one asked for, the ledger's, or the default.
 
-        The ledger holds no credentials: a store that needs them is named again on resume. That images
-        may be sent is remembered.
+        The ledger holds no credentials: a store that needs them is named again on resume. That
+        images may be sent is remembered.
         """
         recorded = ledger.state.stages.get("tracking", {})
         upload_images = upload_images or recorded.get("upload_images", False)
@@ -129,9 +129,8 @@ class TrackedStudy:
 
         What the store refuses is tried again for a while, with all that it refused before.
 
-        Returns:
-            {model, version, refused}: `models:/ID`, `NAME/VERSION` of the registered model (None where
-            there is no registry), and by name why something is not in the store.
+        Returns: {model, version, refused}: `models:/ID`, `NAME/VERSION` of the registered model
+            (None where there is no registry), and by name why something is not in the store.
         """
         files = sorted(folder.iterdir())
         pictures = [path for path in files if path.name in _HOLD_IMAGES]
@@ -182,12 +181,14 @@ class TrackedStudy:
                 self._send(name, write)
 
     def finish(self, status: str) -> None:
-        """Write what is left, end the parent run with MLflow's status FINISHED, FAILED or KILLED."""
+        """Write what is left, end the parent run with MLflow's status FINISHED, FAILED or
+        KILLED."""
         self._do(lambda: self.tracker.finish(status))
         self._writer.shutdown()
 
     def _do(self, write: Callable[[], object]) -> str | None:
-        """Write behind what was asked for before, and wait for it; returns why MLflow refused it."""
+        """Write behind what was asked for before, and wait for it; returns why MLflow refused
+        it."""
         error = self._writer.submit(self._attempt, write).result()
         if self._job is not None:
             self._job.result()

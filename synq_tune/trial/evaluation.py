@@ -70,7 +70,8 @@ def top1(
 
 
 def _finite(logits: Tensor) -> Tensor:
-    """The logits (N, K) as they are: the arg-max of NaN is class 0, which may be right by chance."""
+    """The logits (N, K) as they are: the arg-max of NaN is class 0, which may be right by
+    chance."""
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
         raise NonFiniteError(f"logits are not finite on {broken} of {len(logits)} images.")
@@ -79,7 +80,8 @@ def _finite(logits: Tensor) -> Tensor:
 
 @contextlib.contextmanager
 def asking_teacher() -> Iterator[None]:
-    """Inside the teacher is measured: logits that are not finite are a fault of the user's network."""
+    """Inside the teacher is measured: logits that are not finite are a fault of the user's
+    network."""
     try:
         yield
     except NonFiniteError as error:
@@ -101,8 +103,9 @@ def confidence_interval(percent: float, count: int) -> tuple[float, float]:
 class AgreementSet:
     """Unlabelled images on which every student is compared with the teacher: the same for all.
 
-    For choosing the hold-out part of the synthetic dataset, unfiltered, a seeded crop of each image and
-    a mix of each with another: three times as many as the hold-out. For reporting as many others.
+    For choosing the hold-out part of the synthetic dataset, unfiltered, a seeded crop of each image
+    and a mix of each with another: three times as many as the hold-out. For reporting as many
+    others.
     """
 
     images: Tensor
@@ -126,13 +129,17 @@ class AgreementSet:
         logits = _finite(predict(student, self.images, device))
         same = (logits.argmax(1) == self.teacher_logits.argmax(1)).double().mean()
         kl = F.kl_div(
-            logits.log_softmax(1), self.teacher_logits.log_softmax(1),
-            reduction="batchmean", log_target=True,
-        )  # fmt: skip
+            logits.log_softmax(1),
+            self.teacher_logits.log_softmax(1),
+            reduction="batchmean",
+            log_target=True,
+        )
         mse = F.mse_loss(_centred(logits), _centred(self.teacher_logits))
         metrics = {
-            "agreement": 100.0 * float(same), "holdout_kl": float(kl), "holdout_mse": float(mse),
-        }  # fmt: skip
+            "agreement": 100.0 * float(same),
+            "holdout_kl": float(kl),
+            "holdout_mse": float(mse),
+        }
         for name, value in metrics.items():
             if not math.isfinite(value):  # of logits near the end of float32
                 raise NonFiniteError(f"{name} is {value}.")
@@ -192,10 +199,11 @@ def _probe_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
 
 
 def _report_images(dataset: SyntheticDataset) -> Iterator[Tensor]:
-    """Other crops, mixes of other pairs, and mixes of crops: no image of the choosing part is among them.
+    """Other crops, mixes of other pairs, and mixes of crops: no image of the choosing part is among
+    them.
 
-    They come from the same hold-out, since an image that is held out for this alone would be one less
-    to choose on, or one more to make.
+    They come from the same hold-out, since an image that is held out for this alone would be one
+    less to choose on, or one more to make.
     """
     images = dataset.holdout_images.float()
     generator = torch.Generator().manual_seed(address_seed(dataset.address, part=1))

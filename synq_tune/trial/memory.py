@@ -17,8 +17,8 @@ _BYTES = {"float16": 2, "float32": 4}
 _LIBRARIES = 600 * 2**20
 """torch, Ray and their threads in one process."""
 
-# What autograd keeps over the values themselves, measured on ResNet-18 at 224 px: 1.16 in synthesis; in
-# fine-tuning 1.15 with minmax, 1.95 with lsq, 2.3 with deploy.
+# What autograd keeps over the values themselves, measured on ResNet-18 at 224 px: 1.16 in
+# synthesis; in fine-tuning 1.15 with minmax, 1.95 with lsq, 2.3 with deploy.
 _SYNTHESIS_COPIES = 1.25
 _TRIAL_COPIES = 2.5
 

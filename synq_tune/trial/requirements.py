@@ -29,7 +29,8 @@ class Prepared:
     top1: float | None
     """Percent on all labelled images."""
     reference: float | None
-    """Percent that full precision has in the metric, on the images that choose; None of a distance."""
+    """Percent that full precision has in the metric, on the images that choose; None of a
+    distance."""
     inspection: Inspection
     """What is quantized."""
     halves: Halves | None = None
@@ -100,7 +101,8 @@ def _accuracies(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> l
 
 
 def check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:
-    """Raise InputError where the teacher's top1 in percent looks like another order of the classes."""
+    """Raise InputError where the teacher's top1 in percent looks like another order of the
+    classes."""
     chance = 100.0 / teacher.num_classes
     # Three times chance cannot be asked of two or three classes.
     needed = min(3 * chance, (100.0 + chance) / 2)
@@ -115,7 +117,8 @@ def check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: 
 
 
 def check_cams(spec: StudySpec, teacher: LoadedTeacher) -> None:
-    """Raise InputError unless the network has a place for every CAM technique that a trial may use."""
+    """Raise InputError unless the network has a place for every CAM technique that a trial may
+    use."""
     domain = spec.search.get("cam")
     is_on = spec.finetune.lambda_cam > 0 or "lambda_cam" in spec.search
     if is_on:

@@ -1,4 +1,5 @@
-"""The stages of a trial between quantization and evaluation: clip, calibrate, reconstruct, fine-tune."""
+"""The stages of a trial between quantization and evaluation: clip, calibrate, reconstruct,
+fine-tune."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class Position:
 Reconstruction = Callable[
     [fx.GraphModule, Source, Assets, Reconstruct, Position], Iterator[Progress]
 ]
-"""(student, source, assets, config, position) → progress after each part; the student changes in place.
+"""(student, source, assets, config, position) → progress after each part; the student changes in
+place.
 
 The student is calibrated and in evaluation mode. On a resumed trial it is as it was behind
 `position.parts`, in its state but for what the reconstruction itself put into it.

@@ -1,4 +1,5 @@
-"""One trial: quantize → calibrate → reconstruct → finetune → evaluate. Knows neither Ray nor MLflow."""
+"""One trial: quantize → calibrate → reconstruct → finetune → evaluate. Knows neither Ray nor
+MLflow."""
 
 from __future__ import annotations
 
@@ -64,15 +65,15 @@ class Trial:
     ) -> Iterator[EpochMetrics]:
         """Yield each evaluated epoch with losses and accuracies (percent).
 
-        Args:
-            start: `state` of the same trial in another process; it goes on behind that epoch, or that
-                part of a reconstruction, and ends as if it had never stopped.
-            is_kept: asked after each epoch (from 1), and with 0 after each part of a reconstruction; one
-                that is not evaluated but kept is yielded without accuracies, so that the caller can
-                take its `state`.
+        Args: start: `state` of the same trial in another process; it goes on behind that epoch, or
+            that
+                part of a reconstruction, and ends as if it had never stopped. is_kept: asked after
+                each epoch (from 1), and with 0 after each part of a reconstruction; one that is not
+                evaluated but kept is yielded without accuracies, so that the caller can take its
+                `state`.
 
-        Raises:
-            NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric is NaN or
+        Raises: NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric
+            is NaN or
                 infinite.
         """
         assets, config = self.assets, self.config
@@ -94,9 +95,14 @@ class Trial:
         config = self.config
         evaluated = is_evaluated(self.assets.spec, config.epochs)
         rows = finetune(
-            self.student, self._source, config, lambda epoch: evaluated(epoch) or is_kept(epoch),
-            self.assets.teacher.graph, self._epoch, self._optimizer,
-        )  # fmt: skip
+            self.student,
+            self._source,
+            config,
+            lambda epoch: evaluated(epoch) or is_kept(epoch),
+            self.assets.teacher.graph,
+            self._epoch,
+            self._optimizer,
+        )
         for row in rows:
             self._epoch, row.is_last = row.epoch, row.epoch == config.epochs
             if row.is_last or evaluated(row.epoch):

@@ -114,7 +114,8 @@ def _ends_in_pool_and_linear(graph: fx.GraphModule) -> bool:
 
 
 def _is_linear(node: fx.Node, module: nn.Module) -> bool:
-    """A linear layer, also as a convolution over what pooling left, as in pytorchcv's MobileNetV2."""
+    """A linear layer, also as a convolution over what pooling left, as in pytorchcv's
+    MobileNetV2."""
     is_one_pixel = (node.meta.get("shape") or ())[2:] == (1, 1)
     return isinstance(module, nn.Linear) or isinstance(module, nn.Conv2d) and is_one_pixel
 

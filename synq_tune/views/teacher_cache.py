@@ -1,8 +1,8 @@
 """What the teacher says about every view of the dataset: asked once, shared by every trial.
 
-A view of an image is a crop box, a flip and a blend with another image. Its pixels are remade on the
-device whenever they are needed; stored are these, the teacher's logits, and the saliency map of each
-CAM technique.
+A view of an image is a crop box, a flip and a blend with another image. Its pixels are remade on
+the device whenever they are needed; stored are these, the teacher's logits, and the saliency map of
+each CAM technique.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def _possible_techniques(teacher: LoadedTeacher) -> list[str]:
 
 
 def bytes_per_view(teacher: LoadedTeacher, config: FineTune) -> int:
-    """What one view of one image takes in the store: its transforms, logits, difficulty, saliency maps."""
+    """What one view of one image takes in the store: its transforms, logits, difficulty, saliency
+    maps."""
     transforms, difficulty_ = (
         4 * 4 + 1 + 8 + 4 + 4 * 4,
         4,

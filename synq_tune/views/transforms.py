@@ -1,4 +1,5 @@
-"""How each view is cut, mirrored and mixed. The choices are drawn once; pixels are made when needed."""
+"""How each view is cut, mirrored and mixed. The choices are drawn once; pixels are made when
+needed."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class ViewTransforms:
     partners: Tensor
     """(V, N) int64, the image each one is blended with, in the same view."""
     weights: Tensor
-    """(V, N) in [0, 1], the image's own share of the blend, or of the area where a patch is pasted."""
+    """(V, N) in [0, 1], the image's own share of the blend, or of the area where a patch is
+    pasted."""
     patches: Tensor
     """(V, N, 4): top, left, height, width, as fractions, of a patch of the other image; where it is
     empty the two are blended."""
@@ -90,8 +92,8 @@ def draw_transforms(count: int, config: ViewSettings, seed: int) -> ViewTransfor
 def _draw_patches(weights: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Places of the pasted patches (V, N, 4), drawn as in CutMix (Yun et al., 2019).
 
-    A patch has the image's aspect ratio. It covers the other image's share of the area and lies wholly
-    inside the image. With probability 1 - `probability` it is empty: nothing is pasted.
+    A patch has the image's aspect ratio. It covers the other image's share of the area and lies
+    wholly inside the image. With probability 1 - `probability` it is empty: nothing is pasted.
     """
     side = (1 - weights).sqrt()
     place = torch.rand(*weights.shape, 2, generator=generator) * (1 - side)[..., None]
