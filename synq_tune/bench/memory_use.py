@@ -23,6 +23,7 @@ from synq_tune.config import FineTune, StudySpec
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.finetune.loop import finetune
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.text_table import aligned
 from synq_tune.trial.evaluation import make_probes
 from synq_tune.trial.memory import trial_bytes
 from synq_tune.views.source import ViewSource
@@ -120,11 +121,13 @@ def _report(
     if "cuda_peak" in last:
         numbers["cuda_peak_bytes"] = last["cuda_peak"]
     lines = [*heading("Memory of a trial", spec, batch_size, device), ""]
-    lines.append(f"{'MiB after':12}" + "".join(f"{key:>10}" for key in last))
-    lines += [
-        f"{name:12}" + "".join(f"{value / _MIB:10.0f}" for value in row.values())
-        for name, row in stages.items()
+    rows = [
+        [name, *(f"{value / _MIB:.0f}" for value in row.values())] for name, row in stages.items()
     ]
+    numbers_at = range(1, 1 + len(last))
+    lines += aligned(
+        [["MiB after", *last], *rows], right=numbers_at, at_least=(12, *[8] * len(last))
+    )
     lines += ["", f"peak {last['peak_rss'] / _MIB:.0f} MiB, expected {estimate / _MIB:.0f} MiB"]
     mib = {key: f"{value / _MIB:.1f} MiB" for key, value in shared.items()}
     lines += [

@@ -10,17 +10,15 @@ from pathlib import Path
 
 from synq_tune.cli.arguments import command_parser
 from synq_tune.config.load import SPACES_DIR, load_space
+from synq_tune.text_table import aligned
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = command_parser(__doc__)
     parser.parse_args(argv)
-    rows = [_row(path) for path in sorted(SPACES_DIR.glob("*.yaml"))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    for line in aligned(_row(path) for path in sorted(SPACES_DIR.glob("*.yaml"))):
+        print(line)
     return 0
 
 

@@ -19,6 +19,7 @@ from synq_tune.export.float_baseline import write_float_baseline
 from synq_tune.export.golden import read_golden
 from synq_tune.export.load import load_onnx
 from synq_tune.export.metadata import from_texts, preprocessing_of
+from synq_tune.text_table import markdown
 
 HEAD = ("file", "kB", "runtime", "loads", "runs", "classes equal", "largest logit difference",
         "ms per image", "layers in integers")  # fmt: skip
@@ -191,20 +192,12 @@ def _time(probes: Sequence[Probe], inputs: dict[Path, _Inputs], rounds: int) -> 
 
 
 def _table(probes: Sequence[Probe]) -> list[str]:
-    lines = [HEAD, tuple("---" for _ in HEAD)]
-    for probe in probes:
-        time_ = "" if probe.milliseconds is None else f"{probe.milliseconds:.2f}"
-        lines.append(
-            (
-                probe.file.name,
-                f"{probe.file.stat().st_size / 1000:.0f}",
-                probe.engine.name,
-                probe.loads,
-                probe.runs,
-                probe.classes,
-                probe.difference,
-                time_,
-                probe.kernels,
-            )
-        )
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return list(markdown(HEAD, map(_cells, probes)))
+
+
+def _cells(probe: Probe) -> tuple[str, ...]:
+    time_ = "" if probe.milliseconds is None else f"{probe.milliseconds:.2f}"
+    return (
+        probe.file.name, f"{probe.file.stat().st_size / 1000:.0f}", probe.engine.name,
+        probe.loads, probe.runs, probe.classes, probe.difference, time_, probe.kernels,
+    )  # fmt: skip

@@ -22,6 +22,7 @@ from synq_tune.config.metrics import METRICS
 from synq_tune.errors import InputError
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run
+from synq_tune.text_table import markdown
 
 REFERENCE = "top1"
 _FIRST = tuple(name for name in METRICS if name != REFERENCE)
@@ -263,19 +264,8 @@ def _section(path: Path, trials: list[Measured]) -> Iterator[str]:
     yield f"### {path.resolve().name}"
     yield ", ".join(f"{counts[state]} {state}" for state in (*shown, *others))
     yield ""
-    yield from _table(
-        (
-            "metric",
-            "rho, completed",
-            "rho, top quarter",
-            "rho, all not diverged",
-            "chosen",
-            "its top-1 (%)",
-            "lost",
-            f"lost of {DRAWN}",
-        ),
-        _rows(trials),
-    )
+    yield from markdown(("metric", "rho, completed", "rho, top quarter", "rho, all not diverged",
+                         "chosen", "its top-1 (%)", "lost", f"lost of {DRAWN}"), _rows(trials))  # fmt: skip
 
 
 def _rows(trials: list[Measured]) -> Iterator[list[str]]:
@@ -302,7 +292,7 @@ def _together(studies: list[list[Measured]]) -> Iterator[str]:
     yield ""
     names = dict.fromkeys(name for trials in studies for name in metrics_of(trials))
     heads = ("metric", "studies", "median rho, completed", "mean lost", "largest lost")
-    yield from _table(heads, (_over(studies, name) for name in names))
+    yield from markdown(heads, (_over(studies, name) for name in names))
 
 
 def _over(studies: list[list[Measured]], metric: str) -> list[str]:
@@ -321,8 +311,3 @@ def _points(value: float | None) -> str:
 
 def _rho(value: float | None, count: int) -> str:
     return f"{_NOTHING if value is None else f'{value:.2f}'} ({count})"
-
-
-def _table(heads: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
-    for cells in (heads, ["---"] * len(heads), *rows):
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -14,6 +14,7 @@ from typing import Any
 from synq_tune.errors import InputError
 from synq_tune.experiments.variants import Comparison, filled, settings_of
 from synq_tune.store import content_address
+from synq_tune.text_table import markdown
 
 Row = dict[str, Any]
 """One run as it stands in the file; see `synq_tune.experiments.compare`."""
@@ -109,23 +110,14 @@ def report(baseline: str, chosen: Mapping[str, list[Row]], arguments: Sequence[s
         arguments: of the command.
     """
     rows = [row for mine in chosen.values() for row in mine]
-    head = (
-        "variant",
-        "runs",
-        "top-1 (%)",
-        f"gain over {baseline} [95 %]",
-        "diverged",
-        "updates per run",
-        "seconds per run",
-    )
-    lines = [_cells(head), _cells(["---"] * len(head)), *map(_cells, _full_precision(rows))]
-    for name, mine in chosen.items():
-        lines.append(_cells(_variant(name, mine, () if name == baseline else chosen[baseline])))
+    head = ("variant", "runs", "top-1 (%)", f"gain over {baseline} [95 %]", "diverged",
+            "updates per run", "seconds per run")  # fmt: skip
+    measured = [
+        _variant(name, mine, () if name == baseline else chosen[baseline])
+        for name, mine in chosen.items()
+    ]
+    lines = markdown(head, [*_full_precision(rows), *measured])
     return [*lines, "", *_legend(rows), *_same(chosen), "", *_about(rows, arguments)]
-
-
-def _cells(values: Iterable[object]) -> str:
-    return "| " + " | ".join(str(value).replace("|", "\\|") for value in values) + " |"
 
 
 def _full_precision(rows: Iterable[Row]) -> list[list[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 from synq_tune.errors import InputError, stage
 from synq_tune.experiments.coverage import STAGES, walk_any_size
 from synq_tune.experiments.model_list import ListedModel, listed_cnns, transformers
+from synq_tune.text_table import markdown
 
 
 def coverage_command(arguments: Namespace) -> Iterator[str]:
@@ -94,21 +95,19 @@ def table(rows: Iterable[dict[str, Any]]) -> list[str]:
     all."""
     rows = list(rows)
     run = [row for row in rows if not row["skipped"]]
-    lines = [
-        "| library | networks | " + " | ".join(STAGES) + " | refused by name | share |",
-        "|---|---|" + "---|" * (len(STAGES) + 2),
-    ]
+    counted = []
     for library in (*sorted({row["model"].split(":")[0] for row in run}), "all"):
         mine = [row for row in run if library in ("all", row["model"].split(":")[0])]
-        lines.append(_line(library, mine))
+        counted.append(_counts(library, mine))
+    lines = [*markdown(("library", "networks", *STAGES, "refused by name", "share"), counted)]
     lines += [f"not run (too large): {len(rows) - len(run)}"] if len(rows) > len(run) else []
     lines += [f"{row['model']}: {row['error']}" for row in run if row["error"]]
     return lines
 
 
-def _line(library: str, rows: list[dict[str, Any]]) -> str:
+def _counts(library: str, rows: list[dict[str, Any]]) -> list[str]:
     passed = Counter(stage for row in rows for stage in row["passed"])
     refused = sum(row["refused"] for row in rows)
     share = 100 * passed[STAGES[-1]] / max(len(rows), 1)
-    counts = " | ".join(str(passed[stage]) for stage in STAGES)
-    return f"| {library} | {len(rows)} | {counts} | {refused} | {share:.1f} % |"
+    counts = [str(passed[stage]) for stage in STAGES]
+    return [library, str(len(rows)), *counts, str(refused), f"{share:.1f} %"]

@@ -15,6 +15,7 @@ from synq_tune.experiments.compare_table import paired_gain
 from synq_tune.experiments.grid import BASELINES, Grid, read_grid
 from synq_tune.experiments.lookup import METHODS, Method, Metric, replay
 from synq_tune.study.rungs import PAPER
+from synq_tune.text_table import markdown
 
 BUNDLED = Path(__file__).parent / "recorded" / "digits_w3a3_grid.jsonl"
 BUDGETS = (2, 4, 8, 16, 32)
@@ -68,15 +69,17 @@ def regret_command(table: Path | None, seeds: int, workers: int) -> Iterator[str
     grid = read_grid(table or BUNDLED)
     yield from _about(grid, seeds, workers)
     yield ""
-    yield from _baselines(grid)
+    yield from markdown(["one configuration", "top-1 (%)", "regret"], _baselines(grid))
     yield ""
     heads = ["full trials", "method", "trials", "epochs trained"]
     for metric in get_args(Metric):
         heads += [f"by {metric}: median", "mean [95 %]"]
-    yield from (_cells(heads), _cells(["---"] * len(heads)))
-    for full_trials in BUDGETS:
-        for name, method in METHODS.items():
-            yield _cells([str(full_trials), name, *_row(grid, method, full_trials, seeds, workers)])
+    rows = (
+        [str(full_trials), name, *_row(grid, method, full_trials, seeds, workers)]
+        for full_trials in BUDGETS
+        for name, method in METHODS.items()
+    )
+    yield from markdown(heads, rows)
 
 
 def _row(grid: Grid, method: Method, full_trials: int, seeds: int, workers: int) -> list[str]:
@@ -145,16 +148,11 @@ def _last_top1(grid: Grid, key: str) -> list[float]:
     return [row["history"][-1]["metrics"]["top1"] for row in done]
 
 
-def _baselines(grid: Grid) -> Iterator[str]:
-    yield from (_cells(["one configuration", "top-1 (%)", "regret"]), _cells(["---"] * 3))
+def _baselines(grid: Grid) -> Iterator[list[str]]:
     for name in BASELINES:
         value = grid.value(name)
         shown = ["diverged", "–"] if value is None else [f"{value:.2f}", f"{grid.best - value:.2f}"]
-        yield _cells([_LABELS[name], *shown])
+        yield [_LABELS[name], *shown]
     values = [value for key in grid.keys if (value := grid.value(key)) is not None]
     middle = median(values)
-    yield _cells(["the median of the grid", f"{middle:.2f}", f"{grid.best - middle:.2f}"])
-
-
-def _cells(values: Sequence[str]) -> str:
-    return "| " + " | ".join(values) + " |"
+    yield ["the median of the grid", f"{middle:.2f}", f"{grid.best - middle:.2f}"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from synq_tune.config import Bits
 from synq_tune.inspection.student import Inspection
+from synq_tune.text_table import aligned
 
 
 def summary_lines(inspection: Inspection, bits: Bits) -> list[str]:
@@ -38,8 +37,8 @@ def layer_lines(inspection: Inspection) -> list[str]:
             f"{100 * row.macs / total:.1f} %",
         )
         for row in inspection.layers
-    ]
-    return _aligned([("layer", "kind", "weight", "bits", "reads", "MACs"), *rows])
+    ]  # fmt: skip
+    return aligned([("layer", "kind", "weight", "bits", "reads", "MACs"), *rows])
 
 
 def tensor_lines(inspection: Inspection) -> list[str]:
@@ -48,19 +47,10 @@ def tensor_lines(inspection: Inspection) -> list[str]:
         (row.name, row.kind, "×".join(map(str, row.shape)), _bits(row.bits, row.why))
         for row in inspection.tensors
     ]
-    return _aligned([("tensor", "made by", "shape", "bits"), *rows])
+    return aligned([("tensor", "made by", "shape", "bits"), *rows])
 
 
 def _bits(bits: int | None, why: str = "") -> str:
     if bits is not None:
         return str(bits)
     return f"float, because {why}" if why else "float"
-
-
-def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
