@@ -64,7 +64,7 @@ class Study:
         """One row per rung, accuracies in percent; empty before the study has measured it."""
         import pandas
 
-        return pandas.DataFrame(self._state.stages.get("ladder", {}).get("rungs", []))
+        return pandas.DataFrame(self._summary["ladder"])
 
     def to_optuna(self) -> Any:
         """The finished search trials as an `optuna.Study` in memory; see `search.to_optuna`."""

@@ -26,6 +26,7 @@ from synq_tune.search.tune_adapter import LedgerCallback
 from synq_tune.search.worker import TrialWorker
 from synq_tune.study.console import ladder_lines, no_trial_line
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Ladder
 from synq_tune.study.summary import best_run, write_summary
 from synq_tune.synthesis.perturbation import perturb
 from synq_tune.trial.assets import Assets
@@ -228,9 +229,9 @@ def test_a_rung_that_breaks_does_not_take_the_ladder_along(broken: Any, tmp_path
         {"state": "diverged", "error": "kd loss is nan", "seconds": 1.0, "done": True}
     ])  # fmt: skip
     rungs = build_ladder(assets, ledger.state, _nan)
-    assert ["diverged" in rung for rung in rungs] == [False, True, True, True, True]
+    assert [rung.diverged is not None for rung in rungs] == [False, True, True, True, True]
     assert [line.endswith("diverged") for line in ladder_lines(rungs)[1:]] == [False, *[True] * 4]
-    ledger.append("stage", name="ladder", data={"rungs": rungs})  # NaN would be refused
+    ledger.record(Ladder(tuple(rungs)))  # NaN would be refused
 
 
 def test_nan_logits_agree_with_nobody(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from synq_tune.bench.material import Report, bench_teacher
 from synq_tune.bench.noop import NoOpWorker
 from synq_tune.bench.process_memory import resident_bytes
 from synq_tune.config import StudySpec
+from synq_tune.config.metrics import mode_of
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.engine import Work, run_trials
 from synq_tune.search.queue import RunQueue
@@ -24,6 +25,7 @@ from synq_tune.search.sampler import Sampler, max_trials
 from synq_tune.search.schedulers import make_scheduler
 from synq_tune.search.tune_adapter import StopRequest
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Metric, Teacher
 from synq_tune.study.state import StudyState
 from synq_tune.study.summary_writer import SummaryWriter
 from synq_tune.tracking.writer import TrackedStudy
@@ -83,9 +85,8 @@ def _run(spec: StudySpec, folder: Path) -> _Clock:
     """Drive the study in `folder`."""
     clock, ledger = _Clock(), Ledger.create(folder, spec)
     teacher = bench_teacher(spec, torch.device("cpu"))
-    about = {"name": spec.teacher.model, "fingerprint": teacher.fingerprint}
-    ledger.append("stage", name="teacher", data=about)
-    ledger.append("stage", name="metric", data={"metric": METRIC, "mode": "max"})
+    ledger.record(Teacher(spec.teacher.model, teacher.fingerprint))
+    ledger.record(Metric(METRIC, mode_of(METRIC)))
     tracked = TrackedStudy.open(ledger, None, folder)
     tracked.describe(ledger.state)
     queue = RunQueue(spec, Sampler(spec, lambda run: run.metrics.get(METRIC)))

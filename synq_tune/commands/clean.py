@@ -72,8 +72,8 @@ def _users(studies: Path) -> tuple[dict[Path, tuple[str, ...]], set[Path]]:
     live: set[Path] = set()
     for ledger in sorted(studies.glob(f"*/{LEDGER_NAME}")):
         folder = ledger.parent
-        stage = Ledger.open(folder, read_only=True, anyones=True).state.stages.get("dataset")
-        dataset = Path(stage["path"]).resolve() if stage else Path()
+        stage = Ledger.open(folder, read_only=True, anyones=True).state.stages.dataset
+        dataset = Path(stage.path).resolve() if stage else Path()
         users[dataset] = (*users.get(dataset, ()), folder.name)
         if holder(folder) is not None:
             live.add(dataset)

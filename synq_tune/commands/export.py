@@ -48,7 +48,7 @@ def export_trial(
     run = _completed(state, number)
     open_sources(state.spec, folder)
     spec = state.spec.of_trial(run.params)
-    dataset = Path(state.stages["dataset"]["path"])
+    dataset = Path(state.stages.dataset.path)
     # STORE/datasets/ADDRESS
     assets = load_assets(state.spec, dataset, dataset.parents[1], choose_device())
     with stage("loading the student", f"{run.key} of {folder}"):

@@ -24,6 +24,7 @@ from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.study.lock import LOCK_NAME, study_lock
 from synq_tune.study.places import remember_places
 from synq_tune.study.preflight import ask_output, ask_places, ask_process
+from synq_tune.study.stages import Budget
 from synq_tune.study.status import format_status
 from synq_tune.study.summary import damaged_export, write_summary
 
@@ -179,14 +180,13 @@ def _extend(ledger: Ledger, arguments: argparse.Namespace) -> None:
             "`--target-loss >= 0 and finite` must hold, but got "
             f"{changed['target_loss']}. It is in points."
         )
-    ledger.append("stage", name="budget", data=changed)
+    ledger.record(Budget(**changed))
 
 
 def is_finished(ledger: Ledger) -> bool:
     """Whether the study ran to its end and was not extended since."""
-    sessions = ledger.state.sessions
-    before = ledger.state.stages.get("budget", {}).get("sessions", 0)
-    return len(sessions) > before and sessions[-1]["action"] == "finished"
+    since = ledger.state.sessions[ledger.state.sessions_before_budget :]
+    return bool(since) and since[-1]["action"] == "finished"
 
 
 def _drive(ledger: Ledger, arguments: argparse.Namespace, interrupts: Interrupts) -> int:
@@ -222,7 +222,7 @@ def _discard_if_unstarted(ledger: Ledger, is_first: bool, error: InputError) -> 
     Somebody else's error may come after hours of synthesis, though: such a study can go on.
     """
     state = ledger.state
-    has_work = isinstance(error, ForeignError) and "teacher" in state.stages
+    has_work = isinstance(error, ForeignError) and state.stages.teacher is not None
     if is_first and not state.runs and not has_work:
         ledger.discard()
 

@@ -39,6 +39,7 @@ from synq_tune.study.console import run_line
 from synq_tune.study.files import leftovers, place_prefix, prune, ray_places
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.progress import seconds_spent, target_met
+from synq_tune.study.stages import Best, Dataset, Ladder, Metric, Parity, Stage, Teacher
 from synq_tune.study.state import Run
 from synq_tune.study.summary import best_run, damaged_export
 from synq_tune.study.summary_writer import SummaryWriter
@@ -158,18 +159,18 @@ class StudyDriver:
 
     # ---------------------------------------------------------------- stages
 
-    def stage(self, name: str, data: dict[str, Any]) -> None:
+    def stage(self, stage: Stage) -> None:
         """Record a stage, unless the ledger already says the same."""
         self.interrupts.check()  # a library may have swallowed what a signal raised
-        if self.ledger.state.stages.get(name) != data:
-            self.ledger.append("stage", name=name, data=data)
+        if not self.ledger.state.stages.says(stage):
+            self.ledger.record(stage)
         self.summary.write(self.ledger.state)
 
     def _describe(self, prepared: Prepared) -> None:
         teacher = prepared.teacher
-        about = {"name": self.spec.teacher.model, "fingerprint": teacher.fingerprint}
-        self.stage("teacher", {**about, "top1": prepared.top1, "reference": prepared.reference})
-        self.stage("metric", {"metric": prepared.metric, "mode": mode_of(prepared.metric)})
+        about = self.spec.teacher.model, teacher.fingerprint
+        self.stage(Teacher(*about, prepared.top1, prepared.reference))
+        self.stage(Metric(prepared.metric, mode_of(prepared.metric)))
         accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
         print(f"study     {self.folder}")
         print(f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}")
@@ -181,14 +182,13 @@ class StudyDriver:
     def _dataset(self, teacher: LoadedTeacher) -> Path:
         dataset, is_reused = synthesize(teacher, self.spec, self.options.store)
         self.stage(
-            "dataset",
-            {
-                "path": str(dataset.path),
-                "sha256": dataset.sha256,
-                "num_images": len(dataset.train_images),
-                "num_holdout": dataset.num_holdout,
-                "method": dataset.method,
-            },
+            Dataset(
+                path=str(dataset.path),
+                sha256=dataset.sha256,
+                num_images=len(dataset.train_images),
+                num_holdout=dataset.num_holdout,
+                method=dataset.method,
+            )
         )
         images = f"{len(dataset.train_images)} + {dataset.num_holdout} images"
         print(f"dataset   {'reused' if is_reused else 'made'}: {images}, {dataset.path}")
@@ -269,20 +269,20 @@ class StudyDriver:
             trials = f"{self.spec.study.num_trials} trials, {plan.max_concurrent} at a time"
             print(f"search    {trials}, {share}", flush=True)
             if plan.gpus_per_trial and room[0] is not None:
-                print(f"          {gpu_sharing.memory_line(state.stages[gpu_sharing.STAGE])}")
+                print(f"          {gpu_sharing.memory_line(state.stages.gpu)}")
         return plan
 
     def _finish(self, best: Run, assets: Assets) -> None:
         student = load_student(assets, best, self.folder)
-        self.stage("ladder", {"rungs": build_ladder(assets, self.ledger.state, student)})
+        self.stage(Ladder(tuple(build_ladder(assets, self.ledger.state, student))))
         target = self.folder / "best"
         if self._is_exported(best):
-            self.stage("best", {**self.ledger.state.stages["best"], "export_dir": str(target)})
+            self.stage(replace(self.ledger.state.stages.best, export_dir=str(target)))
             print(f"export    {target} is there already")
         else:
             self._export(best, student, assets, target)
         example = assets.teacher.preprocessing.denormalize(assets.probes.images[:1].float())
-        self.stage("uploads", self.tracked.log_best(target, self.ledger.state, example.numpy()))
+        self.stage(self.tracked.log_best(target, self.ledger.state, example.numpy()))
         if self.tracked.missing:
             # Not finished: the next driver has nothing left to do but this.
             self.ledger.append("session", action="interrupted")
@@ -292,7 +292,8 @@ class StudyDriver:
 
     def _is_exported(self, best: Run) -> bool:
         """Whether the folder holds this run's files, whole."""
-        is_its = self.ledger.state.stages.get("best", {}).get("key") == best.key
+        exported = self.ledger.state.stages.best
+        is_its = exported is not None and exported.key == best.key
         return is_its and not damaged_export(self.ledger.state, self.folder)
 
     def _export(self, best: Run, student: Any, assets: Assets, target: Path) -> None:
@@ -306,18 +307,8 @@ class StudyDriver:
             parity_images=all_images(assets),
         )
         files = {p.name: sha256_file(p) for p in sorted(target.iterdir()) if p.is_file()}
-        self.stage("parity", parity)
-        self.stage(
-            "best",
-            {
-                "key": best.key,
-                "number": best.number,
-                "params": best.params,
-                "metrics": best.metrics,
-                "export_dir": str(target),
-                "files": files,
-            },
-        )
+        self.stage(Parity(parity))
+        self.stage(Best(best.key, best.number, best.params, best.metrics, str(target), files))
 
     def _end(self, status: str) -> None:
         self.ledger.append("session", action="finished")

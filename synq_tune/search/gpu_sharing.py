@@ -2,20 +2,19 @@
 fit.
 
 Ray counts fractions of a GPU and looks at no memory. What was measured stands in the ledger, as the
-stage `gpu`: {trial_bytes, device_bytes} of the largest trial so far, and `most` after a trial ran
-out of memory.
+stage `gpu`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import torch
 
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Gpu
 from synq_tune.study.state import StudyState
 
-STAGE = "gpu"
 _HEADROOM = 0.9
 """Share of a GPU's memory that trials may fill. Fragments, and a workstation's display, need the
 rest."""
@@ -40,32 +39,32 @@ def peak() -> dict[str, int] | None:
 
 def record_peak(ledger: Ledger, found: dict[str, int]) -> None:
     """Remember what a trial took if none has taken more."""
-    known = ledger.state.stages.get(STAGE, {})
-    if found["trial_bytes"] > known.get("trial_bytes", 0):
-        ledger.append("stage", name=STAGE, data={**known, **found})
+    known = ledger.state.stages.gpu or Gpu()
+    if found["trial_bytes"] > (known.trial_bytes or 0):
+        ledger.record(replace(known, **found))
 
 
 def record_too_many(ledger: Ledger, sharing: int) -> None:
     """Remember that `sharing` trials, ≥ 2, do not fit on one GPU."""
-    known = ledger.state.stages.get(STAGE, {})
-    if sharing - 1 < known.get("most", sharing):
-        ledger.append("stage", name=STAGE, data={**known, "most": sharing - 1})
+    known = ledger.state.stages.gpu or Gpu()
+    if known.most is None or sharing - 1 < known.most:
+        ledger.record(replace(known, most=sharing - 1))
 
 
 def fitting(state: StudyState) -> int | None:
     """How many trials fit on a GPU by their memory, ≥ 1; None before one was measured."""
-    known = state.stages.get(STAGE, {})
-    if "trial_bytes" not in known:
+    known = state.stages.gpu
+    if known is None or not known.trial_bytes:
         return None
-    return max(1, int(_HEADROOM * known["device_bytes"] / known["trial_bytes"]))
+    return max(1, int(_HEADROOM * known.device_bytes / known.trial_bytes))
 
 
 def most(state: StudyState) -> int | None:
     """How many trials a GPU was seen to hold at most; None while none ran out of memory."""
-    return state.stages.get(STAGE, {}).get("most")
+    return state.stages.gpu.most if state.stages.gpu else None
 
 
-def memory_line(data: dict[str, Any]) -> str:
+def memory_line(found: Gpu) -> str:
     """What was measured, in words."""
-    taken, whole = (data[key] / 2**30 for key in ("trial_bytes", "device_bytes"))
+    taken, whole = found.trial_bytes / 2**30, found.device_bytes / 2**30
     return f"a trial takes {taken:.1f} of {whole:.1f} GiB of a GPU"

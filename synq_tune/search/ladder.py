@@ -7,39 +7,34 @@ probes made for reporting.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
 from synq_tune.config import Reconstruct
 from synq_tune.errors import NonFiniteError, stage
 from synq_tune.study.rungs import BEST, CALIBRATED, CALIBRATED_ON_NOISE, FULL_PRECISION
+from synq_tune.study.stages import Rung
 from synq_tune.study.state import StudyState
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import asking_teacher, confidence_interval, top1
 from synq_tune.trial.trial import Trial
 
 
-def _rung(
-    name: str, accuracy: float | None, agreement: float | None, assets: Assets
-) -> dict[str, Any]:
-    """One line: accuracy on the reporting half with its 95 % interval, agreement with the
-    teacher."""
-    rung: dict[str, Any] = {"name": name, "agreement": agreement}
-    rung |= {
-        "probes": len(assets.report_probes.images),
-        "probes_chosen_on": len(assets.probes.images),
-    }
-    if accuracy is not None and assets.report is not None:
-        count = len(assets.report)
-        low, high = confidence_interval(accuracy, count)
-        rung |= {"top1": accuracy, "low": low, "high": high, "num_images": count}
-        rung["chosen_on"] = len(assets.choose)
-    return rung
+def _rung(name: str, accuracy: float | None, agreement: float | None, assets: Assets) -> Rung:
+    """One line: accuracy on the reporting half with its 95 % interval, agreement with the teacher."""
+    probes = len(assets.report_probes.images), len(assets.probes.images)
+    rung = Rung(name, agreement, *probes)
+    if accuracy is None or assets.report is None:
+        return rung
+    count = len(assets.report)
+    low, high = confidence_interval(accuracy, count)
+    labelled = {"num_images": count, "chosen_on": len(assets.choose)}
+    return replace(rung, top1=accuracy, low=low, high=high, **labelled)
 
 
-def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> dict[str, Any]:
+def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> Rung:
     preprocessing = assets.teacher.preprocessing
     data = assets.report
     accuracy = None if data is None else top1(model, data, preprocessing, assets.device)
@@ -55,18 +50,16 @@ def _calibrated(assets: Assets, calibrate_on: str, seed: int) -> Callable[[Tenso
     return trial.student
 
 
-def _or_diverged(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _or_diverged(name: str, measure: Callable[[], Rung]) -> Rung:
     """A rung; one that has no finite numbers says so instead, and the ladder goes on."""
     try:
         with stage("the ladder", name):
             return measure()
     except NonFiniteError as error:
-        return {"name": name, "agreement": None, "diverged": str(error)}
+        return Rung(name, diverged=str(error))
 
 
-def build_ladder(
-    assets: Assets, state: StudyState, best: Callable[[Tensor], Tensor]
-) -> list[dict[str, Any]]:
+def build_ladder(assets: Assets, state: StudyState, best: Callable[[Tensor], Tensor]) -> list[Rung]:
     """Full precision, calibrated on noise, on the dataset, the paper's defaults, the best found.
 
     The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here. A
@@ -83,15 +76,15 @@ def build_ladder(
     ]
 
 
-def _calibrated_rung(name: str, calibrate_on: str, assets: Assets) -> dict[str, Any]:
+def _calibrated_rung(name: str, calibrate_on: str, assets: Assets) -> Rung:
     student = _calibrated(assets, calibrate_on, assets.spec.study.seed)
     return _measured(name, student, assets)
 
 
-def _of_paper(state: StudyState, assets: Assets) -> list[dict[str, Any]]:
+def _of_paper(state: StudyState, assets: Assets) -> list[Rung]:
     paper = state.runs.get("ladder-paper")
     if paper is not None and paper.state == "diverged":
-        return [{"name": paper.label, "agreement": None, "diverged": paper.error}]
+        return [Rung(paper.label, diverged=paper.error or "")]
     if paper is None or paper.state != "completed":
         return []
     return [_rung(paper.label, paper.report_top1, paper.report_agreement, assets)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from synq_tune.config.metrics import METRICS
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.progress import hardly_needed_line, target_line
+from synq_tune.study.stages import Rung
 from synq_tune.study.state import Run, StudyState
+from synq_tune.text_table import aligned
 
 
 def _params(params: dict[str, Any]) -> str:
@@ -39,18 +42,22 @@ def run_line(state: StudyState, key: str) -> str | None:
     return None
 
 
-def ladder_lines(rungs: list[dict[str, Any]]) -> list[str]:
+def ladder_lines(rungs: Sequence[Rung]) -> list[str]:
     """The ladder as a table; accuracies in percent."""
-    note = measured_on(rungs[0])
-    lines = [f"{'':34}{'top1':>7}  {'95 % interval':<16}{'agreement':>10}   ({note})"]
-    for rung in rungs:
-        top1 = f"{rung['top1']:7.2f}" if "top1" in rung else "      -"
-        interval = f"{rung['low']:.2f} - {rung['high']:.2f}" if "top1" in rung else "-"
-        agreement = f"{rung['agreement']:10.2f}" if rung.get("agreement") is not None else ""
-        if "diverged" in rung:
-            agreement = f"{'diverged':>10}"
-        lines.append(f"{rung['name']:<34}{top1}  {interval:<16}{agreement}")
-    return lines
+    heads = ("", "top1", "95 % interval", "agreement")
+    first, *lines = aligned(
+        [heads, *map(_rung, rungs)], right=(1, 3), at_least=(33, 6, 15, len("agreement"))
+    )
+    return [f"{first}   ({measured_on(rungs[0])})", *lines]
+
+
+def _rung(rung: Rung) -> tuple[str, str, str, str]:
+    agreement = "" if rung.agreement is None else f"{rung.agreement:.2f}"
+    if rung.diverged is not None:
+        agreement = "diverged"
+    if rung.top1 is None:
+        return rung.name, "-", "-", agreement
+    return rung.name, f"{rung.top1:.2f}", f"{rung.low:.2f} - {rung.high:.2f}", agreement
 
 
 def no_trial_line(state: StudyState) -> str:
@@ -64,14 +71,14 @@ def no_trial_line(state: StudyState) -> str:
 
 def study_lines(state: StudyState) -> list[str]:
     """What a finished study ends with: ladder, best files."""
-    best = state.stages["best"]
+    best = state.stages.best
     notes = [line for line in (target_line(state), hardly_needed_line(state)) if line]
     return [
         "",
-        *ladder_lines(state.stages["ladder"]["rungs"]),
+        *ladder_lines(state.stages.ladder.rungs),
         "",
-        f"best      {best['key']}: " + ", ".join(f"{k}={v}" for k, v in best["params"].items()),
+        f"best      {best.key}: " + ", ".join(f"{k}={v}" for k, v in best.params.items()),
         *(f"confirm   {line}" for line in confirm_lines(state)),
         *(f"note      {line}" for line in notes),
-        f"exported  {best['export_dir']}/model.onnx",
+        f"exported  {best.export_dir}/model.onnx",
     ]

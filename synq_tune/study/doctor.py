@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from synq_tune.study.files import (
 )
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import holder, study_lock
+from synq_tune.study.stages import Best
 from synq_tune.study.summary import SUMMARY_NAME, damaged_export, summarize, write_summary
 
 
@@ -105,7 +106,7 @@ def _needed(path: Path, sha256: str, ledger: Ledger) -> Iterator[Finding]:
 
 
 def _export(ledger: Ledger) -> Iterator[Finding]:
-    folder, best = ledger.folder, ledger.state.stages.get("best")
+    folder, best = ledger.folder, ledger.state.stages.best
     if best is None:
         return
     for path in damaged_export(ledger.state, folder):
@@ -115,17 +116,17 @@ def _export(ledger: Ledger) -> Iterator[Finding]:
             + command_line("search.py", "--resume", folder)
         )
     target = folder.resolve() / "best"
-    if Path(best["export_dir"]) != target:
+    if Path(best.export_dir) != target:
         yield Finding(
-            f"{ledger.path.name}: the export is said to be in {best['export_dir']}, but it is here",
-            lambda: _restate(ledger, {**best, "export_dir": str(target)}),
+            f"{ledger.path.name}: the export is said to be in {best.export_dir}, but it is here",
+            lambda: _restate(ledger, replace(best, export_dir=str(target))),
         )
 
 
-def _restate(ledger: Ledger, best: dict[str, Any]) -> None:
+def _restate(ledger: Ledger, best: Best) -> None:
     """A study that has ended stays so."""
     last = ledger.state.sessions[-1]["action"] if ledger.state.sessions else None
-    ledger.append("stage", name="best", data=best)
+    ledger.record(best)
     if last == "finished":
         ledger.append("session", action="finished")
 

@@ -22,6 +22,7 @@ from synq_tune import store
 from synq_tune.config import FORMAT, StudySpec
 from synq_tune.errors import InputError
 from synq_tune.study.lock import LOCK_NAME, holder
+from synq_tune.study.stages import Stage
 from synq_tune.study.state import StudyState, apply, check, interrupt_running
 from synq_tune.study.summary import SUMMARY_NAME
 from synq_tune.study.trust import check_names, check_owner
@@ -127,6 +128,10 @@ class Ledger:
         apply(self.state, record)
         return record
 
+    def record(self, stage: Stage) -> None:
+        """Record that the study has passed a stage; see `append`."""
+        self.append("stage", name=stage.NAME, data=stage.to_event())
+
     def replay(self) -> StudyState:
         """The state as the file tells it, read again from its beginning."""
         return _replay(self.path)[0]
@@ -221,7 +226,7 @@ def _replay(path: Path) -> tuple[StudyState, int, int]:
         record = _decode(line)
         if record is not None:
             _check_names(record, path, number)
-            apply(state, record)
+            _apply(state, record, path, number)
             end += len(line)
         elif number == len(lines):
             _log.warning("%s: line %d was torn by a crash and is dropped.", path, number)
@@ -231,6 +236,13 @@ def _replay(path: Path) -> tuple[StudyState, int, int]:
                 f"{len(lines)} is damaged. Restore the file from a copy, or begin a new study."
             )
     return state, end, len(data)
+
+
+def _apply(state: StudyState, record: dict[str, Any], path: Path, number: int) -> None:
+    try:
+        apply(state, record)
+    except InputError as error:
+        raise InputError(f"{path}, line {number}: {error} Restore the file from a copy.") from None
 
 
 def _check_names(record: dict[str, Any], path: Path, number: int) -> None:

@@ -1,8 +1,7 @@
 """Where a study's other files are: the store of datasets, and MLflow's database.
 
-The stage `places` of the ledger, {store, tracking_uri}, says what its drivers were told: `store` is
-an absolute path; `tracking_uri` has no credentials and is null for the default, which is beside the
-study and moves with it. Ledgers from before it have a dataset and an address of MLflow to go by.
+The stage `places` of the ledger says what its drivers were told. The default tracking store is beside the
+study and moves with it. Ledgers from before that stage have a dataset and an address of MLflow to go by.
 """
 
 from __future__ import annotations
@@ -12,26 +11,26 @@ from pathlib import Path
 from synq_tune.redact import redact_uri
 from synq_tune.store import store_folder
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Places
 from synq_tune.study.state import StudyState
 
-STAGE = "places"
 _DEFAULT_NAME = "mlflow.db"
 
 
 def store_of(state: StudyState) -> Path | None:
     """The store that the study's last driver used; None if it never got that far."""
-    if STAGE in state.stages:
-        return Path(state.stages[STAGE]["store"])
-    dataset = state.stages.get("dataset")
-    return Path(dataset["path"]).parents[1] if dataset else None
+    if state.stages.places is not None:
+        return Path(state.stages.places.store)
+    dataset = state.stages.dataset
+    return Path(dataset.path).parents[1] if dataset else None
 
 
 def tracking_of(state: StudyState, folder: Path) -> str | None:
     """The tracking store that was asked for, without credentials; None for the default one."""
-    if STAGE in state.stages:
-        return state.stages[STAGE]["tracking_uri"]
-    uri = state.stages.get("tracking", {}).get("uri")
-    return None if uri is None or _is_default(uri, folder) else uri
+    if state.stages.places is not None:
+        return state.stages.places.tracking_uri
+    tracking = state.stages.tracking
+    return None if tracking is None or _is_default(tracking.uri, folder) else tracking.uri
 
 
 def _is_default(uri: str, folder: Path) -> bool:
@@ -56,9 +55,9 @@ def remember_places(ledger: Ledger, store: str | None, tracking_uri: str | None)
     state = ledger.state
     folder = (None if store else store_of(state)) or store_folder(store)
     given = absolute_uri(tracking_uri) if tracking_uri else tracking_of(state, ledger.folder)
-    data = {"store": str(folder), "tracking_uri": redact_uri(given) if given else None}
-    if state.stages.get(STAGE) != data:
-        ledger.append("stage", name=STAGE, data=data)
+    places = Places(str(folder), redact_uri(given) if given else None)
+    if not state.stages.says(places):
+        ledger.record(places)
     return folder
 
 

@@ -44,15 +44,16 @@ def _has_ended(state: StudyState) -> bool:
 
 def hardly_needed_line(state: StudyState) -> str | None:
     """Says so where calibration alone comes within half a point of the best found."""
-    rungs = {rung["name"]: rung for rung in state.stages.get("ladder", {}).get("rungs", [])}
-    calibrated = rungs.get(CALIBRATED)
-    best, run = rungs.get(BEST), best_run(state)
-    if calibrated is None or best is None or run is None or is_calibration(state, run):
+    ladder, run = state.stages.ladder, best_run(state)
+    if ladder is None or run is None or is_calibration(state, run):
         return None
-    if "diverged" in calibrated or "diverged" in best:
+    calibrated, best = ladder.rung(CALIBRATED), ladder.rung(BEST)
+    if calibrated is None or best is None:
         return None
-    name = "top1" if "top1" in best else "agreement"
-    gain = best[name] - calibrated[name]
+    if calibrated.diverged is not None or best.diverged is not None:
+        return None
+    name = "agreement" if best.top1 is None else "top1"
+    gain = getattr(best, name) - getattr(calibrated, name)
     if gain > HARDLY_NEEDED:
         return None
     found = f"comes within {gain:.2f} points of" if gain > 0 else f"is {-gain:.2f} points above"

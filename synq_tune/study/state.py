@@ -9,8 +9,7 @@ Events of a ledger, one JSON object per line, in the order they happened. Every 
 
     header     format, name, spec, created_by {package: version}
     session    action (started | finished | interrupted), pid, host
-    stage      name (teacher | dataset | metric | budget | gpu | ladder | best | tracking | uploads |
-               places | …), data
+    stage      name, data; see `synq_tune.study.stages`
     proposed   key, kind (search | confirm | ladder), number, params, seed, label
     started    key; epoch when it goes on from the state kept after it
     evaluated  key, epoch, metrics, losses; partial when top1 is of a subset of the labelled images;
@@ -30,6 +29,7 @@ from typing import Any, Literal
 
 from synq_tune.config import StudySpec
 from synq_tune.config.metrics import METRICS
+from synq_tune.study.stages import Budget, Stages, stage_of
 
 RunKind = Literal["search", "confirm", "ladder"]
 RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted", "running"]
@@ -105,9 +105,10 @@ class StudyState:
     header: dict[str, Any]
     runs: dict[str, Run] = field(default_factory=dict)
     """By key, in order of proposal."""
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Latest data of each stage by name."""
+    stages: Stages = field(default_factory=Stages)
     sessions: list[dict[str, Any]] = field(default_factory=list)
+    sessions_before_budget: int = 0
+    """Counted, since a clock may jump: only sessions behind the last `budget` know of it."""
 
     @property
     def num_trials(self) -> int:
@@ -131,6 +132,7 @@ def check(state: StudyState, event: Mapping[str, Any]) -> None:
 
     Raises:
         RuntimeError: the driver has a bug; nothing a user writes leads here.
+        InputError: a stage lacks a key.
     """
     name = event["event"]
     if name not in _REDUCERS:
@@ -139,6 +141,8 @@ def check(state: StudyState, event: Mapping[str, Any]) -> None:
         )
     if name == "proposed" and event["key"] in state.runs:
         raise RuntimeError(f"`a run is proposed once` must hold, but got key={event['key']!r}.")
+    if name == "stage":
+        stage_of(event)
     if name in ("started", "evaluated", "kept", "finished"):
         _check_unfinished(state, event)
 
@@ -161,7 +165,7 @@ def apply(state: StudyState, event: Mapping[str, Any]) -> None:
     """Bring `state` up to date with the event that follows it.
 
     Raises:
-        RuntimeError: see `check`; the state is unchanged.
+        RuntimeError, InputError: see `check`; the state is unchanged.
     """
     check(state, event)
     _REDUCERS[event["event"]](state, event)
@@ -174,18 +178,18 @@ def _session(state: StudyState, event: Mapping[str, Any]) -> None:
 
 
 def _stage(state: StudyState, event: Mapping[str, Any]) -> None:
-    state.stages[event["name"]] = event["data"]
-    if event["name"] == "budget":
-        _budget(state, event)
+    stage = stage_of(event)
+    if stage is not None:
+        state.stages.put(stage)
+    if isinstance(stage, Budget):
+        _budget(state, stage)
 
 
-def _budget(state: StudyState, event: Mapping[str, Any]) -> None:
+def _budget(state: StudyState, budget: Budget) -> None:
     """A resumed study may have more trials, or another target, than its header says."""
-    study = state.spec.study.model_copy(update=event["data"])
+    study = state.spec.study.model_copy(update=budget.changes())
     state.spec = state.spec.model_copy(update={"study": study})
-    # Counted, since a clock may jump: only sessions behind it know of it.
-    count = len(state.sessions)
-    state.stages["budget"] = {**event["data"], "at": event["at"], "sessions": count}
+    state.sessions_before_budget = len(state.sessions)
 
 
 def _proposed(state: StudyState, event: Mapping[str, Any]) -> None:

@@ -14,7 +14,9 @@ from synq_tune.study.lock import holder
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.places import store_of
 from synq_tune.study.progress import target_line
+from synq_tune.study.stages import Rung, Uploads
 from synq_tune.study.state import Run, StudyState
+from synq_tune.text_table import aligned
 
 _METRIC_COLUMNS = [(m.name, m.heading, m.text_format) for m in METRICS.values()]
 
@@ -40,14 +42,15 @@ def format_status(state: StudyState, folder: Path) -> str:
 def stage_reached(state: StudyState) -> str:
     """The last thing that is done, in words."""
     ended = bool(state.sessions) and state.sessions[-1].get("action") == "finished"
+    stages = state.stages
     reached = (
-        (ended and "best" in state.stages, "finished"),
-        ("best" in state.stages, "best model exported"),
-        ("ladder" in state.stages, "ladder measured"),
+        (ended and stages.best is not None, "finished"),
+        (stages.best is not None, "best model exported"),
+        (stages.ladder is not None, "ladder measured"),
         (bool(state.of_kind("confirm")), "confirming the finalists"),
         (bool(state.of_kind("search")), "searching"),
-        ("dataset" in state.stages, "synthetic dataset ready"),
-        ("teacher" in state.stages, "teacher loaded"),
+        (stages.dataset is not None, "synthetic dataset ready"),
+        (stages.teacher is not None, "teacher loaded"),
     )
     return next((words for is_reached, words in reached if is_reached), "not started")
 
@@ -82,11 +85,10 @@ def _counts(state: StudyState) -> str:
 
 
 def _dataset(state: StudyState) -> str:
-    data = state.stages.get("dataset")
-    if data is None:
+    made = state.stages.dataset
+    if made is None:
         return ""
-    sha256 = str(data.get("sha256"))[:12]
-    return f"{data.get('num_images')} images by {data.get('method')}, {sha256}, {data.get('path')}"
+    return f"{made.num_images} images by {made.method}, {made.sha256[:12]}, {made.path}"
 
 
 def _trials(state: StudyState) -> str:
@@ -96,7 +98,8 @@ def _trials(state: StudyState) -> str:
         return ""
     columns = [c for c in _METRIC_COLUMNS if any(c[0] in run.metrics for run in runs)]
     header = ["trial", "state", *(title for _, title, _ in columns), "epochs", "seconds", "params"]
-    return _table(header, [_trial(run, columns) for run in runs], left=("trial", "state", "params"))
+    numbers = range(2, len(header) - 1)
+    return "\n".join(aligned([header, *(_trial(run, columns) for run in runs)], right=numbers))
 
 
 def _trial(run: Run, columns: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -126,34 +129,27 @@ def _best(state: StudyState) -> str:
 
 
 def _ladder(state: StudyState) -> str:
-    rungs = summary.ladder(state)
-    if not rungs:
+    if state.stages.ladder is None or not state.stages.ladder.rungs:
         return ""
+    rungs = state.stages.ladder.rungs
     header = ["ladder", "top1 %", "95 % interval", "agree %"]
-    return (
-        measured_on(rungs[-1]) + "\n" + _table(header, [_rung(r) for r in rungs], left=("ladder",))
-    )
+    table = aligned([header, *map(_rung, rungs)], right=(1, 2, 3))
+    return "\n".join([measured_on(rungs[-1]), *table])
 
 
-def _rung(rung: dict[str, Any]) -> list[str]:
-    low, high = rung.get("low"), rung.get("high")
-    interval = "" if low is None or high is None else f"{low:.2f} to {high:.2f}"
-    return [
-        str(rung["name"]),
-        _number(rung.get("top1"), ".2f"),
-        interval,
-        "diverged" if "diverged" in rung else _number(rung.get("agreement"), ".2f"),
-    ]
+def _rung(rung: Rung) -> list[str]:
+    interval = "" if rung.low is None else f"{rung.low:.2f} to {rung.high:.2f}"
+    agreement = _number(rung.agreement, ".2f") if rung.diverged is None else "diverged"
+    return [rung.name, _number(rung.top1, ".2f"), interval, agreement]
 
 
 def _places(state: StudyState) -> str:
     uri = summary.tracking_uri(state)
     if not uri:
         return ""
-    uploads = state.stages.get("uploads", {})
-    version, refused = uploads.get("version"), uploads.get("refused", {})
-    lines = [f"         models:/{version}"] if version else []
-    lines += [f"         not uploaded: {name}: {error}" for name, error in refused.items()]
+    uploads = state.stages.uploads or Uploads()
+    lines = [f"         models:/{uploads.version}"] if uploads.version else []
+    lines += [f"         not uploaded: {name}: {error}" for name, error in uploads.refused.items()]
     return "\n".join([f"mlflow   {uri}", *lines])
 
 
@@ -166,14 +162,3 @@ def _params(params: dict[str, Any]) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "" if value is None else f"{value:{form}}"
-
-
-def _table(header: list[str], rows: list[list[str]], left: Sequence[str]) -> str:
-    """Columns as wide as their widest cell; numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    aligns = ["<" if title in left else ">" for title in header]
-    lines = [
-        "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, aligns, widths, strict=True))
-        for row in [header, *rows]
-    ]
-    return "\n".join(line.rstrip() for line in lines)

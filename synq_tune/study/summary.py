@@ -15,6 +15,7 @@ from synq_tune import store
 from synq_tune.config import FORMAT
 from synq_tune.config.metrics import auto_metric, mode_of, objective
 from synq_tune.redact import redact_uri
+from synq_tune.study.stages import Stage
 from synq_tune.study.state import Run, RunState, StudyState
 
 SUMMARY_NAME = "summary.json"
@@ -22,8 +23,8 @@ SUMMARY_NAME = "summary.json"
 
 def resolve_metric(state: StudyState) -> str:
     """The name of what chooses: what the driver recorded, else what the spec asks for."""
-    if "metric" in state.stages:
-        return state.stages["metric"]["metric"]
+    if state.stages.metric is not None:
+        return state.stages.metric.metric
     study = state.spec.study
     return auto_metric(study.metric, has_labels=study.val_data is not None)
 
@@ -137,7 +138,8 @@ def loss_of(state: StudyState, run: Run) -> float | None:
 
     None where one of the two was not measured.
     """
-    reference = state.stages.get("teacher", {}).get("reference")
+    teacher = state.stages.teacher
+    reference = teacher.reference if teacher else None
     value = objective(run.metrics, resolve_metric(state))
     return None if reference is None or value is None else reference - value
 
@@ -172,7 +174,7 @@ def _without_trials(state: StudyState, study_dir: Path) -> dict[str, Any]:
         "mode": mode_of(resolve_metric(state)),
         "seed": state.spec.study.seed,
         "teacher": _teacher(state),
-        "dataset": _picked(state, "dataset", ("path", "sha256", "num_images", "method")),
+        "dataset": _picked(state.stages.dataset, ("path", "sha256", "num_images", "method")),
         "trials": [],
         "counts": counts(state),
         "finalists": [finalist(group, resolve_metric(state)) for group in repeated(state)],
@@ -209,16 +211,15 @@ def counts(state: StudyState) -> dict[str, int]:
 
 
 def ladder(state: StudyState) -> list[dict[str, Any]]:
-    """The rungs of the final table: {name, top1, low, high, num_images, chosen_on, agreement,
-    probes, probes_chosen_on}; the agreement is measured on `probes` images that chose nothing."""
-    data: Any = state.stages.get("ladder", [])
-    return data["rungs"] if isinstance(data, dict) else data
+    """The rungs of the final table: {name, top1, low, high, num_images, chosen_on, agreement, probes,
+    probes_chosen_on}; the agreement is measured on `probes` images that chose nothing."""
+    return [rung.to_event() for rung in state.stages.ladder.rungs] if state.stages.ladder else []
 
 
 def best(state: StudyState) -> dict[str, Any] | None:
     """The exported run, or the best so far while none of its number is exported."""
     run = best_run(state)
-    exported = _picked(state, "best", ("number", "params", "metrics", "export_dir"))
+    exported = _picked(state.stages.best, ("number", "params", "metrics", "export_dir"))
     if exported is not None and (run is None or exported["number"] == run.number):
         return exported
     if run is None:
@@ -228,27 +229,25 @@ def best(state: StudyState) -> dict[str, Any] | None:
 
 def damaged_export(state: StudyState, folder: Path) -> list[Path]:
     """Exported files that are missing, or not the bytes that the ledger knows."""
-    files = state.stages.get("best", {}).get("files", {})
+    files = state.stages.best.files if state.stages.best else {}
     paths = {folder / "best" / name: sha256 for name, sha256 in files.items()}
     return [p for p, sha in paths.items() if not p.is_file() or store.sha256_file(p) != sha]
 
 
 def tracking_uri(state: StudyState) -> str | None:
     """Where MLflow's copy is, without credentials."""
-    uri = state.stages.get("tracking", {}).get("uri")
-    return redact_uri(uri) if uri else None
+    tracking = state.stages.tracking
+    return redact_uri(tracking.uri) if tracking and tracking.uri else None
 
 
 def _teacher(state: StudyState) -> dict[str, Any]:
-    data = state.stages.get("teacher", {})
-    name = data.get("name") or state.spec.teacher.model
-    return {"name": name, "fingerprint": data.get("fingerprint"), "top1": data.get("top1")}
+    known = _picked(state.stages.teacher, ("name", "fingerprint", "top1"))
+    return known or {"name": state.spec.teacher.model, "fingerprint": None, "top1": None}
 
 
-def _picked(state: StudyState, stage: str, keys: tuple[str, ...]) -> dict[str, Any] | None:
-    """The given keys of a stage's data; None before the stage."""
-    data = state.stages.get(stage)
-    return None if data is None else {key: data.get(key) for key in keys}
+def _picked(stage: Stage | None, keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """The given fields of a stage; None before it."""
+    return None if stage is None else {key: getattr(stage, key) for key in keys}
 
 
 def _trial(run: Run) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from synq_tune.redact import redact_uri
 from synq_tune.study.doctor import Finding
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.places import tracking_of
+from synq_tune.study.stages import Uploads
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run
 from synq_tune.tracking import STATUSES, Tracker, TrackingError, default_tracking_uri
@@ -27,7 +28,7 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
         uri: the store; by default the one that the ledger names.
     """
     state, folder = ledger.state, ledger.folder
-    if uri is None and "tracking" not in state.stages and not state.runs:
+    if uri is None and state.stages.tracking is None and not state.runs:
         return []  # the study never got that far
     uri = uri or tracking_of(state, folder) or default_tracking_uri(folder)
     try:
@@ -53,24 +54,22 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
 
 def _lost_model(tracker: Tracker, ledger: Ledger) -> list[Finding]:
     """The best student's model, if somebody deleted it."""
-    uploads = ledger.state.stages.get("uploads", {})
-    if not uploads.get("model") or tracker.has_model(uploads["model"], uploads.get("version")):
+    uploads = ledger.state.stages.uploads or Uploads()
+    if not uploads.model or tracker.has_model(uploads.model, uploads.version):
         return []
-    name = uploads.get("version") or uploads["model"]
+    name = uploads.version or uploads.model
     return [Finding(f"MLflow no longer has the model {name}", lambda: _ask_again(ledger, uploads))]
 
 
-def _ask_again(ledger: Ledger, uploads: dict[str, Any]) -> None:
+def _ask_again(ledger: Ledger, uploads: Uploads) -> None:
     """Leave the study with one thing to do, the upload; a driver does it."""
-    refused = {**uploads["refused"], "best model": "it was deleted"}
-    gone = {"model": None, "version": None, "refused": refused}
-    ledger.append("stage", name="uploads", data=gone)
+    ledger.record(Uploads(refused={**uploads.refused, "best model": "it was deleted"}))
     ledger.append("session", action="interrupted")
 
 
 def _not_uploaded(ledger: Ledger) -> Iterator[str]:
-    refused = ledger.state.stages.get("uploads", {}).get("refused", {})
-    for name, error in refused.items():
+    uploads = ledger.state.stages.uploads or Uploads()
+    for name, error in uploads.refused.items():
         yield (
             f"MLflow has not taken the study's {name} ({error}); try again: "
             + command_line("search.py", "--resume", ledger.folder)

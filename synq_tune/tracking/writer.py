@@ -18,6 +18,7 @@ from synq_tune.export.load import load_onnx
 from synq_tune.redact import redact_uri
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.places import tracking_of
+from synq_tune.study.stages import Tracking, Uploads
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import resolve_metric
 from synq_tune.tracking import (
@@ -54,7 +55,7 @@ class TrackedStudy:
         self._job: Future[None] | None = None
         self._refused: dict[str, tuple[Callable[[], object], str]] = {}
         """By name, what the store did not take, and why."""
-        self._model: dict[str, str | None] = {"model": None, "version": None}
+        self._model = Uploads()
 
     @classmethod
     def open(
@@ -65,8 +66,8 @@ class TrackedStudy:
         The ledger holds no credentials: a store that needs them is named again on resume. That
         images may be sent is remembered.
         """
-        recorded = ledger.state.stages.get("tracking", {})
-        upload_images = upload_images or recorded.get("upload_images", False)
+        recorded = ledger.state.stages.tracking
+        upload_images = upload_images or bool(recorded and recorded.upload_images)
         uri = uri or tracking_of(ledger.state, folder) or default_tracking_uri(folder)
         try:
             with stage("opening the tracking store", f"--tracking-uri {redact_uri(uri)}"):
@@ -76,10 +77,9 @@ class TrackedStudy:
                 f"`the tracking store can be opened` must hold, but got: {error} "
                 "Start it, or choose another --tracking-uri."
             ) from None
-        told = {"uri": redact_uri(study.tracker.uri)}
-        told |= {"upload_images": True} if upload_images else {}
+        told = Tracking(redact_uri(study.tracker.uri), upload_images or None)
         if recorded != told:
-            ledger.append("stage", name="tracking", data=told)
+            ledger.record(told)
         return study
 
     def sync(self, state: StudyState, key: str | None = None) -> None:
@@ -113,24 +113,19 @@ class TrackedStudy:
 
     def describe(self, state: StudyState) -> None:
         """Parameters and tags of the parent run."""
-        dataset = state.stages.get("dataset", {}).get("sha256", "")
+        dataset = state.stages.dataset.sha256 if state.stages.dataset else ""
         tags = study_tags(state.spec, resolve_metric(state), dataset)
-        tags["teacher_fingerprint"] = state.stages["teacher"]["fingerprint"]
+        tags["teacher_fingerprint"] = state.stages.teacher.fingerprint
         self._send("parameters", lambda: self.tracker.log_parent(study_params(state.spec), tags))
 
     def log_image_grid(self, path: Path) -> None:
         """The picture of synthetic images before and after the filter."""
         self._send("synthetic images", lambda: self.tracker.log_image_grid(path))
 
-    def log_best(
-        self, folder: Path, state: StudyState, input_example: np.ndarray
-    ) -> dict[str, Any]:
+    def log_best(self, folder: Path, state: StudyState, input_example: np.ndarray) -> Uploads:
         """The exported files, the model ready to serve, and the accuracies on the parent.
 
         What the store refuses is tried again for a while, with all that it refused before.
-
-        Returns: {model, version, refused}: `models:/ID`, `NAME/VERSION` of the registered model
-            (None where there is no registry), and by name why something is not in the store.
         """
         files = sorted(folder.iterdir())
         pictures = [path for path in files if path.name in _HOLD_IMAGES]
@@ -141,16 +136,16 @@ class TrackedStudy:
         self._send(in_files, lambda: log_files(plain, "best"))
         self._send(in_vectors, lambda: log_files(pictures, "best", holds_images=True))
         self._send(in_model, lambda: self._put_model(model, state, input_example))
-        tags = {"best": state.stages["best"]["key"]}
+        tags = {"best": state.stages.best.key}
         metrics = _parent_metrics(state)
         self._send("best accuracies", lambda: self.tracker.log_parent(tags=tags, metrics=metrics))
         self._send_refused()
-        return {**self._model, "refused": self.refused}
+        return replace(self._model, refused=self.refused)
 
     def _put_model(self, model: Any, state: StudyState, input_example: np.ndarray) -> None:
         uri = self.tracker.log_best_model(model, input_example)
         version = self.tracker.register_best(uri, state.spec.name, _version_tags(state))
-        self._model = {"model": uri, "version": version}
+        self._model = Uploads(uri, version)
 
     @property
     def refused(self) -> dict[str, str]:
@@ -200,10 +195,10 @@ class TrackedStudy:
             f"browse    {ui_command(self.tracker.uri)}",
             f"          {study_page(self.tracker)}",
         ]
-        if self._model["version"]:
-            lines.append(f"model     models:/{self._model['version']}")
-        elif self._model["model"]:
-            lines.append(f"model     {self._model['model']} (the store has no registry for us)")
+        if self._model.version:
+            lines.append(f"model     models:/{self._model.version}")
+        elif self._model.model:
+            lines.append(f"model     {self._model.model} (the store has no registry for us)")
         return lines
 
     @staticmethod
@@ -219,20 +214,19 @@ class TrackedStudy:
 
 def _version_tags(state: StudyState) -> dict[str, str]:
     """What to tell the versions of a space's registered model by."""
-    best = state.stages["best"]
-    measured = {name: best["metrics"].get(name) for name in ("top1", "agreement")}
+    best = state.stages.best
+    measured = {name: best.metrics.get(name) for name in ("top1", "agreement")}
     return {
         "metric": resolve_metric(state),
-        "trial": best["key"],
+        "trial": best.key,
         **{name: f"{value:.4f}" for name, value in measured.items() if value is not None},
     }
 
 
 def _parent_metrics(state: StudyState) -> dict[str, float]:
     """Accuracies of the best run, and of each rung of the ladder on the reporting half."""
-    best = state.stages["best"]["metrics"]
-    rungs = state.stages["ladder"]["rungs"]
-    metrics = {f"best/{name}": value for name, value in best.items()}
+    rungs = state.stages.ladder.rungs
+    metrics = {f"best/{name}": value for name, value in state.stages.best.metrics.items()}
     # MLflow allows no apostrophe in a name.
-    named = {"ladder/" + r["name"].replace("'", ""): r["top1"] for r in rungs if "top1" in r}
+    named = {"ladder/" + r.name.replace("'", ""): r.top1 for r in rungs if r.top1 is not None}
     return metrics | named

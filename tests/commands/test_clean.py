@@ -18,6 +18,7 @@ from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import study_lock
+from synq_tune.study.stages import Dataset
 
 DAY = 86400
 
@@ -43,7 +44,7 @@ def store(tmp_path: Path) -> Path:
 def studies(tmp_path: Path, store: Path) -> Path:
     """One study, made from the old dataset."""
     ledger = Ledger.create(tmp_path / "studies" / "mine", load_space("digits_w3a3"))
-    ledger.append("stage", name="dataset", data={"path": str(store / "datasets" / "old")})
+    ledger.record(Dataset(str(store / "datasets" / "old"), "0", 8, 4, "synq"))
     ledger.close()
     return tmp_path / "studies"
 

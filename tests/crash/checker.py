@@ -94,7 +94,7 @@ def _check_rework(events: list[dict[str, Any]], interval: int) -> None:
 
 def client_of(state: StudyState) -> MlflowClient:
     """A client of the study's store."""
-    uri = state.stages["tracking"]["uri"]
+    uri = state.stages.tracking.uri
     return MlflowClient(uri, registry_uri=uri)
 
 
@@ -123,7 +123,7 @@ def _check_mlflow(state: StudyState) -> None:
 def check_files(state: StudyState, folder: Path) -> None:
     """Export = manifest; no training state is left; the summary is the ledger's."""
     assert not state_files(folder)
-    for name, sha256 in state.stages["best"]["files"].items():
+    for name, sha256 in state.stages.best.files.items():
         assert sha256_file(folder / "best" / name) == sha256, name
     kept = json.loads((folder / SUMMARY_NAME).read_text())
     assert kept == json.loads(json.dumps(summarize(state, folder)))

@@ -28,6 +28,7 @@ from synq_tune.store import canonical_json
 from synq_tune.study.files import leftovers, prune
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import study_lock
+from synq_tune.study.stages import Metric
 from synq_tune.study.summary import write_summary
 from synq_tune.tracking.writer import TrackedStudy
 
@@ -79,9 +80,9 @@ class RaylessDriver:
         self.ledger = Ledger.open(folder)
         self.ledger.append("session", action="started", pid=0, host="here")
         self.tracked = TrackedStudy.open(self.ledger, None, folder)
-        metric = {"metric": METRIC, "mode": "max"}
-        if self.ledger.state.stages.get("metric") != metric:
-            self.ledger.append("stage", name="metric", data=metric)
+        metric = Metric(METRIC, "max")
+        if not self.ledger.state.stages.says(metric):
+            self.ledger.record(metric)
         queue = RunQueue(SPEC, Sampler(SPEC, lambda run: run.metrics.get(METRIC)))
         self.queue, self.searcher = (
             queue,

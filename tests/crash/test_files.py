@@ -38,7 +38,7 @@ def test_the_last_line_of_the_ledger_is_cut(small: TinyStudy, table: FaultTable)
 def test_a_bit_flips_in_the_dataset(small: TinyStudy, table: FaultTable) -> None:
     """It is noticed by its sum, in one line; deleted as it says, the same images are made again."""
     small.start(crash="after:2:evaluated").wait()
-    path = Path(Ledger.open(small.folder, read_only=True).state.stages["dataset"]["path"])
+    path = Path(Ledger.open(small.folder, read_only=True).state.stages.dataset.path)
     shard = max(path.rglob("*.safetensors"), key=lambda p: p.stat().st_size)
     before = shard.read_bytes()
     _flip(shard)

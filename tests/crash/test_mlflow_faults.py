@@ -71,7 +71,7 @@ def test_the_server_refuses_uploads(
     assert driver.wait() == NOT_UPLOADED, driver.errors()
     assert "tracking: best files, best model: again in 2 s" in driver.said()
     ledger = Ledger.open(small.folder, read_only=True)
-    assert {"best files", "best model"} == set(ledger.state.stages["uploads"]["refused"])
+    assert {"best files", "best model"} == set(ledger.state.stages.uploads.refused)
     assert "not uploaded: best model:" in format_status(ledger.state, small.folder)
     assert any("has not taken" in f.text for f in mlflow_findings(ledger))
     before = len(small.lines)
@@ -81,8 +81,8 @@ def test_the_server_refuses_uploads(
     state = Ledger.open(small.folder, read_only=True).state
     client = MlflowClient(server.url, registry_uri=server.url)
     version = client.get_model_version_by_alias("synq-tune-digits_w3a3", "best")
-    assert f"{version.name}/{version.version}" == state.stages["uploads"]["version"]
-    assert version.tags["synq.sha256"] == state.stages["best"]["files"]["model.onnx"]
+    assert f"{version.name}/{version.version}" == state.stages.uploads.version
+    assert version.tags["synq.sha256"] == state.stages.best.files["model.onnx"]
     places = [e.experiment_id for e in client.search_experiments()]
     (model,) = client.search_logged_models(places)
     assert str(model.status) == "READY"

@@ -51,8 +51,8 @@ def test_a_machine_without_our_files(own: TinyStudy, tmp_path: Path, is_sealed: 
         (images,) = [x for x in found.split() if x.endswith("/images.safetensors")]
         assert images.startswith(str(store)) != is_sealed
         there = machine.run("sha256sum", images).split()[0]
-    dataset = Ledger.open(own.folder, read_only=True).state.stages["dataset"]
-    assert there == dataset["sha256"] == sha256_file(Path(dataset["path"]) / "images.safetensors")
+    dataset = Ledger.open(own.folder, read_only=True).state.stages.dataset
+    assert there == dataset.sha256 == sha256_file(Path(dataset.path) / "images.safetensors")
     for kind in ("labelled", "teachers", "views", "probes"):
         assert f"/{kind}/" in found, kind
     assert not [x for x in found.split() if x.startswith((str(own.folder), str(tmp_path / "mine")))]

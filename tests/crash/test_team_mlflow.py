@@ -63,7 +63,7 @@ def _state(study: TinyStudy) -> StudyState:
 
 
 def _exported(study: TinyStudy) -> str:
-    return _state(study).stages["best"]["files"]["model.onnx"]
+    return _state(study).stages.best.files["model.onnx"]
 
 
 def _in_bucket(s3: S3) -> dict[str, str]:
@@ -102,11 +102,11 @@ def test_two_studies_at_once_share_a_server(tmp_path: Path, server: MlflowServer
 
 def _check_uploaded(state: StudyState, client: MlflowClient, s3: S3) -> None:
     """What the ledger says was uploaded is there: as a version, and as a file."""
-    exported, uploads = state.stages["best"]["files"]["model.onnx"], state.stages["uploads"]
-    assert uploads["refused"] == {}
-    version = client.get_model_version(*uploads["version"].split("/"))
+    exported, uploads = state.stages.best.files["model.onnx"], state.stages.uploads
+    assert uploads.refused == {}
+    version = client.get_model_version(*uploads.version.split("/"))
     assert version.tags["synq.sha256"] == exported
-    model = uploads["model"].removeprefix("models:/")
+    model = uploads.model.removeprefix("models:/")
     files = {key: value for key, value in _in_bucket(s3).items() if f"/models/{model}/" in key}
     assert list(files.values()) == [exported]
 
@@ -132,7 +132,7 @@ def test_a_study_is_not_done_while_its_best_is_not_uploaded(
         assert driver.wait() == NOT_UPLOADED, driver.errors()
         assert "tracking: best files, best model: again in" in driver.said()
         state = _state(study)
-        assert {"best files", "best model"} <= set(state.stages["uploads"]["refused"])
+        assert {"best files", "best model"} <= set(state.stages.uploads.refused)
         assert state.sessions[-1]["action"] == "interrupted"
         assert not client.search_registered_models()
         assert _parent_status(client, state) == "KILLED"

@@ -26,6 +26,7 @@ from synq_tune.experiments.choosing import (
 )
 from synq_tune.experiments.choosing_plot import plot_choosing
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Metric
 from synq_tune.study.summary import finalists
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ def _measured() -> list[Measured]:
 
 def _study(folder: Path, labels: bool = True, metric: str = "top1") -> Ledger:
     ledger = Ledger.create(folder, load_space("digits_w3a3"))
-    ledger.append("stage", name="metric", data={"metric": metric, "mode": "max"})
+    ledger.record(Metric(metric, "max"))
     for number, (state, top1, agreement, kl) in enumerate(TRIALS):
         key = f"trial-{number:04d}"
         metrics = {"agreement": agreement, "holdout_kl": kl, "margin": agreement / 100}

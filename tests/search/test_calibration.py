@@ -21,6 +21,7 @@ from synq_tune.search.sampler import Sampler, max_trials
 from synq_tune.search.tune_adapter import LedgerSearcher, StopRequest
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.progress import hardly_needed_line, loss_of, target_line, target_met
+from synq_tune.study.stages import Ladder, Metric, Rung, Teacher
 from synq_tune.study.state import StudyState
 from synq_tune.study.status import format_status
 from synq_tune.study.summary import best_run
@@ -40,8 +41,8 @@ def _spec(*sets: str) -> StudySpec:
 def _state(tmp_path: Path, spec: StudySpec, values: dict[str, float], reference: float = 99.0):
     """A ledger whose search runs ended with these top1."""
     ledger = Ledger.create(tmp_path / "study", spec)
-    ledger.append("stage", name="metric", data={"metric": "top1", "mode": "max"})
-    ledger.append("stage", name="teacher", data={"reference": reference, "top1": 98.0})
+    ledger.record(Metric("top1", "max"))
+    ledger.record(Teacher("net", "ab", top1=98.0, reference=reference))
     for number, (state, top1) in enumerate(values.items()):
         key = f"trial-{number:04d}"
         params = {"epochs": 0} if number == 0 else {"lr": 0.01 * number}
@@ -153,8 +154,7 @@ def test_a_calibration_teaches_the_sampler_nothing(tmp_path: Path) -> None:
 
 def _with_ladder(state: StudyState, calibrated: float, best: float) -> StudyState:
     names = {"calibrated on the synthetic set": calibrated, "the best found": best}
-    rungs = [{"name": name, "top1": value} for name, value in names.items()]
-    state.stages["ladder"] = {"rungs": rungs}
+    state.stages.put(Ladder(tuple(Rung(name, top1=value) for name, value in names.items())))
     return state
 
 

@@ -69,7 +69,7 @@ def test_the_largest_trial_counts(ledger: Ledger) -> None:
     for trial_bytes in (3 * GIB, 5 * GIB, 4 * GIB):
         gpu_sharing.record_peak(ledger, {"trial_bytes": trial_bytes, "device_bytes": 24 * GIB})
     assert gpu_sharing.fitting(Ledger.open(ledger.folder).state) == 4  # 21.6 / 5
-    line = gpu_sharing.memory_line(ledger.state.stages["gpu"])
+    line = gpu_sharing.memory_line(ledger.state.stages.gpu)
     assert line == "a trial takes 5.0 of 24.0 GiB of a GPU"
 
 

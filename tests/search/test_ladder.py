@@ -16,6 +16,7 @@ from synq_tune.models.teacher import load_teacher
 from synq_tune.search.ladder import build_ladder
 from synq_tune.study.console import ladder_lines
 from synq_tune.study.measured_on import measured_on
+from synq_tune.study.stages import Rung
 from synq_tune.study.state import Run, StudyState
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import load_agreement_set
@@ -52,9 +53,9 @@ def test_without_labels_agreement_is_measured_on_other_images(tmp_path: Path) ->
 
     rungs = build_ladder(assets, state, best)
     assert torch.equal(torch.cat(seen), assets.report_probes.images.float())
-    by_name = {rung["name"]: rung["agreement"] for rung in rungs}
+    by_name = {rung.name: rung.agreement for rung in rungs}
     assert (by_name["full precision"], by_name["the paper's defaults"]) == (100.0, 12.5)
-    assert all((r["probes_chosen_on"], r["probes"]) == (24, 24) for r in rungs)
+    assert all((r.probes_chosen_on, r.probes) == (24, 24) for r in rungs)
     assert "chosen on 24, measured on 24 other synthetic images" in ladder_lines(rungs)[0]
 
 
@@ -64,11 +65,11 @@ def test_with_labels_the_reporting_half_measures(tmp_path: Path) -> None:
     rungs = build_ladder(assets, StudyState(assets.spec, {}), assets.teacher)
     chosen, measured = len(assets.choose), len(assets.report)
     assert measured_on(rungs[0]) == f"chosen on {chosen}, measured on {measured} images"
-    assert rungs[-1]["agreement"] == 100.0
+    assert rungs[-1].agreement == 100.0
 
 
 @pytest.mark.parametrize("agreement", [100.0, None])
 def test_ladders_of_older_studies_are_still_shown(agreement: float | None) -> None:
     """They do not say on how many images they were measured."""
-    rung = {"name": "the paper's defaults", "agreement": agreement}
+    rung = Rung("the paper's defaults", agreement)
     assert "agreement with the teacher only" in ladder_lines([rung])[0]

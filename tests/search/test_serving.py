@@ -64,13 +64,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> TinyStudy:
 
 
 def _store(study: TinyStudy) -> str:
-    return Ledger.open(study.folder, read_only=True).state.stages["tracking"]["uri"]
+    return Ledger.open(study.folder, read_only=True).state.stages.tracking.uri
 
 
 def _student_classes(study: TinyStudy, images: torch.Tensor) -> torch.Tensor:
     """What the PyTorch student says of images in [0, 1]."""
     state = Ledger.open(study.folder, read_only=True).state
-    dataset = Path(state.stages["dataset"]["path"])
+    dataset = Path(state.stages.dataset.path)
     assets = load_assets(state.spec, dataset, dataset.parents[1], torch.device("cpu"))
     best = best_run(state)
     assert best is not None
@@ -105,7 +105,7 @@ def test_a_registered_model_is_the_exported_file(
     folder = Path(mlflow.artifacts.download_artifacts(
         "models:/synq-tune-digits_w3a3@best", dst_path=str(tmp_path)
     ))  # fmt: skip
-    assert sha256_file(folder / "model.onnx") == state.stages["best"]["files"]["model.onnx"]
+    assert sha256_file(folder / "model.onnx") == state.stages.best.files["model.onnx"]
     assert not [*folder.rglob("*.pkl"), *folder.rglob("*.pt"), *folder.rglob("*.pth")]
     pinned = (folder / "requirements.txt").read_text().split()
     assert [line.partition("==")[0] for line in pinned] == [

@@ -58,12 +58,18 @@ def test_a_ledgers_own_names_are_plain(folder: Path) -> None:
     with open(folder / LEDGER_NAME, "a") as file:
         for record in (
             PROPOSED, STARTED, {**KEPT, "epoch": 1},
-            _stage("dataset", path="/a/.cache/b/datasets/0123456789abcdef"),
-            _stage("best", key="trial-0000", files={"model.packed.safetensors": "0" * 64}),
+            _stage(
+                "dataset", path="/a/.cache/b/datasets/0123456789abcdef", sha256="0" * 64,
+                num_images=8, num_holdout=4, method="synq",
+            ),
+            _stage(
+                "best", key="trial-0000", number=0, params={}, metrics={}, export_dir="/a/best",
+                files={"model.packed.safetensors": "0" * 64},
+            ),
         ):  # fmt: skip
             file.write(_line(record))
     state = Ledger.open(folder).state
-    assert state.runs["trial-0000"].kept_epoch == 1 and state.stages.keys() == {"dataset", "best"}
+    assert state.runs["trial-0000"].kept_epoch == 1 and state.stages.dataset and state.stages.best
 
 
 @pytest.mark.parametrize("events", HOSTILE.values(), ids=HOSTILE)

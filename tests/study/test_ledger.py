@@ -17,6 +17,7 @@ from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.study.ledger import LEDGER_NAME, Ledger, encode_record
 from synq_tune.study.lock import study_lock
+from synq_tune.study.stages import Teacher
 
 
 def propose(ledger: Ledger, number: int) -> str:
@@ -49,7 +50,7 @@ def test_replay_equals_live_state(ledger: Ledger) -> None:
     """The state kept while appending is the state a replay finds."""
     run(ledger, 0)
     run(ledger, 1, top1=91.5)
-    ledger.append("stage", name="teacher", data={"top1": 97.0})
+    ledger.record(Teacher("net", "ab", top1=97.0))
     assert ledger.replay() == ledger.state
     assert Ledger.open(ledger.folder).state == ledger.state
 

@@ -14,6 +14,7 @@ from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.places import remember_places, store_of, tracking_of, tracking_path
+from synq_tune.study.stages import Dataset, Tracking
 
 SECRET = "postgresql://me:s3cret@db/mlflow"
 
@@ -64,7 +65,7 @@ def test_passwords_are_not_remembered(ledger: Ledger, tmp_path: Path) -> None:
 def test_the_default_moves_with_the_study(ledger: Ledger, tmp_path: Path) -> None:
     """MLflow's file is beside the study, wherever that is now."""
     remember_places(ledger, str(tmp_path / "store"), None)
-    ledger.append("stage", name="tracking", data={"uri": f"sqlite:///{tmp_path}/studies/mlflow.db"})
+    ledger.record(Tracking(f"sqlite:///{tmp_path}/studies/mlflow.db"))
     ledger.close()
     shutil.move(tmp_path / "studies", tmp_path / "moved")
     there = Ledger.open(tmp_path / "moved" / "a")
@@ -76,9 +77,8 @@ def test_the_default_moves_with_the_study(ledger: Ledger, tmp_path: Path) -> Non
 @pytest.mark.parametrize("is_moved", [False, True])
 def test_older_ledgers_are_understood(ledger: Ledger, tmp_path: Path, is_moved: bool) -> None:
     """Those that name the dataset and MLflow's address only."""
-    data = {"path": str(tmp_path / "store/datasets/abc"), "sha256": "0"}
-    ledger.append("stage", name="dataset", data=data)
-    ledger.append("stage", name="tracking", data={"uri": f"sqlite:///{tmp_path}/studies/mlflow.db"})
+    ledger.record(Dataset(str(tmp_path / "store/datasets/abc"), "0", 8, 4, "synq"))
+    ledger.record(Tracking(f"sqlite:///{tmp_path}/studies/mlflow.db"))
     ledger.close()
     folder = ledger.folder
     if is_moved:
@@ -93,7 +93,7 @@ def test_a_store_of_its_own_database_is_no_default(ledger: Ledger, tmp_path: Pat
     other = tmp_path / "other" / "mlflow.db"
     other.parent.mkdir()
     other.touch()
-    ledger.append("stage", name="tracking", data={"uri": f"sqlite:///{other}"})
+    ledger.record(Tracking(f"sqlite:///{other}"))
     assert tracking_of(ledger.state, ledger.folder) == f"sqlite:///{other}"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from synq_tune.config.load import load_space
+from synq_tune.study.stages import Budget
 from synq_tune.study.state import SUMMARIZED, StudyState, apply
 
 
@@ -183,4 +184,4 @@ def test_budget_replaces_the_number_of_trials(state: StudyState) -> None:
     """A resumed study may be longer than its header says."""
     feed(state, "stage", 4.0, name="budget", data={"num_trials": 99})
     assert state.spec.study.num_trials == 99
-    assert state.stages["budget"]["at"] == 4.0
+    assert state.stages.budget == Budget(num_trials=99)

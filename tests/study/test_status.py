@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Best, Ladder, Rung, Tracking
 from synq_tune.study.status import format_status
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "status.py"
@@ -34,10 +35,7 @@ def test_trials_best_and_export_are_shown(ledger: Ledger) -> None:
     add(ledger, 0, "completed", top1=91.234, agreement=80.0, holdout_kl=0.1234)
     add(ledger, 1, "failed")
     metrics = ledger.state.runs["trial-0000"].metrics
-    ledger.append(
-        "stage", name="best",
-        data={"number": 0, "params": {"lr": 0.01}, "metrics": metrics, "export_dir": "/s/best"},
-    )  # fmt: skip
+    ledger.record(Best("trial-0000", 0, {"lr": 0.01}, metrics, "/s/best", files={}))
     text = format_status(ledger.state, ledger.folder)
     assert "2 of 12: 1 completed, 1 failed" in text
     (row,) = (line for line in text.splitlines() if line.startswith("0 "))
@@ -49,18 +47,15 @@ def test_trials_best_and_export_are_shown(ledger: Ledger) -> None:
 
 def test_ladder_says_what_decided_and_what_measured(ledger: Ledger) -> None:
     """Accuracies come with their interval and the number of images behind them."""
-    rung = {
-        "name": "the best found", "top1": 91.0, "low": 89.0, "high": 93.0, "num_images": 899,
-        "chosen_on": 898, "agreement": 90.0,
-    }  # fmt: skip
-    ledger.append("stage", name="ladder", data={"rungs": [rung]})
+    measured = {"top1": 91.0, "low": 89.0, "high": 93.0, "num_images": 899, "chosen_on": 898}
+    ledger.record(Ladder((Rung("the best found", 90.0, **measured),)))
     text = format_status(ledger.state, ledger.folder)
     assert "chosen on 898, measured on 899" in text and "89.00 to 93.00" in text
 
 
 def test_tracking_uri_is_shown_without_credentials(ledger: Ledger) -> None:
     """A terminal is no place for a password."""
-    ledger.append("stage", name="tracking", data={"uri": "https://ann:secret@host/x"})
+    ledger.record(Tracking("https://ann:secret@host/x"))
     text = format_status(ledger.state, ledger.folder)
     assert "https://host/x" in text and "secret" not in text
 

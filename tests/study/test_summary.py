@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from synq_tune.config.load import load_space
+from synq_tune.study.stages import Best, Dataset, Ladder, Metric, Rung, Stage, Teacher, Tracking
 from synq_tune.study.state import StudyState, apply
 from synq_tune.study.summary import (
     best_run,
@@ -40,8 +40,8 @@ def add(
         apply(state, {"event": "finished", **common, **end})
 
 
-def stage(state: StudyState, name: str, data: Any) -> None:
-    apply(state, {"event": "stage", "at": 0.0, "name": name, "data": data})
+def apply_stage(state: StudyState, stage: Stage) -> None:
+    apply(state, {"event": "stage", "at": 0.0, "name": stage.NAME, "data": stage.to_event()})
 
 
 def best_number(state: StudyState) -> int | None:
@@ -67,7 +67,7 @@ def test_best_is_by_the_last_epoch(state: StudyState) -> None:
 
 def test_equal_agreement_goes_to_the_lower_kl(state: StudyState) -> None:
     """Agreement has few values; the divergence tells equals apart."""
-    stage(state, "metric", {"metric": "agreement", "mode": "max"})
+    apply_stage(state, Metric("agreement", "max"))
     add(state, 0, agreement=90.0, holdout_kl=0.3)
     add(state, 1, agreement=90.0, holdout_kl=0.1)
     assert best_number(state) == 1
@@ -134,8 +134,8 @@ def test_metric_follows_the_spec(setting: str, expected: str) -> None:
 
 def test_summary_keeps_the_contract(state: StudyState, tmp_path: Path) -> None:
     """Keys, order and units of summary.json are what other programs read."""
-    stage(state, "teacher", {"name": "digits_resnet26", "fingerprint": "ab", "top1": 97.0})
-    stage(state, "dataset", {"path": "/d", "sha256": "c", "num_images": 512, "method": "synq"})
+    apply_stage(state, Teacher("digits_resnet26", "ab", top1=97.0))
+    apply_stage(state, Dataset("/d", "c", num_images=512, num_holdout=64, method="synq"))
     add(state, 0, "failed")
     add(state, 1, top1=91.0)
     write_summary(state, tmp_path)
@@ -182,7 +182,7 @@ def test_repeats_and_rungs_stay_out_of_trials(state: StudyState) -> None:
     """`trials` are the search; confirm runs and the ladder have their own lists."""
     add(state, 0, top1=91.0)
     add(state, 0, kind="confirm", repeat=1, top1=90.0)
-    stage(state, "ladder", {"rungs": [{"name": "full precision", "top1": 97.0}]})
+    apply_stage(state, Ladder((Rung("full precision", top1=97.0),)))
     summary = summarize(state, Path("x"))
     assert len(summary["trials"]) == 1
     assert [c["key"] for c in summary["confirm"]] == ["confirm-0000-1"]
@@ -192,10 +192,9 @@ def test_repeats_and_rungs_stay_out_of_trials(state: StudyState) -> None:
 def test_exported_best_is_shown_until_another_is_better(state: StudyState) -> None:
     """After an extension found a better trial the old export is not called the best."""
     add(state, 0, top1=91.0)
-    data = {"number": 0, "params": {}, "metrics": {"top1": 91.0}, "export_dir": "/s/best", "x": 1}
-    stage(state, "best", data)
-    best = summarize(state, Path("x"))["best"]
-    assert best == {key: data[key] for key in ("number", "params", "metrics", "export_dir")}
+    told = {"number": 0, "params": {}, "metrics": {"top1": 91.0}, "export_dir": "/s/best"}
+    apply_stage(state, Best("trial-0000", **told, files={"model.onnx": "ab"}))
+    assert summarize(state, Path("x"))["best"] == told
     add(state, 1, top1=92.0)
     best = summarize(state, Path("x"))["best"]
     assert (best["number"], best["export_dir"]) == (1, None)
@@ -203,6 +202,6 @@ def test_exported_best_is_shown_until_another_is_better(state: StudyState) -> No
 
 def test_summary_holds_no_credentials(state: StudyState) -> None:
     """A summary may be passed on."""
-    stage(state, "tracking", {"uri": "https://ann:secret@host/x?token=abc"})
+    apply_stage(state, Tracking("https://ann:secret@host/x?token=abc"))
     text = json.dumps(summarize(state, Path("x")))
     assert "secret" not in text and "abc" not in text and "host/x" in text

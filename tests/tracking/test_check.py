@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from synq_tune.config.load import load_space
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Tracking, Uploads
 from synq_tune.tracking import Tracker, default_tracking_uri
 from synq_tune.tracking.check import mlflow_findings
 from tests.helpers import tiny_onnx
@@ -30,7 +31,7 @@ def ledger(studies: Path, request: pytest.FixtureRequest) -> Ledger:
     folder = studies / request.node.name.replace("[", "-").strip("]").replace(" ", "-")
     ledger = Ledger.create(folder, load_space("digits_w3a3"))
     ledger.append("session", action="started", pid=1, host="here")
-    ledger.append("stage", name="tracking", data={"uri": default_tracking_uri(folder)})
+    ledger.record(Tracking(default_tracking_uri(folder)))
     for number, key in enumerate((FINAL, OPEN)):
         fields = {"kind": "search", "number": number, "params": {"lr": 0.01 * (1 + number)}}
         ledger.append("proposed", key=key, seed=number, label="", **fields)
@@ -123,7 +124,7 @@ def _registered(ledger: Ledger) -> dict[str, str]:
     tracker = Tracker.open(default_tracking_uri(ledger.folder), ledger.folder, ledger.state)
     model = tracker.log_best_model(tiny_onnx(), image)
     version = tracker.register_best(model, f"of-{ledger.folder.name}", {})
-    ledger.append("stage", name="uploads", data={"model": model, "version": version, "refused": {}})
+    ledger.record(Uploads(model, version))
     return {"model": model, "version": version}
 
 
@@ -149,7 +150,7 @@ def test_looking_creates_nothing(tmp_path: Path) -> None:
     """A lost database is told, not made."""
     ledger = Ledger.create(tmp_path / "study", load_space("digits_w3a3"))
     uri = default_tracking_uri(ledger.folder)
-    ledger.append("stage", name="tracking", data={"uri": uri})
+    ledger.record(Tracking(uri))
     (finding,) = mlflow_findings(ledger)
     assert "does not have the study" in finding.text
     assert not (tmp_path / "mlflow.db").exists()

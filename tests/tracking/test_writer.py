@@ -16,6 +16,7 @@ from synq_tune.config.load import load_space
 from synq_tune.process.signals import Interrupts
 from synq_tune.search.driver import Options, StudyDriver
 from synq_tune.study.ledger import Ledger
+from synq_tune.study.stages import Best, Ladder, Teacher, Uploads
 from synq_tune.study.state import StudyState
 from synq_tune.tracking import TrackingError
 from synq_tune.tracking import writer as tracked
@@ -129,16 +130,16 @@ def finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ledger:
     """A study whose best is exported; what is refused is tried twice more, at once."""
     monkeypatch.setattr(tracked, "RETRY_AFTER", (0.0, 0.0))
     ledger = Ledger.create(tmp_path / "study", load_space("digits_w3a3"))
-    ledger.append("stage", name="teacher", data={"fingerprint": "ab"})
-    ledger.append("stage", name="ladder", data={"rungs": []})
-    best = {"key": "trial-0001", "metrics": {"top1": 98.4375, "agreement": 93.0}}
-    ledger.append("stage", name="best", data=best)
+    ledger.record(Teacher("net", "ab"))
+    ledger.record(Ladder(()))
+    metrics = {"top1": 98.4375, "agreement": 93.0}
+    ledger.record(Best("trial-0001", 1, {}, metrics, "/study/best", files={}))
     (tmp_path / "study" / "best").mkdir()
     onnx.save(tiny_onnx(), tmp_path / "study" / "best" / "model.onnx")
     return ledger
 
 
-def _upload(ledger: Ledger) -> dict[str, Any]:
+def _upload(ledger: Ledger) -> Uploads:
     study = TrackedStudy.open(ledger, None, ledger.folder)
     return study.log_best(ledger.folder / "best", ledger.state, np.ones((1, 1, 2, 2), np.float32))
 
@@ -161,7 +162,7 @@ def test_a_refused_upload_is_tried_again(
     """The driver waits for a store that comes back; then nothing is missing."""
     _refuse(monkeypatch, 2)
     uploads = _upload(finished)
-    assert (uploads["version"], uploads["refused"]) == ("synq-tune-digits_w3a3/1", {})
+    assert (uploads.version, uploads.refused) == ("synq-tune-digits_w3a3/1", {})
     assert capsys.readouterr().err.count("tracking: best model: again in") == 2
 
 
@@ -171,11 +172,11 @@ def test_what_is_refused_for_good_is_told_by_name(
     """The answer says what is not uploaded and why; the next driver's upload makes up for it."""
     _refuse(monkeypatch, 3)
     uploads = _upload(finished)
-    assert uploads["version"] is None
-    assert list(uploads["refused"]) == ["best model"]
-    assert "the bucket is away" in uploads["refused"]["best model"]
+    assert uploads.version is None
+    assert list(uploads.refused) == ["best model"]
+    assert "the bucket is away" in uploads.refused["best model"]
     again = _upload(finished)
-    assert (again["version"], again["refused"]) == ("synq-tune-digits_w3a3/1", {})
+    assert (again.version, again.refused) == ("synq-tune-digits_w3a3/1", {})
 
 
 def test_errors_of_a_client_for_artifacts_are_outages() -> None:
