@@ -264,8 +264,19 @@ def _section(path: Path, trials: list[Measured]) -> Iterator[str]:
     yield f"### {path.resolve().name}"
     yield ", ".join(f"{counts[state]} {state}" for state in (*shown, *others))
     yield ""
-    yield from markdown(("metric", "rho, completed", "rho, top quarter", "rho, all not diverged",
-                         "chosen", "its top-1 (%)", "lost", f"lost of {DRAWN}"), _rows(trials))  # fmt: skip
+    yield from markdown(
+        (
+            "metric",
+            "rho, completed",
+            "rho, top quarter",
+            "rho, all not diverged",
+            "chosen",
+            "its top-1 (%)",
+            "lost",
+            f"lost of {DRAWN}",
+        ),
+        _rows(trials),
+    )
 
 
 def _rows(trials: list[Measured]) -> Iterator[list[str]]:

@@ -110,8 +110,15 @@ def report(baseline: str, chosen: Mapping[str, list[Row]], arguments: Sequence[s
         arguments: of the command.
     """
     rows = [row for mine in chosen.values() for row in mine]
-    head = ("variant", "runs", "top-1 (%)", f"gain over {baseline} [95 %]", "diverged",
-            "updates per run", "seconds per run")  # fmt: skip
+    head = (
+        "variant",
+        "runs",
+        "top-1 (%)",
+        f"gain over {baseline} [95 %]",
+        "diverged",
+        "updates per run",
+        "seconds per run",
+    )
     measured = [
         _variant(name, mine, () if name == baseline else chosen[baseline])
         for name, mine in chosen.items()

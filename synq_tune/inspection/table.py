@@ -37,7 +37,7 @@ def layer_lines(inspection: Inspection) -> list[str]:
             f"{100 * row.macs / total:.1f} %",
         )
         for row in inspection.layers
-    ]  # fmt: skip
+    ]
     return aligned([("layer", "kind", "weight", "bits", "reads", "MACs"), *rows])
 
 

@@ -23,7 +23,7 @@ from synq_tune.trial.trial import Trial
 
 
 def _rung(name: str, accuracy: float | None, agreement: float | None, assets: Assets) -> Rung:
-    """One line: accuracy on the reporting half with its 95 % interval, agreement with the teacher."""
+    """Accuracy on the reporting half with its 95 % interval, and agreement with the teacher."""
     probes = len(assets.report_probes.images), len(assets.probes.images)
     rung = Rung(name, agreement, *probes)
     if accuracy is None or assets.report is None:

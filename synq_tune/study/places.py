@@ -1,7 +1,8 @@
 """Where a study's other files are: the store of datasets, and MLflow's database.
 
-The stage `places` of the ledger says what its drivers were told. The default tracking store is beside the
-study and moves with it. Ledgers from before that stage have a dataset and an address of MLflow to go by.
+The stage `places` of the ledger says what its drivers were told. The default tracking store is
+beside the study and moves with it. Ledgers from before that stage have a dataset and an address of
+MLflow to go by.
 """
 
 from __future__ import annotations

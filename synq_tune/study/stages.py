@@ -1,7 +1,7 @@
 """The stages that a study passes, as its ledger records them.
 
-An event `stage` has a name and data: `from_event` reads the data once, `to_event` writes it. Keys that this
-version does not know are left out; keys that older versions did not write have a default.
+An event `stage` has a name and data: `from_event` reads the data once, `to_event` writes it. Keys
+that this version does not know are left out; keys that older versions did not write have a default.
 """
 
 from __future__ import annotations
@@ -260,9 +260,19 @@ class Stages:
 _KINDS: dict[str, type[Stage]] = {
     kind.NAME: kind
     for kind in (
-        Teacher, Metric, Dataset, Budget, Gpu, Ladder, Parity, Best, Tracking, Uploads, Places,
+        Teacher,
+        Metric,
+        Dataset,
+        Budget,
+        Gpu,
+        Ladder,
+        Parity,
+        Best,
+        Tracking,
+        Uploads,
+        Places,
     )
-}  # fmt: skip
+}
 
 
 def stage_of(event: Mapping[str, Any]) -> Stage | None:

@@ -211,8 +211,7 @@ def counts(state: StudyState) -> dict[str, int]:
 
 
 def ladder(state: StudyState) -> list[dict[str, Any]]:
-    """The rungs of the final table: {name, top1, low, high, num_images, chosen_on, agreement, probes,
-    probes_chosen_on}; the agreement is measured on `probes` images that chose nothing."""
+    """The rungs of the final table; the fields of `stages.Rung`."""
     return [rung.to_event() for rung in state.stages.ladder.rungs] if state.stages.ladder else []
 
 

@@ -126,6 +126,8 @@ class TrackedStudy:
         """The exported files, the model ready to serve, and the accuracies on the parent.
 
         What the store refuses is tried again for a while, with all that it refused before.
+
+        Returns: what is in the store, and what is not.
         """
         files = sorted(folder.iterdir())
         pictures = [path for path in files if path.name in _HOLD_IMAGES]
