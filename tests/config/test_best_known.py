@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import search
+from synq_tune.cli import search
 from synq_tune.config.best_known import BEST_DIR, read_best_known
 from synq_tune.config.load import load_space
 from synq_tune.errors import SearchSpaceError

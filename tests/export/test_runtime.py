@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts import evaluate
+from synq_tune.cli import evaluate
 from synq_tune.commands.ending import exit_code
 from synq_tune.commands.evaluate import evaluate_file
 from synq_tune.data.labelled import load_labelled

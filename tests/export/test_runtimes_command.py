@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from scripts import runtimes
+from synq_tune.cli import runtimes
 from synq_tune.commands.ending import exit_code
 from synq_tune.commands.runtimes import runtimes_table
 from synq_tune.errors import InputError
