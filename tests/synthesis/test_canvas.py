@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,6 +23,8 @@ from synq_tune.synthesis.dataset import synthesize
 from synq_tune.testing import check_synthesizer
 from synq_tune.trial.requirements import prepare
 from tests.synthesis.conftest import MakeSpec
+
+ROOT = Path(__file__).parents[2]
 
 GENERATOR = """
 import torch
@@ -73,6 +80,23 @@ METHOD = SynthesisMethod(
     descent=lambda config: Descent(config.iterations, LR),
 )
 """
+)
+
+KILLED = (
+    GENERATOR.replace("canvas=Generated", "canvas=killed")
+    .replace(
+        "METHOD =",
+        """
+def killed(teacher, config, count, generator, made=[]):
+    made.append(count)
+    if len(made) == int(os.environ.get("KILLED_AT", "0")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return Generated(teacher, config, count, generator)
+
+
+METHOD =""",
+    )
+    .replace("import torch\n", "import os\nimport signal\nimport torch\n", 1)
 )
 
 
@@ -187,3 +211,31 @@ def test_its_needs_are_asked_first(make_spec: MakeSpec, tmp_path: Path) -> None:
     wrong = _name(tmp_path / "wrong", re.sub('"batchnorm"', '"batchnorms"', GENERATOR))
     with pytest.raises(InputError, match="Did you mean 'batchnorm'"):
         synthesizer(wrong)
+
+
+def _synthesize(name: str, folder: Path, *more: str, killed_at: int = 0) -> int:
+    """Run `scripts/synthesize.py` on a small set, in three batches; returns its exit code."""
+    small = ("num_images=12", "num_holdout=4", "batch_size=6", "iterations=3", f"method={name}")
+    sets = [text for setting in small for text in ("--set", f"synthesis.{setting}")]
+    command = [sys.executable, str(ROOT / "scripts/synthesize.py"), "--space", "digits_w4a4"]
+    places = ["--store", str(folder), *more]
+    environment = {**os.environ, "KILLED_AT": str(killed_at)}
+    return subprocess.run([*command, *sets, *places], env=environment, check=False).returncode
+
+
+@pytest.mark.slow
+def test_the_command_goes_on_with_the_batch_at_which_it_was_killed(tmp_path: Path) -> None:
+    """What a killed command had made stays, and its dataset is that of one that ran through."""
+    name = _name(tmp_path, KILLED)
+    assert _synthesize(name, tmp_path / "a", killed_at=3) == -signal.SIGKILL
+    shards = sorted((tmp_path / "a" / "datasets").glob("*.partial/images-*.safetensors"))
+    assert [file.stem for file in shards] == ["images-00000", "images-00001"]
+    # A second canvas would kill it again: it makes one alone.
+    exported = ("--export", "npy", "--output", str(tmp_path / "out"))
+    assert _synthesize(name, tmp_path / "a", *exported, killed_at=2) == 0
+    assert _synthesize(name, tmp_path / "b") == 0
+    files = [next((tmp_path / store).glob("datasets/*/images.safetensors")) for store in "ab"]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert files[0].parent.name == files[1].parent.name
+    images = np.load(tmp_path / "out" / "images.npy")
+    assert images.shape == (12, 1, 8, 8) and np.isfinite(images).all() and images.std() > 0
