@@ -26,10 +26,10 @@ class SearchPackage(ModuleType):
     A function of that name would be hidden by the room as soon as anything imports it.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """See `synq_tune.api.search`."""
-        study = importlib.import_module("synq_tune.api")
-        return study.search(*args, **kwargs)
+    def __call__(self, space: Any = None, sets: Any = (), **options: Any) -> Study:
+        """Run a study and return it: see `synq_tune.api.search`."""
+        api = importlib.import_module("synq_tune.api")
+        return api.search(space, sets, **options)
 
 
 def __getattr__(name: str) -> Any:

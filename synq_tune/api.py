@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +80,7 @@ class Study:
 
 def search(
     space: str | Path | None = None,
-    sets: Mapping[str, Any] | Sequence[str] = (),
+    sets: Mapping[str, Any] | Sequence[str] | str = (),
     **options: Any,
 ) -> Study:
     """Run a study, as `synq-tune search` does, and return it.
@@ -88,27 +90,70 @@ def search(
 
     Args:
         space: name or file; None with `resume`.
-        sets: settings to change: {"finetune.lr": 0.01}, or ["finetune.lr=0.01"].
+        sets: settings to change: {"finetune.lr": 0.01}, or "finetune.lr=0.01", or a list of such.
         options: of the command, such as num_trials=8, val_data="photos.zip", output_dir="out",
-            store="store", resume="studies/x", deterministic=True.
+            store="store", resume="studies/x", deterministic=True; `start` is its `--from`.
 
     Raises:
-        InputError: an option, the settings, the folder or the data are wrong.
+        InputError: an option, the settings, the folder or the data are wrong; `dry_run`, which makes
+            no study; a thread other than the main one, where no signal can be heeded.
         KeyboardInterrupt: the study was interrupted; `resume` goes on with it.
     """
     from synq_tune.commands.search import search_command, study_folder
     from synq_tune.process.exit_codes import INTERRUPTED
 
-    if isinstance(sets, Mapping):
-        sets = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
+    _ask_call(space)
     given = {"space": space, **options}
-    arguments = _parsed([*_words(given), *(word for text in sets for word in ("--set", text))])
+    arguments = _parsed([*_words(given), *(f"--set={text}" for text in _texts(sets))])
+    if arguments.dry_run:
+        raise InputError(
+            "`search makes a study` must hold, but got dry_run=True. "
+            "Use `synq-tune search --dry-run`."
+        )
     folder = study_folder(arguments)
     if not arguments.resume:
         arguments.output_dir = str(folder)
     if search_command(arguments) == INTERRUPTED:
         raise KeyboardInterrupt
     return Study(folder)
+
+
+def _ask_call(space: Any) -> None:
+    if isinstance(space, StudySpec):
+        raise InputError(
+            "`space is a name or a file` must hold, but got a StudySpec. "
+            f"Give its name, {space.name!r}, and what you changed as `sets`."
+        )
+    if threading.current_thread() is not threading.main_thread():
+        raise InputError(
+            "`search runs in the main thread` must hold, but got "
+            f"thread={threading.current_thread().name}. Call it there, or run `synq-tune search`."
+        )
+
+
+def _texts(sets: Mapping[str, Any] | Sequence[str] | str) -> list[str]:
+    """Settings as `--set` has them."""
+    if isinstance(sets, str):
+        return [sets]
+    if isinstance(sets, Mapping):
+        return [f"{key}={_yaml(key, value)}" for key, value in sets.items()]
+    return list(sets)
+
+
+def _yaml(key: str, value: Any) -> str:
+    """A value as YAML, of which JSON is a part."""
+
+    def plain(other: Any) -> Any:
+        if isinstance(other, os.PathLike):
+            return os.fspath(other)
+        if hasattr(other, "tolist"):  # NumPy's numbers and arrays, tensors
+            return other.tolist()
+        raise InputError(
+            f"{key}: `the value is plain` must hold, but got {type(other).__name__}. "
+            "Give numbers, texts, lists or dicts."
+        )
+
+    return json.dumps(value, default=plain, ensure_ascii=False)
 
 
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -135,5 +180,5 @@ def _words(options: Mapping[str, Any]) -> list[str]:
         if value is True:
             words.append(flag)
         elif value is not None and value is not False:
-            words += [flag, str(value)]
+            words.append(f"{flag}={value}")
     return words

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import synq_tune
@@ -55,7 +58,7 @@ def test_search_can_be_called_whatever_was_imported_before() -> None:
     assert callable(search) and isinstance(load_space("digits_w3a3"), StudySpec)
     with pytest.raises(InputError, match="digits_w3a9"):
         search("digits_w3a9")
-    with pytest.raises(InputError, match="unrecognized arguments: --num-trails 3"):
+    with pytest.raises(InputError, match="unrecognized arguments: --num-trails=3"):
         search("digits_w3a3", num_trails=3)
     with pytest.raises(InputError, match="exactly one of --space and --resume"):
         search()
@@ -90,6 +93,72 @@ def test_a_study_is_one_of_optunas(study: synq_tune.Study) -> None:
     assert [t.state.name for t in found.trials] == ["COMPLETE", "COMPLETE", "PRUNED"]
     assert found.trials[2].intermediate_values == {3: 70.0}
     assert found.best_params == {"lr": 0.01, "cam": "gradcam", "d0": 4}
+
+
+def test_a_study_opens_without_what_runs_one(study: synq_tune.Study) -> None:
+    """Reading one needs neither torch nor Ray, Optuna or MLflow."""
+    code = (
+        "import sys, synq_tune; s = synq_tune.Study(sys.argv[1]); repr(s), s.trials, s.best, s.ladder\n"
+        "print([m for m in ('torch', 'ray', 'optuna', 'mlflow') if m in sys.modules])"
+    )
+    call = [sys.executable, "-c", code, str(study.folder)]
+    assert subprocess.run(call, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_optunas_notes_to_its_developers_are_not_shown(
+    study: synq_tune.Study, recwarn: pytest.WarningsRecorder
+) -> None:
+    """The metric has its name in plots, and nobody reads that this is experimental."""
+    assert study.to_optuna().metric_names == ["top1"]
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("sets", "texts"),
+    [
+        ("finetune.lr=0.01", ["finetune.lr=0.01"]),
+        (["finetune.lr=0.01", "study.confirm=null"], ["finetune.lr=0.01", "study.confirm=null"]),
+        ({"study.confirm": None}, ["study.confirm=null"]),
+        ({"finetune.epochs": np.int64(2)}, ["finetune.epochs=2"]),
+        ({"search.lr": {"choice": np.array([0.5, 0.25])}}, ['search.lr={"choice": [0.5, 0.25]}']),
+        ({"study.val_data": Path("dé")}, ['study.val_data="dé"']),
+    ],
+)
+def test_settings_are_given_as_python_has_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sets: Any, texts: list[str]
+) -> None:
+    """A text, texts, or values: NumPy's and paths too. A folder's name may look like an option."""
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(
+        "synq_tune.commands.search.search_command", lambda a: asked.append(a) or 130
+    )
+    with pytest.raises(KeyboardInterrupt):
+        synq_tune.search("digits_w3a3", sets, output_dir="-x", num_trials=np.int64(3))
+    assert asked[0].sets == texts and asked[0].num_trials == 3
+    assert asked[0].output_dir == str(tmp_path / "-x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"space": "digits_w3a3", "dry_run": True}, "synq-tune search --dry-run"),
+        ({"space": "digits_w3a3", "sets": {"finetune.lr": object()}}, "finetune.lr: .* got object"),
+        ({"space": synq_tune.load_space("digits_w3a3")}, "Give its name, 'digits_w3a3'"),
+    ],
+)
+def test_what_cannot_make_a_study_is_refused_before_any_work(
+    arguments: dict[str, Any], message: str
+) -> None:
+    """One line says what to give instead."""
+    with pytest.raises(InputError, match=message):
+        synq_tune.search(**arguments)
+
+
+def test_a_search_outside_the_main_thread_is_refused() -> None:
+    """Python lets no other thread heed signals, which a study ends by."""
+    with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match="the main thread"):
+        pool.submit(synq_tune.search, "digits_w3a3").result()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import optuna
@@ -11,6 +12,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from synq_tune.config import Domain
@@ -30,7 +32,9 @@ def to_optuna(state: StudyState) -> optuna.Study:
     metric = resolve_metric(state)
     direction = "minimize" if mode_of(metric) == "min" else "maximize"
     study = optuna.create_study(study_name=state.spec.name, direction=direction)
-    study.set_metric_names([metric])
+    with warnings.catch_warnings():  # it names the axis of Optuna's plots, no more
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names([metric])
     for run in state.of_kind("search"):
         if run.is_final:
             study.add_trial(_trial(run, state, metric))
