@@ -20,7 +20,7 @@ from synq_tune.errors import (
 )
 from synq_tune.process.ending import orderly
 from synq_tune.process.exit_codes import INTERRUPTED, NOTHING_FINISHED, OUR_FAULT, WRONG_INPUT
-from synq_tune.process.invocation import is_program, running_command
+from synq_tune.process.invocation import as_called, is_program, running_command
 
 _OF_THE_INPUT = (OSError, MemoryError, OverflowError, RecursionError, UnicodeError)
 """What files, networks, numbers and texts of the user raise, wherever it comes up."""
@@ -57,7 +57,7 @@ def exit_code(
         if error_log.is_shown():
             print(error_log.redact_uri(full_text(error)), file=sys.stderr)
         code, line = _ending(error, _command(main))
-        print(f"error: {error_log.one_line(line)}", file=sys.stderr)
+        print(f"error: {as_called(error_log.one_line(line))}", file=sys.stderr)
         return code
 
 

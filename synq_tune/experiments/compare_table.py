@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from synq_tune.errors import InputError
 from synq_tune.experiments.variants import Comparison, filled, settings_of
+from synq_tune.process.invocation import recorded_command_line
 from synq_tune.store import content_address
 from synq_tune.text_table import markdown
 
@@ -205,7 +205,7 @@ def _same(chosen: Mapping[str, list[Row]]) -> list[str]:
 
 def _about(rows: Iterable[Row], arguments: Sequence[str]) -> list[str]:
     rows = list(rows)
-    command = shlex.join(["python", "scripts/compare.py", *arguments])
+    command = recorded_command_line("compare.py", arguments)
     facts = {
         "command": f"`{command}`",
         "teacher": _distinct(rows, _teacher),

@@ -14,7 +14,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from pydantic import ValidationError
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.config.load import with_recipe
 from synq_tune.errors import InputError, NonFiniteError
+from synq_tune.process.invocation import recorded_command_line
 from synq_tune.search.sampler import configuration_key
 from synq_tune.seeds import trial_seed
 from synq_tune.study.ledger import package_versions
@@ -207,7 +207,7 @@ def _begin(
             )
         return rows
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = shlex.join(["python", "scripts/regret.py", *arguments])
+    command = recorded_command_line("regret.py", arguments)
     _append(
         path,
         {

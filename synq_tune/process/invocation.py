@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import synq_tune
@@ -71,9 +72,26 @@ def as_called(text: str) -> str:
     """
     if not _PROGRAM:
         return text
-    return re.sub(
-        r"(?:python )?\bscripts/(\w+)\.py\b", lambda m: shlex.join([*_PROGRAM, m[1]]), text
-    )
+    return _SCRIPT.sub(lambda m: shlex.join([*_PROGRAM, m[1]]) if _is_command(m[1]) else m[0], text)
+
+
+_SCRIPT = re.compile(r"(?:\bpython )?(?<![\w/.~-])scripts/(\w+)\.py\b")
+
+
+def _is_command(name: str) -> bool:
+    """A script without a subcommand, and the user's own `scripts/net.py`, keep their names."""
+    return (Path(synq_tune.__file__).parent / "cli" / f"{name}.py").is_file()
+
+
+def recorded_command_line(script: str, arguments: Sequence[str]) -> str:
+    """A call of a command to keep in a file: it names no folder of this machine.
+
+    Args:
+        script: the command's file name, such as `compare.py`.
+        arguments: of the call.
+    """
+    call = ["synq-tune", Path(script).stem] if _PROGRAM else ["python", f"scripts/{script}"]
+    return shlex.join([*call, *arguments])
 
 
 def same_command_line() -> str:

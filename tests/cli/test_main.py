@@ -88,6 +88,7 @@ def test_the_module_is_the_program(tmp_path: Path) -> None:
     )  # fmt: skip
     assert run.returncode == 2 and run.stderr.startswith("error: `the folder holds a study`")
     assert len(run.stderr.splitlines()) == 1
+    assert run.stderr.endswith("-m synq_tune search printed.\n")
 
 
 def _program(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -77,3 +77,27 @@ def test_texts_name_commands_as_the_user_does(monkeypatch: pytest.MonkeyPatch) -
     assert invocation.as_called(text) == (
         "see synq-tune status, or synq-tune search --help, or my_scripts/status.py"
     )
+
+
+def test_only_scripts_that_are_commands_get_the_programs_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The user's own files keep their names, also in a folder called scripts."""
+    text = (
+        "scripts/status.py, scripts/net.py, /x/scripts/status.py, scripts/train_digits_teacher.py"
+    )
+    monkeypatch.setattr(invocation, "_PROGRAM", [])
+    assert invocation.as_called(text) == text
+    monkeypatch.setattr(invocation, "_PROGRAM", ["synq-tune"])
+    assert invocation.as_called(text) == text.replace("scripts/status.py", "synq-tune status", 1)
+    assert invocation.as_called("\npython scripts/bench.py step") == "\nsynq-tune bench step"
+
+
+def test_a_recorded_call_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is of whoever called, so that another can type it."""
+    monkeypatch.setattr(invocation, "_PROGRAM", [])
+    recorded = invocation.recorded_command_line("compare.py", ["--set", "a=b c"])
+    assert recorded == "python scripts/compare.py --set 'a=b c'"
+    monkeypatch.setattr(invocation, "_PROGRAM", ["/home/x/env/bin/synq-tune"])
+    recorded = invocation.recorded_command_line("compare.py", ["--seeds", "5"])
+    assert recorded == "synq-tune compare --seeds 5"
