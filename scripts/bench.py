@@ -1,4 +1,5 @@
-"""Time what a study does against what it must cost: a training step, a trial, synthesis, memory,"""
+"""Time what a study does against what it must cost: a training step, a trial, synthesis, memory,
+and what the service adds to a trial."""
 
 import sys
 

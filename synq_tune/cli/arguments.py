@@ -21,6 +21,11 @@ _SHARED: dict[str, dict[str, Any]] = {
         "dest": "sets",
         "help": "change a setting; the value is YAML; repeatable",
     },
+    "--from": {
+        "metavar": "NAME|FILE",
+        "dest": "start",
+        "help": "the settings of search_spaces/best/NAME",
+    },
     "--seed": {"type": int, "metavar": "N", "help": "study.seed"},
     "--store": {"metavar": "DIR", "help": "synthetic datasets, shared by all studies"},
 }
@@ -37,15 +42,18 @@ def add_shared(
     parser: argparse.ArgumentParser | argparse._ArgumentGroup,
     *names: str,
     required: tuple[str, ...] = (),
+    meaning: str | None = None,
 ) -> None:
     """Add shared arguments, such as `--space`, in this order.
 
     Args:
         required: those of `names` that must be given.
+        meaning: what they do in this command, where that is not what they do in the others.
     """
     for name in names:
         is_required = {"required": True} if name in required else {}
-        parser.add_argument(name, **_SHARED[name], **is_required)
+        is_other = {"help": meaning} if meaning is not None else {}
+        parser.add_argument(name, **{**_SHARED[name], **is_required, **is_other})
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from synq_tune.tracking.check import mlflow_findings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
     parser = command_parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
     parser.add_argument("--fix", action="store_true", help="mend what can be mended")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 
-from synq_tune.cli.arguments import command_parser
+from synq_tune.cli.arguments import add_shared, command_parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -16,12 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--model", metavar="FILE", required=True, help="model.onnx or model.packed.safetensors"
     )
-    parser.add_argument(
-        "--val-data",
-        metavar="SRC",
-        required=True,
-        help="DIR, FILE.zip, cifar10:DIR, cifar100:DIR, imagenet:DIR, npy:DIR, digits",
-    )
+    add_shared(parser, "--val-data", required=("--val-data",))
     parser.add_argument("--golden", metavar="FILE", help="golden.npz, whose values it has to give")
     parser.add_argument("--batch-size", type=int, metavar="N", default=256)
     parser.add_argument(

@@ -14,11 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = command_parser(__doc__)
     add_shared(parser, "--space", "--weights", required=("--space",))
-    add_shared(parser, "--val-data", "--set")
-    parser.add_argument(
-        "--from", metavar="NAME|FILE", dest="start", help="the settings of search_spaces/best/NAME"
-    )
-    add_shared(parser, "--seed", "--store")
+    add_shared(parser, "--val-data", "--set", "--from", "--seed", "--store")
     parser.add_argument("--export-to", metavar="DIR", type=Path)
     arguments = parser.parse_args(argv)
     flags = flags_of(arguments)

@@ -17,9 +17,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = command_parser(__doc__)
     what = parser.add_argument_group("what to search")
     add_shared(what, "--space", "--weights", "--val-data", "--set")
-    what.add_argument(
-        "--from", metavar="NAME|FILE", dest="start", help="try this of search_spaces/best/ first"
-    )
+    add_shared(what, "--from", meaning="try this of search_spaces/best/ first")
     add_shared(what, "--seed")
     size = parser.add_argument_group("how much")
     size.add_argument("--num-trials", type=int, metavar="N", help="in total, also with --resume")

@@ -14,6 +14,7 @@ from synq_tune.study.status import format_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
     folder = parser.parse_args(argv).folder
