@@ -49,20 +49,22 @@ def test_the_wheel_holds_every_file_that_is_read(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_an_installed_package_finds_its_spaces(wheel: Path, tmp_path: Path) -> None:
-    """From another folder, without the source tree on the path."""
+    """Recipes, best-known configurations and recorded grids too, without the source tree on the path."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "site")
     code = (
         "import synq_tune; from synq_tune.config.load import load_space;"
-        "spec = load_space('digits_w3a3', start='digits_w3a3');"
-        "print(synq_tune.__file__, spec.name, len(spec.study.first))"
+        "from synq_tune.experiments.regret import BUNDLED;"
+        "best = load_space('digits_w3a3', start='digits_w3a3').study.first;"
+        "recipe = load_space('digits_w3a3', ['recipe=synq_paper']).recipe;"
+        "print(synq_tune.__file__, recipe, len(best), BUNDLED.is_file())"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site")},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    where, name, first = run.stdout.split()
-    assert where.startswith(str(tmp_path)) and (name, first) == ("digits_w3a3", "1")
+    where, *found = run.stdout.split()
+    assert where.startswith(str(tmp_path)) and found == ["synq_paper", "1", "True"]
 
 
 @pytest.mark.slow
