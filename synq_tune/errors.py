@@ -71,10 +71,12 @@ class stage(contextlib.ContextDecorator):  # noqa: N801  (used as `with stage("s
     ) -> None:
         """Name what is done.
 
-        Args: name: such as "loading the teacher". about: the key, value or file it is done with.
-            passes: more errors that the caller knows what to do with. runs_code: the user's network
-            is built here: where a line of ours says what its code raised,
-                the traceback is kept, too.
+        Args:
+            name: such as "loading the teacher".
+            about: the key, value or file it is done with.
+            passes: more errors that the caller knows what to do with.
+            runs_code: the user's network is built here: where a line of ours says what its code
+                raised, the traceback is kept, too.
         """
         self.name, self.about, self.runs_code = name, about, runs_code
         self.passes = (

@@ -25,11 +25,16 @@ def bench(
 ) -> tuple[list[str], dict[str, Any]]:
     """Run one benchmark; lines to print, and the same as plain values.
 
-    Args: what: one of `BENCH_NAMES`. space: name or file. sets: assignments `key.path=value` over
-        the space. weights: the teacher's checkpoint; None = seeded random weights. rounds: how
-        often each compared function is timed; trials of `search`. None = `ROUNDS`, else 5. threads:
-        of torch on the CPU; None keeps its own choice. device: `cpu`, `cuda`, …; None = the GPU if
-        there is one. batch_size: instead of the space's, of what is timed.
+    Args:
+        what: one of `BENCH_NAMES`.
+        space: name or file.
+        sets: assignments `key.path=value` over the space.
+        weights: the teacher's checkpoint; None = seeded random weights.
+        rounds: how often each compared function is timed; trials of `search`. None = `ROUNDS`, else
+            5.
+        threads: of torch on the CPU; None keeps its own choice.
+        device: `cpu`, `cuda`, …; None = the GPU if there is one.
+        batch_size: instead of the space's, of what is timed.
 
     Raises:
         InputError: the settings are wrong, or the device is not there.

@@ -43,9 +43,10 @@ def exit_code(
         main: takes the arguments (None = the process's own) and returns an exit code.
         argv: passed on to `main`.
 
-    Returns: What `main` returned; 2 after a mistake of the user, and where a library or the user's
-        own code raised; 3 where the only training or synthesis there was diverged; 130 after
-        Ctrl+C, SIGTERM and SIGHUP; 1 after a fault of this package, which the line asks to report.
+    Returns:
+        What `main` returned; 2 after a mistake of the user, and where a library or the user's own
+        code raised; 3 where the only training or synthesis there was diverged; 130 after Ctrl+C,
+        SIGTERM and SIGHUP; 1 after a fault of this package, which the line asks to report.
     """
     try:
         with warnings.catch_warnings():

@@ -149,9 +149,10 @@ def load_space(
 ) -> StudySpec:
     """Read a space by name or file and merge recipe < space < start < assignments < flags.
 
-    Args: space: name of a file in `search_spaces/`, or a path ending in `.yaml`. assignments:
-        `key.path=value` texts, applied in order. `recipe=NAME` puts the recipe's method over
-            the space's and all earlier ones.
+    Args:
+        space: name of a file in `search_spaces/`, or a path ending in `.yaml`.
+        assignments: `key.path=value` texts, applied in order. `recipe=NAME` puts the recipe's
+            method over the space's and all earlier ones.
         flags: nested values of the command's own flags; `None` leaves are ignored.
         start: a best-known configuration by name or file: the settings to start from, and the first
             to be tried.

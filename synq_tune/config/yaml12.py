@@ -53,9 +53,9 @@ _Loader.add_constructor(
 def parse(text: str, where: str) -> Any:
     """Parse one YAML document; `where` names it in errors.
 
-    Raises: SearchSpaceError: it is no YAML, or too much for one: nested too deeply, a number of
-        thousands of
-            digits, or aliases of aliases that few lines make millions of values of.
+    Raises:
+        SearchSpaceError: it is no YAML, or too much for one: nested too deeply, a number of
+            thousands of digits, or aliases of aliases that few lines make millions of values of.
     """
     try:
         return _parsed(text)

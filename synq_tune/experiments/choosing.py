@@ -171,8 +171,9 @@ def metrics_of(trials: Sequence[Measured]) -> list[str]:
 def read_trials(path: Path) -> list[Measured]:
     """The trials of a study's folder, or of a file of JSON lines.
 
-    Raises: InputError: there is neither, it is damaged, or no completed trial has top1 and another
-        metric.
+    Raises:
+        InputError: there is neither, it is damaged, or no completed trial has top1 and another
+            metric.
     """
     if not path.exists():
         raise InputError(f"{path}: `a study's folder or a file of rows exists` must hold.")

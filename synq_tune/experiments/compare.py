@@ -40,9 +40,9 @@ def compare(
         store: where datasets and views are kept.
         arguments: of the command, for the report.
 
-    Raises: InputError: a variant does not fit its teacher or the data, or `output` is damaged;
-        nothing was
-            run.
+    Raises:
+        InputError: a variant does not fit its teacher or the data, or `output` is damaged; nothing
+            was run.
     """
     read_rows(output)
     bench = Bench(store)

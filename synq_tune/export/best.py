@@ -53,8 +53,10 @@ def export_student(
     Returns:
         The parity report; see `parity_report`, and `golden` by format from `check_golden`.
 
-    Raises: NonFiniteError: a weight, step or range of the student is NaN or infinite; nothing is
-        written. ForeignError: a library could not write or read the network.
+    Raises:
+        NonFiniteError: a weight, step or range of the student is NaN or infinite; nothing is
+            written.
+        ForeignError: a library could not write or read the network.
     """
     check_finite_state(student)
     with stage("export", f"teacher.model={teacher.config.model}, {folder}"):

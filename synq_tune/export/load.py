@@ -20,9 +20,9 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 def load_onnx(path: Path) -> ModelProto:
     """The checked model of a single file.
 
-    Raises: InputError: the file is too large, damaged or not ONNX, refers to other files, or uses
-        operators
-            that are not ONNX's own.
+    Raises:
+        InputError: the file is too large, damaged or not ONNX, refers to other files, or uses
+            operators that are not ONNX's own.
     """
     if path.stat().st_size > MAX_BYTES:
         raise InputError(

@@ -33,9 +33,8 @@ def rates(student: nn.Module, config: FineTune) -> Iterator[tuple[nn.Parameter, 
 
     With `lr_relative` a quantized layer's weights move by a share of their own output channel's
     size. A BatchNorm behind the layer undoes any factor of a channel, so that factor must not
-    change the
-    training: gradients are measured in the same sizes before they are clipped. Other tensors move
-    by a share of their root mean square, at least 1e-3, so that zeros can move.
+    change the training: gradients are measured in the same sizes before they are clipped. Other
+    tensors move by a share of their root mean square, at least 1e-3, so that zeros can move.
     """
     scales = learned_scales(student)
     sizes = channel_sizes(student) if config.lr_relative else {}

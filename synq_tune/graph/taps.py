@@ -187,7 +187,8 @@ def _is_addition(node: fx.Node) -> bool:
 def record(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
     """Collect the values at taps during forwards inside the block; the graph to them is kept.
 
-    Yields: Tap name → latest value, as a map (N, C, H, W); hooks are gone when the block ends, also
+    Yields:
+        Tap name → latest value, as a map (N, C, H, W); hooks are gone when the block ends, also
         after an error.
     """
     values: dict[str, Tensor] = {}

@@ -24,10 +24,13 @@ def fake_quantize(
 ) -> Tensor:
     """Nearest values of a fixed grid; the gradient passes as if nothing had been rounded.
 
-    Args: x: (N, …). scale: broadcasts over `x` from its first dimension or is a scalar; no
-        gradient. zero_point: like `scale`. limits: smallest and largest code. masks: values further
-        than half a step beyond the grid's ends pass no gradient; else they pass it as
-            if they had not been clipped either.
+    Args:
+        x: (N, …).
+        scale: broadcasts over `x` from its first dimension or is a scalar; no gradient.
+        zero_point: like `scale`.
+        limits: smallest and largest code.
+        masks: values further than half a step beyond the grid's ends pass no gradient; else they
+            pass it as if they had not been clipped either.
     """
     return (_Masked if masks else _StraightThrough).apply(x, scale, zero_point, limits)
 

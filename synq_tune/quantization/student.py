@@ -40,9 +40,9 @@ def quantize_student(teacher: LoadedTeacher, bits: Bits, quantizer: str) -> fx.G
     Returns:
         Graph with the teacher's parameter names; all parameters require gradients.
 
-    Raises: InputError: an activation function is unknown, the family has no grid for a layer,
-        nothing has
-            weights or values to quantize, or an override or `skip` matches nothing.
+    Raises:
+        InputError: an activation function is unknown, the family has no grid for a layer, nothing
+            has weights or values to quantize, or an override or `skip` matches nothing.
     """
     family = quantizer_family(quantizer)
     student = copy.deepcopy(teacher.graph)

@@ -39,9 +39,9 @@ def ray_cluster(
         py_modules: packages and modules of the user that a cluster's machines may not have.
         prefix: of the folder that Ray gets where it is started.
 
-    Raises: InputError: Ray does not start, the cluster cannot be joined, or a machine of it does
-        not run
-            what this one does.
+    Raises:
+        InputError: Ray does not start, the cluster cannot be joined, or a machine of it does not
+            run what this one does.
     """
     joined_or_own = _joined(address, py_modules) if address else local_ray(prefix)
     with _own_signals() as take_back, joined_or_own:
@@ -107,9 +107,11 @@ def _join(address: str, shipped: dict[str, Any]) -> None:
 def _knock(address: str) -> None:
     """Find out within seconds what Ray itself tries twenty times, up to a quarter of an hour.
 
-    Raises: OSError: nobody listens there. RpcError: who listens is no head of a cluster.
+    Raises:
+        OSError: nobody listens there.
+        RpcError: who listens is no head of a cluster.
         AuthenticationError: the head wants another token, or a token is asked for and there is
-        none.
+            none.
     """
     host, _, port = address.rpartition(":")
     if port.isdigit():  # else `auto`: Ray looks for it on this machine

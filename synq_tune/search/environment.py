@@ -25,8 +25,9 @@ def environment_probe() -> Callable[[], dict[str, str]]:
     Ray sends what is defined within a function as code, not as a name: it also works on a machine
     that has another synq_tune, or none.
 
-    Returns: () → {python, ray, torch, synq_tune, source, worker}: versions, or `none`; the start of
-        a SHA-256 over the package's .py files, so that an older check-out under the same version
+    Returns:
+        () → {python, ray, torch, synq_tune, source, worker}: versions, or `none`; the start of a
+        SHA-256 over the package's .py files, so that an older check-out under the same version
         differs; and `ready`, or why a trial's worker cannot be imported.
     """
 

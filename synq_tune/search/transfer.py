@@ -47,9 +47,11 @@ class FileManifest:
 def pack(store: Path, files: Iterable[Path], teacher: Path | None, identity: str) -> FileManifest:
     """Describe files of the driver's store; called by the driver, once it has joined a cluster.
 
-    Args: files: all a worker reads; a file whose presence says that others are whole comes after
-        them. teacher: the teacher's tensors, if the package does not bring them. identity: of the
-        teacher.
+    Args:
+        files: all a worker reads; a file whose presence says that others are whole comes after
+            them.
+        teacher: the teacher's tensors, if the package does not bring them.
+        identity: of the teacher.
     """
     paths = [*files, *([teacher] if teacher else [])]
     sums = {str(path.relative_to(store)): sha256_file(path) for path in paths}

@@ -65,10 +65,11 @@ class TrialWorker(tune.Trainable):
     def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
         """Load the study's assets, once per process.
 
-        Args: config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers
-            to the
-                bytes of the training state after `epoch` epochs. context: {spec, dataset, store,
-                folder, cwd, metric, threads, sources, labelled, manifest, facts}, plain values.
+        Args:
+            config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to
+                the bytes of the training state after `epoch` epochs.
+            context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled,
+                manifest, facts}, plain values.
         """
         torch.set_num_threads(context["threads"])
         receive(context["sources"])
@@ -115,9 +116,9 @@ class TrialWorker(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train up to the next epoch that is evaluated or kept, and report it.
 
-        Raises: ForeignError: a library or the user's code raised; its text reaches the driver
-            whole. Memory
-                that a GPU's other trials took is for the driver to judge.
+        Raises:
+            ForeignError: a library or the user's code raised; its text reaches the driver whole.
+                Memory that a GPU's other trials took is for the driver to judge.
         """
         with stage(self.run_info["key"], passes=(torch.OutOfMemoryError,)):
             try:

@@ -86,15 +86,17 @@ class Ledger:
 
         Runs that a dead driver left unfinished are `interrupted` in the state.
 
-        Args: folder: the study's. read_only: look without changing anything. A driver may be at
-            work meanwhile, and another
-                major version of Optuna does not matter. anyones: also open a study of another user.
-                Only for callers that neither act on it nor show it.
+        Args:
+            folder: the study's.
+            read_only: look without changing anything. A driver may be at work meanwhile, and
+                another major version of Optuna does not matter.
+            anyones: also open a study of another user. Only for callers that neither act on it nor
+                show it.
 
-        Raises: InputError: there is no ledger, it is damaged or not to be trusted (`study.trust`),
-            or it was
-                made in another format or with another major version of Optuna, whose proposals
-                would differ.
+        Raises:
+            InputError: there is no ledger, it is damaged or not to be trusted (`study.trust`), or
+                it was made in another format or with another major version of Optuna, whose
+                proposals would differ.
         """
         if not (folder / LEDGER_NAME).is_file():
             raise InputError(

@@ -88,9 +88,9 @@ def run_seeded(
 def checked_images(answer: Any, teacher: LoadedTeacher, config: Synthesis) -> GeneratedImages:
     """A method's answer as a draft on the CPU, float16 images and int64 labels.
 
-    Args: answer: a GeneratedImages, or (images, labels): (N, C, H, W) float32 or float16,
-        normalised, and
-            (N,) integers in [0, K), N = num_images + num_holdout.
+    Args:
+        answer: a GeneratedImages, or (images, labels): (N, C, H, W) float32 or float16, normalised,
+            and (N,) integers in [0, K), N = num_images + num_holdout.
 
     Raises:
         InputError: one line that says what is wrong.

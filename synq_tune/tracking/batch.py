@@ -64,9 +64,11 @@ def points(
 ) -> list[Metric]:
     """MLflow's points for some metrics.
 
-    Args: metrics: value by name. step: the epoch. at: time in seconds since the epoch; None: now.
-        With the ledger's time a point can be logged twice:
-            a store keeps only one of two that agree in time and value.
+    Args:
+        metrics: value by name.
+        step: the epoch.
+        at: time in seconds since the epoch; None: now. With the ledger's time a point can be logged
+            twice: a store keeps only one of two that agree in time and value.
         model_id: of the logged model that the points belong to as well.
     """
     from mlflow.entities import Metric

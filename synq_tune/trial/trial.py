@@ -65,16 +65,16 @@ class Trial:
     ) -> Iterator[EpochMetrics]:
         """Yield each evaluated epoch with losses and accuracies (percent).
 
-        Args: start: `state` of the same trial in another process; it goes on behind that epoch, or
-            that
-                part of a reconstruction, and ends as if it had never stopped. is_kept: asked after
-                each epoch (from 1), and with 0 after each part of a reconstruction; one that is not
-                evaluated but kept is yielded without accuracies, so that the caller can take its
-                `state`.
+        Args:
+            start: `state` of the same trial in another process; it goes on behind that epoch, or
+                that part of a reconstruction, and ends as if it had never stopped.
+            is_kept: asked after each epoch (from 1), and with 0 after each part of a
+                reconstruction; one that is not evaluated but kept is yielded without accuracies, so
+                that the caller can take its `state`.
 
-        Raises: NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric
-            is NaN or
-                infinite.
+        Raises:
+            NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric is
+                NaN or infinite.
         """
         assets, config = self.assets, self.config
         torch.manual_seed(self.seed)
