@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
-from synq_tune.config import Teacher
+from synq_tune.config import StudySpec, Teacher
+from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.graph.taps import insert_taps
 from synq_tune.graph.trace import trace
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.trial.assets import Assets
+from synq_tune.trial.evaluation import make_probes
+from synq_tune.trial.trial import Trial
 
 
 def teacher_of(model: nn.Module, shape: tuple[int, int, int]) -> LoadedTeacher:
@@ -43,3 +52,28 @@ def tiny_onnx(scale: float = 1.0) -> Any:
         [helper.make_tensor("w", kind, [4, 3], scale * np.arange(12, dtype=np.float32))],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def digits_dataset(count: int, num_holdout: int) -> SyntheticDataset:
+    """`count` standard normal images of 8×8 pixels with random labels; the last ones are held out."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(count, 1, 8, 8, generator=generator).half()
+    labels = torch.randint(0, 10, (count,), generator=generator)
+    zeros = "0" * 32
+    return SyntheticDataset(
+        images, labels, num_holdout, "noise", zeros, 2 * zeros, Path("none"), {}
+    )
+
+
+def digits_trial(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> Trial:
+    """A trial of `spec.finetune` on 32 such images, with 16 held out and no labelled ones."""
+    dataset = digits_dataset(48, 16)
+    probes = make_probes(teacher, dataset)
+    assets = Assets(spec, teacher, dataset, probes, None, None, store, torch.device("cpu"))
+    return Trial(assets, spec.finetune, seed=7)
+
+
+def not_loaded(code: str, modules: Sequence[str]) -> bool:
+    """Whether a fresh interpreter that ran `code` has none of `modules` loaded."""
+    asked = f"import sys; {code}; sys.exit(any(m in sys.modules for m in {list(modules)}))"
+    return subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0

@@ -104,7 +104,7 @@ def walk(
         input_size: pixels.
         folder: for weights, dataset and exported files.
         family: key of `FAMILIES`.
-        quantizer: key of `QUANTIZERS`; None is the family's.
+        quantizer: name of a family; None is the network family's.
     """
     passage, started = Passage(model, input_size), time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ from synq_tune.tracking.writer import TrackedStudy
 from synq_tune.trial.assets import Assets, all_images, choose_device, golden_images, load_assets
 from synq_tune.trial.memory import memory_line
 from synq_tune.trial.requirements import Prepared, prepare
-from synq_tune.views.low_pass import energy_kept, low_pass
+from synq_tune.views.low_pass import energy_line, low_pass
 
 GRID_IMAGES = 32
 
@@ -192,16 +192,11 @@ class StudyDriver:
         )
         images = f"{len(dataset.train_images)} + {dataset.num_holdout} images"
         print(f"dataset   {'reused' if is_reused else 'made'}: {images}, {dataset.path}")
-        print(f"filter    {self._energy_kept(dataset.train_images[:256])}", flush=True)
+        d0 = self.spec.search.get("d0")
+        d0s = d0.values if d0 else (self.spec.finetune.d0,)
+        print(f"filter    {energy_line(dataset.train_images[:256], d0s)}", flush=True)
         self._draw(teacher, dataset.train_images[:GRID_IMAGES])
         return dataset.path
-
-    def _energy_kept(self, images: torch.Tensor) -> str:
-        """One D0 in bins means another filter at each image size: say what each lets through."""
-        domain = self.spec.search.get("d0")
-        values = domain.values if domain else (self.spec.finetune.d0,)
-        shares = (f"D0={d0}: {100 * energy_kept(images, d0):.1f} %" for d0 in values)
-        return "energy kept at " + ", ".join(shares)
 
     def _draw(self, teacher: LoadedTeacher, images: torch.Tensor) -> None:
         path = self.folder / "synthetic_images.png"

@@ -1,4 +1,4 @@
-"""The rungs of the ladder, the final table, by the names that tables and the ledger give them."""
+"""The rungs of the ladder, the final table, in its order, as tables and the ledger name them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,3 @@ CALIBRATED_ON_NOISE = "calibrated on noise"
 CALIBRATED = "calibrated on the synthetic set"
 PAPER = "the paper's defaults"
 BEST = "the best found"
-
-RUNGS = (FULL_PRECISION, CALIBRATED_ON_NOISE, CALIBRATED, PAPER, BEST)
-"""From the teacher to the student that is exported."""

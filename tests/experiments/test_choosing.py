@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 import random
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import spearmanr
 
+from synq_tune.cli import choosing
 from synq_tune.commands.ending import exit_code
 from synq_tune.config.load import load_space
 from synq_tune.experiments.choosing import (
@@ -167,10 +167,7 @@ def test_several_studies_are_summed_up(tmp_path: Path) -> None:
 
 
 def _main(*arguments: str) -> int:
-    spec = importlib.util.spec_from_file_location("choosing", ROOT / "scripts/choosing.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return exit_code(module.main, arguments)
+    return exit_code(choosing.main, arguments)
 
 
 @pytest.mark.parametrize(

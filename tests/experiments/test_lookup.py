@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +10,7 @@ from statistics import fmean
 
 import pytest
 
+from synq_tune.cli import regret
 from synq_tune.commands.ending import exit_code
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
@@ -224,10 +224,7 @@ def test_the_bundled_table_is_small_and_names_no_machine_folder() -> None:
 
 
 def _main(*arguments: str) -> int:
-    spec = importlib.util.spec_from_file_location("regret", ROOT / "scripts/regret.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return exit_code(module.main, arguments)
+    return exit_code(regret.main, arguments)
 
 
 @pytest.mark.parametrize(

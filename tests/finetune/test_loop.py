@@ -21,16 +21,14 @@ from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.views.source import ViewSource
 from synq_tune.views.teacher_cache import load_teacher_cache, make_views
 from synq_tune.views.transforms import draw_transforms
+from tests.helpers import digits_dataset
 
 SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False}
 
 
 @pytest.fixture(scope="module")
 def dataset() -> SyntheticDataset:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(96, 1, 8, 8, generator=generator).half()
-    labels = torch.randint(0, 10, (96,), generator=generator)
-    return SyntheticDataset(images, labels, 32, "noise", "0" * 32, "0" * 64, Path("none"), {})
+    return digits_dataset(96, 32)
 
 
 def _train(

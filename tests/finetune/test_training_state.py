@@ -10,15 +10,13 @@ from torch import Tensor
 
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
-from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.finetune.optimizer import optimizer_of
 from synq_tune.finetune.training_state import about, restore, tensor_bytes
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import quantize_student
-from synq_tune.trial.assets import Assets
-from synq_tune.trial.evaluation import make_probes
 from synq_tune.trial.trial import Trial
+from tests.helpers import digits_trial
 
 EPOCHS = 3
 
@@ -32,16 +30,6 @@ def _spec(*sets: str) -> StudySpec:
     small = ["finetune.batch_size=16", "finetune.num_views=1", "study.eval_every=2",
              "finetune.calibration_batches=1"]  # fmt: skip
     return load_space("digits_w3a3", [*small, f"finetune.epochs={EPOCHS}", *sets])
-
-
-def _trial(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> Trial:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(48, 1, 8, 8, generator=generator).half()
-    labels = torch.randint(0, 10, (48,), generator=generator)
-    dataset = SyntheticDataset(images, labels, 16, "noise", "0" * 32, "0" * 64, Path("none"), {})
-    probes = make_probes(teacher, dataset)
-    assets = Assets(spec, teacher, dataset, probes, None, None, store, torch.device("cpu"))
-    return Trial(assets, spec.finetune, seed=7)
 
 
 def _facts(rows: list[EpochMetrics]) -> dict[int, tuple[dict, dict]]:
@@ -74,10 +62,10 @@ def test_going_on_is_bit_identical(
 ) -> None:
     """Losses, accuracies, weights, grids and moments, whichever epoch it was taken up from."""
     spec = _spec(f"quantizer={quantizer}", *optimizer)
-    whole = _trial(spec, teacher, store)
+    whole = digits_trial(spec, teacher, store)
     expected = _facts(list(whole.run()))
     for stop in range(1, EPOCHS):
-        first = _trial(spec, teacher, store)
+        first = digits_trial(spec, teacher, store)
         rows = []
         for row in first.run(is_kept=lambda epoch: True):
             rows.append(row)
@@ -86,7 +74,7 @@ def test_going_on_is_bit_identical(
         data = first.state(seconds=1.5)
         assert about(data)["seconds"] == 1.5
         torch.rand(3)  # another process's generator stands elsewhere
-        second = _trial(spec, teacher, store)
+        second = digits_trial(spec, teacher, store)
         rows += second.run(start=data)
         assert _facts(rows) == expected
         ends = _tensors(second), _tensors(whole)
@@ -99,7 +87,7 @@ def test_code_that_draws_random_numbers_goes_on_where_it_was(
 ) -> None:
     """torch's generator is part of the state: a user's own code may draw from it."""
     spec = _spec()
-    trial = _trial(spec, teacher, store)
+    trial = digits_trial(spec, teacher, store)
     next(trial.run(is_kept=lambda epoch: True))
     data, expected = trial.state(), torch.rand(4)
     torch.manual_seed(99)

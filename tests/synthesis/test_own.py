@@ -82,7 +82,7 @@ def test_a_draft_keeps_its_notes(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """What the method noted stands in the manifest."""
-    body = "import synq_tune.synthesis.method as m; return m.GeneratedImages(x, y, {'why': 'mine'})"
+    body = "import synq_tune.synthesis.method as m; return m.Draft(x, y, {'why': 'mine'})"
     name = _name(tmp_path, body)
     dataset, _ = synthesize(teacher, make_spec(method=name), tmp_path / "s", progress=False)
     assert dataset.provenance["why"] == "mine"

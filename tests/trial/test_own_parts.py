@@ -11,15 +11,12 @@ import torch
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.config.paths import own_names
-from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError
 from synq_tune.export.best import export_student
 from synq_tune.finetune.training_state import about
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import weight_layers
-from synq_tune.trial.assets import Assets
-from synq_tune.trial.evaluation import make_probes
-from synq_tune.trial.trial import Trial
+from tests.helpers import digits_trial
 
 EPOCHS = 3
 
@@ -151,27 +148,17 @@ def _spec(folder: Path, text: str, *sets: str) -> StudySpec:
     return load_space("digits_w3a3", [*small, *named])
 
 
-def _trial(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> Trial:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(48, 1, 8, 8, generator=generator).half()
-    labels = torch.randint(0, 10, (48,), generator=generator)
-    dataset = SyntheticDataset(images, labels, 16, "noise", "0" * 32, "0" * 64, Path("none"), {})
-    probes = make_probes(teacher, dataset)
-    assets = Assets(spec, teacher, dataset, probes, None, None, store, torch.device("cpu"))
-    return Trial(assets, spec.finetune, seed=7)
-
-
 def _goes_on(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> None:
     """Taken up from every place at which a state can be taken, a trial ends as if never stopped."""
-    whole = _trial(spec, teacher, store)
+    whole = digits_trial(spec, teacher, store)
     expected = [vars(row) for row in whole.run(is_kept=lambda epoch: True)]
     for stop in range(1, len(expected)):
-        first = _trial(spec, teacher, store)
+        first = digits_trial(spec, teacher, store)
         rows = first.run(is_kept=lambda epoch: True)
         found = [vars(next(rows)) for _ in range(stop)]
         data = first.state(seconds=1.0)
         torch.rand(3)  # another process's generator stands elsewhere
-        second = _trial(spec, teacher, store)
+        second = digits_trial(spec, teacher, store)
         found += [vars(row) for row in second.run(data, is_kept=lambda epoch: True)]
         assert found == expected
         ends = second.student.state_dict(), whole.student.state_dict()
@@ -184,7 +171,7 @@ def test_a_source_that_trains_along_goes_on_where_it_was(
     """Its weights, its moments and the generator it draws from are in the training state."""
     spec = _spec(tmp_path, SOURCE, "finetune.source=my.py:Along", "finetune.lambda_cam=0")
     assert own_names(spec) == [f"{tmp_path}/my.py:Along"]
-    rows = list(_trial(spec, teacher, tmp_path).run())
+    rows = list(digits_trial(spec, teacher, tmp_path).run())
     assert all("source/gap" in row.losses for row in rows)
     assert len({row.losses["source/gap"] for row in rows}) == EPOCHS
     _goes_on(spec, teacher, tmp_path)
@@ -196,13 +183,13 @@ def test_a_source_is_checked(teacher: LoadedTeacher, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"my\.py:none: `it returns .*Source` must hold, but got int"
     ):
-        next(_trial(spec, teacher, tmp_path).run())
+        next(digits_trial(spec, teacher, tmp_path).run())
 
 
 def test_codes_need_not_be_of_rounding_to_nearest(teacher: LoadedTeacher, tmp_path: Path) -> None:
     """What a quantizer calls its codes is what trains, what is frozen and what every file holds."""
     spec = _spec(tmp_path, QUANTIZER, "quantizer=my.py:FLOOR", "bits.weights=4")
-    trial = _trial(spec, teacher, tmp_path)
+    trial = digits_trial(spec, teacher, tmp_path)
     list(trial.run())
     (layer, *_) = weight_layers(trial.student).values()
     codes, scale, _ = layer.integer_weight()
@@ -225,20 +212,20 @@ def test_a_reconstruction_goes_on_where_it_was(teacher: LoadedTeacher, tmp_path:
     asked = ("reconstruct.method=my.py:layer_by_layer", "reconstruct.iterations=2",
              "reconstruct.batch_size=16", "reconstruct.lr=1e-2")  # fmt: skip
     spec = _spec(tmp_path, RECONSTRUCTION, *asked)
-    trial = _trial(spec, teacher, tmp_path)
+    trial = digits_trial(spec, teacher, tmp_path)
     rows = list(trial.run(is_kept=lambda epoch: True))
     assert [(row.epoch, row.position) for row in rows] == [
         (0, 1), (0, 2), (0, 3), (1, 0), (2, 0), (3, 0),
     ]  # fmt: skip
     _goes_on(spec, teacher, tmp_path)
-    plain = _trial(_spec(tmp_path, RECONSTRUCTION), teacher, tmp_path)
+    plain = digits_trial(_spec(tmp_path, RECONSTRUCTION), teacher, tmp_path)
     assert list(plain.run())[-1].losses != rows[-1].losses
 
 
 def test_a_state_names_its_stage(teacher: LoadedTeacher, tmp_path: Path) -> None:
     """A checkpoint is a stage and a position in it."""
     asked = ("reconstruct.method=my.py:layer_by_layer", "reconstruct.iterations=1")
-    trial = _trial(_spec(tmp_path, RECONSTRUCTION, *asked), teacher, tmp_path)
+    trial = digits_trial(_spec(tmp_path, RECONSTRUCTION, *asked), teacher, tmp_path)
     rows = trial.run(is_kept=lambda epoch: True)
     next(rows), next(rows)
     found = about(trial.state())

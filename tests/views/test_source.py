@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,14 +13,12 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.views.source import ViewSource
 from synq_tune.views.teacher_cache import make_views
+from tests.helpers import digits_dataset
 
 
 @pytest.fixture(scope="module")
 def dataset() -> SyntheticDataset:
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randn(24, 1, 8, 8, generator=generator).half()
-    labels = torch.randint(0, 10, (24,), generator=generator)
-    return SyntheticDataset(images, labels, 0, "noise", "0" * 32, "0" * 64, Path("none"), {})
+    return digits_dataset(24, 0)
 
 
 def _one_by_one(source: ViewSource) -> list[Tensor]:
