@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from synq_tune import own_code
-from synq_tune.errors import InputError, lookup
+from synq_tune.errors import lookup
 
 FAMILIES: dict[str, dict[str, str]] = {
     "model": {
@@ -72,13 +72,7 @@ def resolve(family: str, name: str) -> Any:
         InputError: there is no such name, or the user's code cannot be loaded.
     """
     if own_code.is_own_code(name):
-        found = own_code.load_object(name)
-        if found is None:
-            place = own_code.parse(name)
-            raise InputError(
-                f"{family}: `{place.place} defines {place.function}` must hold, but got {name!r}."
-            )
-        return found
+        return own_code.find_object(name)
     return _builtin(FAMILIES[family][lookup(family, name, FAMILIES[family])])
 
 

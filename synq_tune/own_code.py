@@ -82,19 +82,27 @@ def load(name: str) -> Callable[..., Any]:
     Raises:
         InputError: file or module is missing, raises while it is imported, or lacks the function.
     """
-    function = load_object(name)
+    function = _found(name)
     if not callable(function):
         code = parse(name)
         raise InputError(f"`{code.place} defines {code.function}()` must hold, but got {name!r}.")
     return function
 
 
-def load_object(name: str) -> Any:
-    """What has that name: a function, a class or an object; None where nothing has it.
+def find_object(name: str) -> Any:
+    """What has that name: a function, a class or an object.
 
     Raises:
-        InputError: file or module is missing, or raises while it is imported.
+        InputError: file or module is missing, raises while it is imported, or has no such name.
     """
+    found = _found(name)
+    if found is None:
+        code = parse(name)
+        raise InputError(f"`{code.place} defines {code.function}` must hold, but got {name!r}.")
+    return found
+
+
+def _found(name: str) -> Any:
     code = parse(name)
     module = _file_module(code.path) if code.is_file else _import(code.place)
     return getattr(module, code.function, None)

@@ -8,6 +8,7 @@ from typing import Any
 
 from synq_tune import own_code
 from synq_tune.config import FineTune, Reconstruct, Settings, StudySpec, Synthesis, Teacher
+from synq_tune.config.spec import SEARCHABLE_NAMES
 from synq_tune.errors import InputError, SearchSpaceError
 
 NAMED_SECTIONS: dict[tuple[str, ...], type[Settings]] = {
@@ -45,13 +46,13 @@ def absolute_names(tree: dict[str, Any], folders: tuple[Path, ...]) -> dict[str,
     for section, settings in NAMED_SECTIONS.items():
         for key in settings.name_fields():
             tree = _change(tree, (*section, key), folders)
-    for key in FineTune.name_fields():
+    for key in SEARCHABLE_NAMES:
         tree = _change(tree, ("search", key, "choice"), folders)
     tree = _change(tree, ("teacher", "class_names"), folders)
     study = tree.get("study")
     if isinstance(study, dict) and isinstance(study.get("first"), (list, tuple)):
         first = list(study["first"])
-        for key in FineTune.name_fields():
+        for key in SEARCHABLE_NAMES:
             first = [_change(params, (key,), folders) for params in first]
         tree = {**tree, "study": {**study, "first": first}}
     return tree
@@ -61,7 +62,7 @@ def own_names(spec: StudySpec) -> list[str]:
     """Every name of the user's own code in a study, in alphabetical order."""
     parts = (spec, spec.teacher, spec.synthesis, spec.finetune, spec.reconstruct)
     named = {getattr(part, key) for part in parts for key in part.name_fields()}
-    for key in FineTune.name_fields():
+    for key in SEARCHABLE_NAMES:
         named |= set(spec.search[key].values) if key in spec.search else set()
     return sorted(name for name in named if name and own_code.is_own_code(name))
 

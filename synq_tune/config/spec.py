@@ -19,6 +19,11 @@ from synq_tune.errors import lookup
 _RECONSTRUCT = "reconstruct."
 SEARCHABLE = (*FineTune.model_fields, *(_RECONSTRUCT + key for key in Reconstruct.model_fields))
 """What a space may search."""
+SEARCHABLE_NAMES = (
+    *FineTune.name_fields(),
+    *(_RECONSTRUCT + key for key in Reconstruct.name_fields()),
+)
+"""Of these, what can name the user's own code."""
 
 
 class StudySpec(Settings):

@@ -8,11 +8,13 @@ import torch
 
 from synq_tune.config import StudySpec
 from synq_tune.config.metrics import auto_metric, mode_of
+from synq_tune.config.paths import own_names
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.labelled_cache import Halves, load_halves
 from synq_tune.errors import InputError, stage
 from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.own_code import find_object
 from synq_tune.quantization.student import quantize_student
 from synq_tune.synthesis import synthesizer
 from synq_tune.trial.evaluation import asking_teacher, top1
@@ -46,6 +48,8 @@ def prepare(spec: StudySpec, device: torch.device) -> Prepared:
     teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
     inspection = check_parts(spec, teacher)
     check_cams(spec, teacher)
+    for name in own_names(spec):
+        find_object(name)
     metric = resolve_metric(spec)
     halves = load_halves(spec, teacher)
     reference = 100.0 if mode_of(metric) == "max" else None

@@ -16,6 +16,7 @@ from synq_tune.export.best import export_student
 from synq_tune.finetune.training_state import about
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import weight_layers
+from synq_tune.trial.requirements import prepare
 from tests.helpers import digits_trial
 
 EPOCHS = 3
@@ -242,3 +243,22 @@ def test_a_reconstruction_alone_counts_as_training(tmp_path: Path) -> None:
     spec = _spec(tmp_path, RECONSTRUCTION, *asked, "search.reconstruct.lr={choice: [0.1, 0.2]}")
     assert spec.is_trained and not spec.of_trial({"reconstruct.iterations": 0}).is_trained
     assert spec.of_trial({"reconstruct.lr": 0.2}).reconstruct.lr == 0.2
+
+
+def test_searched_names_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A choice of own reconstructions is made absolute, and its file goes to the workers."""
+    (tmp_path / "my.py").write_text(RECONSTRUCTION)
+    monkeypatch.chdir(tmp_path)
+    choice = "search.reconstruct.method={choice: ['my.py:layer_by_layer']}"
+    spec = load_space("digits_w3a3", [choice])
+    assert own_names(spec) == [f"{tmp_path}/my.py:layer_by_layer"]
+
+
+@pytest.mark.parametrize("key", ["finetune.source", "reconstruct.method"])
+def test_a_name_that_nothing_has_is_refused_before_any_work(tmp_path: Path, key: str) -> None:
+    """The driver finds out, not the first worker."""
+    spec = _spec(tmp_path, "", f"{key}=my.py:nothing")
+    with pytest.raises(InputError, match=r"my\.py defines nothing"):
+        prepare(spec, torch.device("cpu"))
