@@ -90,7 +90,7 @@ def _bytes(tensor: Tensor) -> memoryview:
     return memoryview(tensor.contiguous().numpy()).cast("B")
 
 
-_SPLIT_SEED = 0
+SPLIT_SEED = 0
 """The halves of labelled data never depend on the study's seed: tables of studies compare."""
 
 
@@ -112,7 +112,7 @@ def load_halves(spec: StudySpec, teacher: LoadedTeacher) -> Halves | tuple[None,
             f"val_data: `at least two images per class` must hold, but got {len(data)} images for "
             f"{present} classes in {spec.study.val_data}."
         )
-    return split_halves(data, _SPLIT_SEED)
+    return split_halves(data, SPLIT_SEED)
 
 
 def share_labelled(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> str | None:

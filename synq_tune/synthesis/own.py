@@ -25,7 +25,7 @@ def own_synthesizer(name: str) -> Synthesizer:
     Raises:
         InputError: neither can be loaded.
     """
-    found = own_code.load_object(name)
+    found = own_code.find_object(name)
     return OwnMethod(name, found if isinstance(found, Synthesizer) else _Function(name))
 
 

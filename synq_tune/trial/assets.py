@@ -13,7 +13,7 @@ from torch import Tensor
 from synq_tune.config import StudySpec
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.labelled_cache import (
-    _SPLIT_SEED,
+    SPLIT_SEED,
     mapped_halves,
 )
 from synq_tune.data.split import stratified_rows
@@ -62,7 +62,7 @@ class Assets:
 
     def _subset(self, count: int) -> Tensor | None:
         if count not in self._rows:
-            self._rows[count] = stratified_rows(self.choose, count, _SPLIT_SEED)
+            self._rows[count] = stratified_rows(self.choose, count, SPLIT_SEED)
         return self._rows[count]
 
 

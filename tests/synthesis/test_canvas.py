@@ -130,7 +130,7 @@ def test_a_generators_images_become_the_dataset(
 
 def test_it_keeps_the_contract_and_is_short(tmp_path: Path) -> None:
     """The check that we offer takes a method as it takes a function."""
-    check_synthesizer(own_code.load_object(_name(tmp_path)))
+    check_synthesizer(own_code.find_object(_name(tmp_path)))
     assert 20 <= len([line for line in GENERATOR.splitlines() if line.strip()]) <= 40
 
 
@@ -138,7 +138,7 @@ def test_a_killed_run_makes_only_the_batches_that_are_missing(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     """A batch's own layers start alike, whether the batches before it were made or found."""
-    method = own_code.load_object(_name(tmp_path))
+    method = own_code.find_object(_name(tmp_path))
     config = make_spec(method=_name(tmp_path)).synthesis
     whole = method.synthesize(teacher, config, tmp_path / "a", False)
     for file in (tmp_path / "a").glob("images-00001.*"):
