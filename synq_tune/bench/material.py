@@ -35,13 +35,15 @@ class Report:
 def bench_teacher(spec: StudySpec, device: torch.device) -> LoadedTeacher:
     """The space's network with the weights file it names, or with seeded random weights.
 
-    Nothing is downloaded: a URL in the space is not followed.
+    Nothing is downloaded: a URL or a package in the space is not followed.
 
     Raises:
         InputError: the network or its weights do not load.
     """
     torch.manual_seed(SEED)
-    model = None if spec.teacher.weights.file else build_model(spec.teacher)
+    weights = spec.teacher.weights
+    is_here = weights.file is not None and weights.package is None
+    model = None if is_here else build_model(spec.teacher)
     return load_teacher(spec.teacher, device, spec.finetune.cam_layer, model)
 
 
@@ -75,7 +77,8 @@ def bench_student(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -
 def heading(what: str, spec: StudySpec, batch_size: int, device: torch.device) -> Iterator[str]:
     """The first lines of a table: what ran where."""
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    weights = spec.teacher.weights.file or "random"
+    given = spec.teacher.weights
+    weights = "random" if given.package else given.file or "random"
     yield f"{what} of {spec.name} ({spec.quantizer}, weights {weights}), batch {batch_size}"
     yield f"{place}, {torch.get_num_threads()} threads"
 

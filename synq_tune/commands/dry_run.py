@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -42,14 +43,14 @@ class Estimate:
     disk_bytes: int
 
 
-def estimate(spec: StudySpec) -> Estimate:
+def estimate(spec: StudySpec, store: Path | None = None) -> Estimate:
     """Time a few steps of synthesis and of fine-tuning on random images and extrapolate.
 
     Raises:
         InputError: the study cannot run.
     """
     device = choose_device()
-    teacher = prepare(spec, device).teacher
+    teacher = prepare(spec, device, store).teacher
     plan = plan_resources(spec.study, [(os.cpu_count() or 1, torch.cuda.device_count())])
     torch.set_num_threads(plan.threads)
     step = _time_finetune_step(spec, teacher)

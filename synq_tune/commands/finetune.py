@@ -31,7 +31,7 @@ def run_one_trial(
         NonFiniteError: the trial diverged.
     """
     device = choose_device()
-    teacher = prepare(spec, device).teacher
+    teacher = prepare(spec, device, store).teacher
     print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
     dataset, _ = synthesize(teacher, spec, store)
     with stage("the trial", f"teacher.model={spec.teacher.model}"):

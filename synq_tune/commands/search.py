@@ -20,6 +20,7 @@ from synq_tune.process.exit_codes import INTERRUPTED, NOT_UPLOADED, NOTHING_FINI
 from synq_tune.process.invocation import command_line
 from synq_tune.process.signals import Interrupts, heeding
 from synq_tune.redact import redact_uri
+from synq_tune.store import store_folder
 from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.study.lock import LOCK_NAME, study_lock
 from synq_tune.study.places import remember_places
@@ -282,5 +283,5 @@ def _record_interrupted(ledger: Ledger) -> None:
 def _dry_run(spec: StudySpec, arguments: argparse.Namespace) -> int:
     from synq_tune.commands.dry_run import estimate, format_estimate
 
-    print(format_estimate(estimate(spec)))
+    print(format_estimate(estimate(spec, store_folder(arguments.store))))
     return 0

@@ -30,7 +30,7 @@ def synthesize_space(spec: StudySpec, store: Path, export: str | None, output: P
     if export and output.exists() and any(output.iterdir()):
         raise InputError(f"`--output is new or empty` must hold, but got {output}.")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = load_teacher(spec.teacher, device)
+    teacher = load_teacher(spec.teacher, device, store=store)
     print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
     dataset, is_reused = synthesize(teacher, spec, store)
     if export:

@@ -220,14 +220,17 @@ def _stack(
     below = {key: value for key, value in read_recipe(recipe).items() if key != "search"}
     merged = deep_merge(below, _with_file_key(without_nulls(tree)))
     merged = deep_merge(merged, {"finetune": start})
+    asks_package = any("package" in _given_weights(assignment) for assignment in sets)
     for assignment in sets:
         if assignment.get("recipe") is not None:
             merged = _ask(merged, recipe)
         elif path := unset_path(assignment):
             merged = unset(merged, below, path)
         else:
-            merged = _fix(merged, _with_file_key(assignment))
-    return deep_merge(merged, _drop_none(flags))
+            change = _with_file_key(assignment)
+            merged = _fix(merged if asks_package else _without_package(merged, change), change)
+    flags = _drop_none(flags)
+    return deep_merge(_without_package(merged, flags), flags)
 
 
 def _ask(tree: dict[str, Any], name: str) -> dict[str, Any]:
@@ -251,6 +254,22 @@ def _with_file_key(tree: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(teacher, dict) or not isinstance(teacher.get("weights"), str):
         return tree
     return {**tree, "teacher": {**teacher, "weights": {"file": teacher["weights"]}}}
+
+
+def _given_weights(change: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a change says of the teacher's weights."""
+    teacher = change.get("teacher")
+    weights = teacher.get("weights") if isinstance(teacher, Mapping) else None
+    return weights if isinstance(weights, Mapping) else {}
+
+
+def _without_package(tree: dict[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree without the package of its weights, where `change` names a file instead."""
+    given, weights = _given_weights(change), _given_weights(tree)
+    if given.get("file") is None or "package" in given or "package" not in weights:
+        return tree
+    kept = {key: value for key, value in weights.items() if key != "package"}
+    return {**tree, "teacher": {**tree["teacher"], "weights": kept}}
 
 
 def _drop_none(tree: Mapping[str, Any]) -> dict[str, Any]:

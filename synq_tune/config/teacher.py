@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -23,6 +24,7 @@ def _file_to_weights(value: Any) -> Any:
     return {"file": value} if isinstance(value, str) else value
 
 
+_PINNED = r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*$"
 MODEL_PREFIXES = ("timm", "torchvision", "pytorchcv", "python")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
@@ -31,13 +33,51 @@ class Weights(Settings):
     """Where the teacher's checkpoint comes from; all `null` means the library's own download."""
 
     file: PathText | None = None
-    """safetensors, or what torch.save writes; of the latter only tensors are read."""
+    """safetensors, or what torch.save writes; of the latter only tensors are read. With `package`,
+    its path inside the wheel."""
+    package: str | None = Field(None, pattern=_PINNED)
+    """`NAME==VERSION` of a wheel on your package index that holds the file."""
+    sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
+    """Hex digest of the file; a package needs it."""
     url: Text | None = None
     sha1: str | None = Field(None, pattern=r"^[0-9a-fA-F]{8,40}$")
     """Hex digest (or its first 8 digits or more) of the file."""
     key: Text | None = None
     """Which state dict of a file that holds several, such as `state_dict_ema` or `model.student`;
     `null` = the one that fits, an average over training before the raw one."""
+    match: Literal["names", "order"] | None = None
+    """`order` = where no names fit, the n-th tensor of the file is the network's n-th, if the
+    shapes and the last part of the names are the same throughout. `null` = `order` for a package,
+    whose sum is pinned, else `names`."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether a file, a package or a url is named."""
+        return any((self.file, self.package, self.url))
+
+    @property
+    def by_order(self) -> bool:
+        """Whether tensors may be matched by their order."""
+        return self.match == "order" or (self.match is None and self.package is not None)
+
+    @model_validator(mode="after")
+    def _package_is_whole(self) -> Weights:
+        if self.package is None:
+            return self
+        missing = [key for key in ("file", "sha256") if getattr(self, key) is None]
+        if missing or self.url is not None:
+            got = f"no {missing[0]}" if missing else "url too"
+            raise ValueError(
+                "`teacher.weights has package, file and sha256, and no url` must hold, but got "
+                f"{got}. Give the file's path inside the wheel and its SHA-256 sum."
+            )
+        parts = PurePosixPath(str(self.file)).parts
+        if PurePosixPath(str(self.file)).is_absolute() or ".." in parts:
+            raise ValueError(
+                "`teacher.weights.file is a path inside the package` must hold, but got "
+                f"file={self.file!r}. Write it as the wheel lists it, such as NAME/weights.pth."
+            )
+        return self
 
     @field_validator("url")
     @classmethod

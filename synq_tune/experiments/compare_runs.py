@@ -81,7 +81,9 @@ class Bench:
         """
         key = content_address([spec.teacher.model_dump(mode="json"), spec.finetune.cam_layer])
         if key not in self._grounds:
-            teacher = load_teacher(spec.teacher, self.device, spec.finetune.cam_layer)
+            teacher = load_teacher(
+                spec.teacher, self.device, spec.finetune.cam_layer, store=self.store
+            )
             choose, report = self._load_halves(spec, teacher)
             with asking_teacher():
                 accuracy = top1(teacher, report, teacher.preprocessing, self.device)

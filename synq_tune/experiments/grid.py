@@ -187,7 +187,7 @@ def _load(spec: StudySpec, store: Path) -> Any:
     from synq_tune.trial.requirements import prepare
 
     device = choose_device()
-    dataset, _ = synthesize(prepare(spec, device).teacher, spec, store)
+    dataset, _ = synthesize(prepare(spec, device, store).teacher, spec, store)
     return load_assets(spec, dataset.path, store, device)
 
 

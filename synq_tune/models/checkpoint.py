@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from synq_tune.config import Weights
 from synq_tune.errors import InputError
 from synq_tune.models.file_kinds import MEMBERS, kind_of
-from synq_tune.models.fitting import Fit, fits
+from synq_tune.models.fitting import Fit, fits, in_order
 from synq_tune.models.nests import Nest, find_foreign, find_modules, find_nests, is_average
 from synq_tune.models.torch_file import SAVE_AGAIN, read_torch_file
 from synq_tune.notes import printable
@@ -27,6 +27,10 @@ MAX_BYTES = 2 << 30
 """Largest checkpoint that is unpacked or downloaded."""
 # RuntimeError: the member is encrypted, or packed in a way zipfile does not know.
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
+_ORDER_HINT = (
+    " Its tensors have the network's shapes in the network's order: if they are these layers under "
+    "other names, pass --set teacher.weights.match=order."
+)
 
 
 @dataclass(frozen=True)
@@ -36,26 +40,31 @@ class Checkpoint:
     nests: list[Nest]
     key: str | None = None
     """Which of them the user asks for; None = the one that fits."""
+    by_order: bool = False
+    """Whether tensors may be matched by their order, where no names fit."""
+    keeps_order: bool = True
+    """Whether the file's order is its author's: safetensors sorts."""
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Checkpoint:
+    def of(cls, tensors: Mapping[str, Tensor], by_order: bool = False) -> Checkpoint:
         """A checkpoint that is one state dict."""
-        return cls([Nest((), dict(tensors))])
+        return cls([Nest((), dict(tensors))], by_order=by_order)
 
 
 def read_checkpoint(weights: Weights) -> Checkpoint:
     """Every state dict of a file; what lies beside the tensors is passed over and never executed.
 
-    A zip file that is no torch.save is read for its one `.pth` member, in memory; the SHA-1 is the
+    A zip file that is no torch.save is read for its one `.pth` member, in memory; the sum is the
     member's. What a file is, its content says and not its suffix.
 
     Raises:
-        InputError: the file is missing, truncated, of another SHA-1, or of another kind, which the
+        InputError: the file is missing, truncated, of another sum, or of another kind, which the
             message names together with the fix.
     """
     path = Path(weights.file or "").expanduser()
+    sums = {"sha1": weights.sha1, "sha256": weights.sha256}
     try:
-        content = _read(path, weights.sha1)
+        content = _read(path, {kind: given.lower() for kind, given in sums.items() if given})
     except OSError as error:
         raise InputError(
             f"`the weights file can be read` must hold, but got weights={str(path)!r}: "
@@ -63,22 +72,23 @@ def read_checkpoint(weights: Weights) -> Checkpoint:
         ) from error
     nests = find_nests(content)
     _check_tensors(path, content, nests)
-    return Checkpoint(nests, weights.key)
+    keeps_order = kind_of(path) != "safetensors"
+    return Checkpoint(nests, weights.key, weights.by_order, keeps_order)
 
 
-def _read(path: Path, sha1: str | None) -> Any:
+def _read(path: Path, sums: Mapping[str, str]) -> Any:
     try:
         kind = kind_of(path)
     except InputError as error:
-        if sha1 is not None and path.is_file():
-            raise _other_sum(path, sha1, str(error).partition("must hold, but ")[2]) from error
+        if sums and path.is_file():
+            raise _other_sum(path, sums, str(error).partition("must hold, but ")[2]) from error
         raise
     if kind == "archive":
         file = _member(path)
-        _check_sha1(path, file, sha1)
+        _check_sums(path, file, sums)
         return read_torch_file(path, file)
     with open(path, "rb") as opened:
-        _check_sha1(path, opened, sha1)
+        _check_sums(path, opened, sums)
         return _read_safetensors(path) if kind == "safetensors" else read_torch_file(path, opened)
 
 
@@ -113,23 +123,23 @@ def _member(path: Path) -> IO[bytes]:
         raise InputError(f"{path}: `the zip file is whole` must hold, but got: {error}.") from error
 
 
-def _check_sha1(path: Path, file: IO[bytes], expected: str | None) -> None:
-    if expected is None:
-        return
-    actual = hashlib.file_digest(file, "sha1").hexdigest()
-    file.seek(0)
-    if not actual.startswith(expected.lower()):
-        raise InputError(
-            f"{path}: `sha1 == {expected}` must hold, but got sha1={actual}. Download it again; "
-            "if you mean this file, pass --set teacher.weights.sha1=null."
-        )
+def _check_sums(path: Path, file: IO[bytes], sums: Mapping[str, str]) -> None:
+    for kind, expected in sums.items():
+        actual = hashlib.file_digest(file, kind).hexdigest()
+        file.seek(0)
+        if not actual.startswith(expected):
+            raise InputError(
+                f"{path}: `{kind} == {expected}` must hold, but got {kind}={actual}. Download it "
+                f"again; if you mean this file, pass --set teacher.weights.{kind}=null."
+            )
 
 
-def _other_sum(path: Path, expected: str, what: str) -> InputError:
+def _other_sum(path: Path, sums: Mapping[str, str], what: str) -> InputError:
     """A pinned file is another one: its sum, and what it is instead of a checkpoint."""
+    kind, expected = next(iter(sums.items()))
     with open(path, "rb") as file:
-        actual = hashlib.file_digest(file, "sha1").hexdigest()
-    return InputError(f"{path}: `sha1 == {expected}` must hold, but got sha1={actual}: {what}")
+        actual = hashlib.file_digest(file, kind).hexdigest()
+    return InputError(f"{path}: `{kind} == {expected}` must hold, but got {kind}={actual}: {what}")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -176,7 +186,8 @@ def fit_checkpoint(model: nn.Module, checkpoint: Checkpoint, where: str) -> list
     """Load into `model` the state dict of a checkpoint that fits it; every key and shape must fit.
 
     Of several that fit, an average over training (EMA) is taken. A prefix is taken off where that
-    makes the names the network's.
+    makes the names the network's. Where no names fit and the checkpoint allows it, the n-th tensor
+    is the network's n-th, see `in_order`.
 
     Args:
         model: changed in place.
@@ -196,7 +207,11 @@ def fit_checkpoint(model: nn.Module, checkpoint: Checkpoint, where: str) -> list
         found = _asked(found, checkpoint.key, where)
     whole = sorted((f for f in found if f.is_whole), key=_rank)
     if not whole:
-        raise _no_fit(min(found, key=lambda f: (f.distance, *_rank(f))), where)
+        ordered = in_order([f.nest for f in found], own) if checkpoint.keeps_order else []
+        if not (ordered and checkpoint.by_order):
+            nearest = min(found, key=lambda f: (f.distance, *_rank(f)))
+            raise _no_fit(nearest, where, is_ordered=bool(ordered))
+        found = whole = sorted(ordered, key=_rank)
     chosen = whole[0]
     used = {k: v for k, v in chosen.tensors.items() if k in own}
     _check_plain(used, where)
@@ -259,14 +274,14 @@ def _check_plain(tensors: Mapping[str, Tensor], where: str) -> None:
             )
 
 
-def _no_fit(fit: Fit, where: str) -> InputError:
+def _no_fit(fit: Fit, where: str, is_ordered: bool) -> InputError:
     nest = f" (read: {printable(fit.name)})" if fit.nest.path else ""
     quantized = next((k for k, v in fit.nest.tensors.items() if v.is_quantized), None)
     if quantized is not None:
         _check_plain(fit.nest.tensors, where)
     return InputError(
         f"{where}: `the weights fit the model` must hold, but got "
-        f"{'; '.join(_problems(fit))}{nest}."
+        f"{'; '.join(_problems(fit))}{nest}.{_ORDER_HINT if is_ordered else ''}"
     )
 
 

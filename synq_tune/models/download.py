@@ -18,14 +18,14 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 from synq_tune.config import Weights
 from synq_tune.errors import InputError
 from synq_tune.models.checkpoint import MAX_BYTES, ZIP_DAMAGE, weights_member
-from synq_tune.store import DEFAULT_STORE, once
+from synq_tune.store import once
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT = 30.0  # seconds without a byte
 _CHUNK = 1 << 20
 
 
-def fetch_weights(weights: Weights) -> Weights:
+def fetch_weights(weights: Weights, store: Path) -> Weights:
     """The same weights with `file` set to a local copy of `url`, downloaded if it is not there.
 
     The copy lies in the store's `weights` folder under the last part of the url, without `.zip`.
@@ -33,13 +33,14 @@ def fetch_weights(weights: Weights) -> Weights:
 
     Args:
         weights: `url` is given; `sha1` is of the checkpoint, not of the archive around it.
+        store: the folder that all studies share.
 
     Raises:
         InputError: the url is not https, the network is away, or the file is another one.
     """
     url = weights.url or ""
     _check_url(url)
-    path = Path(DEFAULT_STORE).expanduser() / "weights" / _file_name(url)
+    path = store / "weights" / _file_name(url)
     if not path.is_file():
         once(path, lambda temporary: _download(weights, url, temporary))
     return weights.model_copy(update={"file": str(path)})

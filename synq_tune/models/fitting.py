@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -18,6 +19,7 @@ _COUNTERS = {
     "initted", "epoch", "global_step", "iteration",
 }  # fmt: skip
 _MOST_PREFIXES = 16
+_BY_ORDER = "tensors are matched by order and shape, as their names are not the network's"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,32 @@ def fits(nest: Nest, own: dict[str, Tensor]) -> list[Fit]:
             return whole
         tried += found
     return [min(tried, key=lambda fit: fit.distance)]
+
+
+def in_order(nests: Iterable[Nest], own: dict[str, Tensor]) -> list[Fit]:
+    """Nests whose n-th tensor can only be the network's n-th, under the network's names.
+
+    Number, shapes and the last part of the names (`weight`, `running_var`) are the same throughout;
+    counters do not count.
+    """
+    names = [k for k, v in own.items() if not is_counter(k, v)]
+    found = []
+    for nest in dict.fromkeys(nests):
+        theirs = [(k, v) for k, v in nest.tensors.items() if not is_counter(k, v)]
+        pairs = list(zip(names, theirs, strict=False))
+        is_alike = len(names) == len(theirs) and all(
+            own[name].shape == tensor.shape and _role(name) == _role(key)
+            for name, (key, tensor) in pairs
+        )
+        if is_alike:
+            tensors = {name: tensor for name, (_, tensor) in pairs}
+            found.append(_compare(nest, _BY_ORDER, "", tensors, own))
+    return found
+
+
+def _role(name: str) -> str:
+    """What a tensor is inside its layer."""
+    return name.rpartition(".")[2]
 
 
 def _compare(

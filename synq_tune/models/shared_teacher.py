@@ -22,15 +22,14 @@ def share_teacher(teacher: LoadedTeacher, store: Path) -> Path | None:
         The file; None where every machine has it, as a part of this package.
     """
     config = teacher.config
-    given = (config.weights.file, config.weights.url)
-    if config.model in BUNDLED_WEIGHTS and given == (None, None):
+    if config.model in BUNDLED_WEIGHTS and not config.weights.is_given:
         return None
     path = store / "teachers" / f"{teacher.fingerprint[:32]}.safetensors"
 
     def write(temporary: Path) -> None:
         # Of the network as its library builds it: the traced one has its layers replaced. A copy of
         # each tensor, as safetensors refuses those that share memory.
-        tensors = load_network(config).state_dict()
+        tensors = load_network(config, store).state_dict()
         save_file({name: value.detach().clone() for name, value in tensors.items()}, temporary)
 
     once(path, write)

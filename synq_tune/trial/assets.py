@@ -83,7 +83,7 @@ def load_assets(
     Args:
         labelled: address of the labelled images, see `mapped_halves`.
     """
-    teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
+    teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer, store=store)
     dataset = load_dataset(dataset_path)
     choose, report = mapped_halves(spec, teacher, store, labelled)
     probes = load_agreement_set(teacher, dataset, store)

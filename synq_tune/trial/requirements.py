@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -39,13 +40,18 @@ class Prepared:
     """The labelled images, to choose on and to report on."""
 
 
-def prepare(spec: StudySpec, device: torch.device) -> Prepared:
+def prepare(spec: StudySpec, device: torch.device, store: Path | None = None) -> Prepared:
     """Load the teacher and check that the study can run on it.
+
+    Args:
+        spec: names the teacher, its quantizer and the labelled images.
+        device: where the teacher will live.
+        store: keeps weights that are downloaded; None is the default store.
 
     Raises:
         InputError: one line that says what does not fit.
     """
-    teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer)
+    teacher = load_teacher(spec.teacher, device, spec.finetune.cam_layer, store=store)
     inspection = check_parts(spec, teacher)
     check_cams(spec, teacher)
     for name in own_names(spec):

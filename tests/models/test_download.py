@@ -24,6 +24,7 @@ from synq_tune.models.checkpoint import read_checkpoint
 from synq_tune.models.download import fetch_weights
 from synq_tune.models.published import pytorchcv_weights
 from synq_tune.models.teacher import load_teacher
+from synq_tune.store import store_folder
 
 NET = Teacher(model="cifar_resnet20", num_classes=10)
 
@@ -99,7 +100,7 @@ def test_another_file_than_the_pinned_one_never_lands(server: _Server, store: Pa
     (server.folder / "net.pth").write_bytes(b"something else")
     weights = Weights(url=f"{server.url}/net.pth", sha1="0" * 40)
     with pytest.raises(InputError, match=f"a file with sha1=.*wanted: sha1={'0' * 40}"):
-        fetch_weights(weights)
+        fetch_weights(weights, store_folder())
     assert not (store / "net.pth").exists()
 
 
@@ -125,7 +126,7 @@ def test_an_archive_holds_one_checkpoint(
     """Which of two is meant cannot be known."""
     _zip(server.folder / "net.pth.zip", members)
     with pytest.raises(InputError, match=message):
-        fetch_weights(Weights(url=f"{server.url}/net.pth.zip"))
+        fetch_weights(Weights(url=f"{server.url}/net.pth.zip"), store_folder())
     assert not (store / "net.pth").exists()
 
 
@@ -133,7 +134,7 @@ def test_an_archives_paths_are_not_followed(server: _Server, store: Path, tmp_pa
     """A member that would leave the folder lands under the url's name."""
     content, sha1 = _checkpoint()
     _zip(server.folder / "net.pth.zip", {"../../../evil.pth": content})
-    fetched = fetch_weights(Weights(url=f"{server.url}/net.pth.zip", sha1=sha1))
+    fetched = fetch_weights(Weights(url=f"{server.url}/net.pth.zip", sha1=sha1), store_folder())
     assert Path(fetched.file) == store / "net.pth"
     assert not list(tmp_path.rglob("evil.pth"))
 
@@ -145,7 +146,7 @@ def test_a_body_beyond_the_cap_is_refused(
     (server.folder / "net.pth").write_bytes(bytes(2000))
     monkeypatch.setattr(download, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="more than 1000 bytes"):
-        fetch_weights(Weights(url=f"{server.url}/net.pth"))
+        fetch_weights(Weights(url=f"{server.url}/net.pth"), store_folder())
     assert not (store / "net.pth").exists()
 
 
@@ -156,7 +157,7 @@ def test_an_archive_that_unpacks_beyond_the_cap_is_refused(
     _zip(server.folder / "net.pth.zip", {"net.pth": bytes(100_000)})
     monkeypatch.setattr(checkpoint, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="size <= 1000 bytes.*100000"):
-        fetch_weights(Weights(url=f"{server.url}/net.pth.zip"))
+        fetch_weights(Weights(url=f"{server.url}/net.pth.zip"), store_folder())
 
 
 class _Cut(BaseHTTPRequestHandler):
@@ -193,7 +194,7 @@ def test_a_server_that_misbehaves_leaves_nothing(
     server = _Server(tmp_path, handler)
     try:
         with pytest.raises(InputError, match=message):
-            fetch_weights(Weights(url=f"{server.url}/net.pth"))
+            fetch_weights(Weights(url=f"{server.url}/net.pth"), store_folder())
     finally:
         server.close()
     assert not (store / "net.pth").exists()
@@ -206,20 +207,20 @@ def test_a_server_that_misbehaves_leaves_nothing(
 def test_only_https_is_fetched(url: str) -> None:
     """Plain http is for this machine alone."""
     with pytest.raises(InputError, match="url is https"):
-        fetch_weights(Weights(url=url))
+        fetch_weights(Weights(url=url), store_folder())
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/.zip", "/..", "/%2e%2e"])
 def test_a_url_names_a_file(server: _Server, ending: str) -> None:
     """The copy's name comes from the url, and stays in the store."""
     with pytest.raises(InputError, match="ends in a file name"):
-        fetch_weights(Weights(url=server.url + ending))
+        fetch_weights(Weights(url=server.url + ending), store_folder())
 
 
 def test_a_missing_page_says_what_was_wanted(server: _Server) -> None:
     """File, address, sum and the way out are in one line."""
     with pytest.raises(InputError) as caught:
-        fetch_weights(Weights(url=f"{server.url}/net.pth.zip", sha1="ab" * 20))
+        fetch_weights(Weights(url=f"{server.url}/net.pth.zip", sha1="ab" * 20), store_folder())
     message = str(caught.value)
     wanted = ("net.pth", "HTTP 404", f"{server.url}/net.pth.zip", "ab" * 20, "--weights FILE")
     assert all(part in message for part in wanted) and "\n" not in message
@@ -236,7 +237,7 @@ def closed_url() -> str:
 def test_no_network_is_one_line(closed_url: str) -> None:
     """A refused connection says which file, from where, its sum, and --weights."""
     with pytest.raises(InputError, match=r"net\.pth can.*refused.*net\.pth.*abab.*--weights FILE"):
-        fetch_weights(Weights(url=f"{closed_url}/net.pth", sha1="ab" * 20))
+        fetch_weights(Weights(url=f"{closed_url}/net.pth", sha1="ab" * 20), store_folder())
 
 
 @pytest.mark.parametrize("model", ["timm:resnet18", "torchvision:resnet18"])
@@ -281,7 +282,7 @@ def test_pytorchcv_never_downloads_by_itself(monkeypatch: pytest.MonkeyPatch) ->
     """Its own loader would run a pickle; without url the weights come through ours."""
     asked: list[Weights] = []
 
-    def fetch(weights: Weights) -> Weights:
+    def fetch(weights: Weights, store: Path) -> Weights:
         asked.append(weights)
         raise InputError("stopped here")
 
