@@ -18,6 +18,7 @@ from synq_tune.errors import (
     is_full_disk,
     is_raised_here,
 )
+from synq_tune.process.allocator import keep_freed_memory
 from synq_tune.process.ending import orderly
 from synq_tune.process.exit_codes import INTERRUPTED, NOTHING_FINISHED, OUR_FAULT, WRONG_INPUT
 from synq_tune.process.invocation import as_called, is_program, running_command
@@ -51,6 +52,7 @@ def exit_code(
     try:
         with warnings.catch_warnings():
             _quieten()
+            keep_freed_memory()
             return main(argv)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -18,6 +18,7 @@ from synq_tune.finetune.divergence import diverges_at
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.finetune.training_state import about, tensor_bytes
 from synq_tune.models.shared_teacher import check_identity, with_shared
+from synq_tune.process.allocator import keep_freed_memory
 from synq_tune.search import gpu_sharing
 from synq_tune.search.environment import check_this_machine
 from synq_tune.search.own_code_copies import receive
@@ -71,6 +72,7 @@ class TrialWorker(tune.Trainable):
             context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled,
                 manifest, facts}, plain values.
         """
+        keep_freed_memory()
         torch.set_num_threads(context["threads"])
         receive(context["sources"])
         go_to(context["cwd"])

@@ -111,11 +111,12 @@ def test_the_table_knows_every_field() -> None:
     closed = {".".join(path) for path in FIELDS} - ACCEPTED.keys()
     assert closed == {
         "teacher", "teacher.model", "teacher.mean", "teacher.std", "teacher.interpolation",
-        "teacher.weights.sha1",
-        "teacher.weights.sha256", "teacher.weights.package", "teacher.weights.match", "quantizer", "bits", "synthesis.method", "synthesis.start",
+        "teacher.weights.sha1", "teacher.weights.sha256", "teacher.weights.package",
+        "teacher.weights.match", "quantizer", "bits", "synthesis.method", "synthesis.start",
         "synthesis.crop_scale", "synthesis.precision", "synthesis.source", "finetune.optimizer",
         "finetune.schedule", "finetune.cam", "finetune.cam_class", "finetune.cam_reduction",
-        "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric", "study.scheduler",
+        "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric",
+        "study.scheduler",
     }  # fmt: skip
 
 
