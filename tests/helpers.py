@@ -23,6 +23,8 @@ from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import make_probes
 from synq_tune.trial.trial import Trial
 
+ROOT = Path(__file__).parents[1]
+
 
 def teacher_of(model: nn.Module, shape: tuple[int, int, int]) -> LoadedTeacher:
     """A loaded teacher around any module, for inputs of `shape` (C, H, W)."""
@@ -77,3 +79,36 @@ def not_loaded(code: str, modules: Sequence[str]) -> bool:
     """Whether a fresh interpreter that ran `code` has none of `modules` loaded."""
     asked = f"import sys; {code}; sys.exit(any(m in sys.modules for m in {list(modules)}))"
     return subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
+
+
+SMALL_STUDY = [
+    "synthesis.num_images=64", "synthesis.num_holdout=32", "synthesis.batch_size=96",
+    "synthesis.iterations=5", "synthesis.center_iterations=5",
+    "finetune.epochs=3", "finetune.batch_size=32", "finetune.num_views=2",
+    "study.confirm={top: 1, seeds: 2}", "study.num_trials=4",
+    "search.lr={choice: [1e-3, 1e-2, 1e30]}", "study.first=[{lr: 1e30}, {lr: 1e-2}]",
+]  # fmt: skip
+"""Settings of a study of digits that takes seconds of training; its first trial diverges."""
+
+
+def small_command(folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY) -> list[str]:
+    """`scripts/search.py` on the bundled digits, with store and MLflow's database beside `folder`."""
+    values = [part for text in sets for part in ("--set", text)]
+    store = str(folder.parent / "store")
+    start = ["--space", "digits_w3a3", "--output-dir", str(folder), *values]
+    resume = ["--resume", str(folder)]
+    which = resume if "--resume" in arguments else start
+    rest = [a for a in arguments if a != "--resume"]
+    return [sys.executable, str(ROOT / "scripts/search.py"), *which, "--store", store, *rest]
+
+
+def small_search(
+    folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY
+) -> subprocess.CompletedProcess[str]:
+    """Run `small_command` to its end."""
+    return subprocess.run(
+        small_command(folder, *arguments, sets=sets),
+        capture_output=True,
+        text=True,
+        cwd=folder.parent,
+    )

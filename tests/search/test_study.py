@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,39 +16,14 @@ import onnxruntime
 import pytest
 
 from synq_tune.study.ledger import Ledger
+from tests.helpers import SMALL_STUDY, small_command, small_search
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).parents[2]
-SETS = [
-    "synthesis.num_images=64", "synthesis.num_holdout=32", "synthesis.batch_size=96",
-    "synthesis.iterations=5", "synthesis.center_iterations=5",
-    "finetune.epochs=3", "finetune.batch_size=32", "finetune.num_views=2",
-    "study.confirm={top: 1, seeds: 2}", "study.num_trials=4",
-    "search.lr={choice: [1e-3, 1e-2, 1e30]}", "study.first=[{lr: 1e30}, {lr: 1e-2}]",
-]  # fmt: skip
 SUMMARY_KEYS = {
     "format", "study", "space", "metric", "mode", "seed", "teacher", "dataset", "trials", "best",
     "tracking_uri",
 }  # fmt: skip
-
-
-def _command(folder: Path, *arguments: str, sets: list[str] = SETS) -> list[str]:
-    values = [part for text in sets for part in ("--set", text)]
-    store = str(folder.parent / "store")
-    start = ["--space", "digits_w3a3", "--output-dir", str(folder), *values]
-    resume = ["--resume", str(folder)]
-    which = resume if "--resume" in arguments else start
-    rest = [a for a in arguments if a != "--resume"]
-    return [sys.executable, str(ROOT / "scripts/search.py"), *which, "--store", store, *rest]
-
-
-def _search(
-    folder: Path, *arguments: str, sets: list[str] = SETS
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        _command(folder, *arguments, sets=sets), capture_output=True, text=True, cwd=folder.parent
-    )
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -62,15 +36,6 @@ def _children(folder: Path) -> list[Any]:
     study = Ledger.open(folder, read_only=True).state.header["id"]
     runs = client.search_runs(ids, f"tags.`synq.study` = '{study}'")
     return [r for r in runs if "synq.key" in r.data.tags]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A small study run to its end: its folder and what it printed."""
-    folder = tmp_path_factory.mktemp("studies") / "first"
-    done = _search(folder, "--max-concurrent", "1")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
 
 
 def test_it_ends_with_the_ladder_and_the_way_to_browse(finished: tuple[Path, str]) -> None:
@@ -140,7 +105,7 @@ def test_a_finished_study_prints_itself_again(finished: tuple[Path, str]) -> Non
     """Resuming does nothing and ends with 0, whichever folder it is called from."""
     folder, _ = finished
     before = (folder / "ledger.jsonl").read_bytes()
-    again = _search(folder, "--resume")
+    again = small_search(folder, "--resume")
     assert again.returncode == 0, again.stderr
     assert "the best found" in again.stdout
     assert (folder / "ledger.jsonl").read_bytes() == before
@@ -151,7 +116,7 @@ def test_one_at_a_time_the_same_seed_is_the_same_study(finished: tuple[Path, str
     """Same configurations, same accuracies; the dataset is reused and said to be."""
     folder, out = finished
     second = folder.parent / "second"
-    done = _search(second, "--max-concurrent", "1")
+    done = small_search(second, "--max-concurrent", "1")
     assert done.returncode == 0, done.stderr
     assert "dataset   made" in out and "dataset   reused" in done.stdout
 
@@ -167,9 +132,9 @@ def test_one_at_a_time_the_same_seed_is_the_same_study(finished: tuple[Path, str
 def test_more_trials_extend_a_finished_study(finished: tuple[Path, str]) -> None:
     """`--num-trials` is the total; what was done stays as it was."""
     folder = finished[0].parent / "extended"
-    assert _search(folder, "--max-concurrent", "2").returncode == 0
+    assert small_search(folder, "--max-concurrent", "2").returncode == 0
     before = _summary(folder)["trials"]
-    more = _search(folder, "--resume", "--num-trials", "6")
+    more = small_search(folder, "--resume", "--num-trials", "6")
     assert more.returncode == 0, more.stderr
     after = _summary(folder)["trials"]
     assert len(after) == 6
@@ -186,9 +151,9 @@ def _wait_for(folder: Path, event: str, count: int, process: subprocess.Popen[st
     raise AssertionError(f"no {count} {event} events; exit {process.poll()}")
 
 
-def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def _start(folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        _command(folder, *arguments), cwd=folder.parent, text=True, start_new_session=True,
+        small_command(folder, *arguments, sets=sets), cwd=folder.parent, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -201,7 +166,8 @@ def _start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_a_signal_ends_cleanly_and_resume_finishes(tmp_path: Path, number: signal.Signals) -> None:
     """Exit 130, finished trials kept, the rest run on resume."""
     folder = tmp_path / "study"
-    process = _start(folder, "--max-concurrent", "1")
+    sets = [*SMALL_STUDY, "study.confirm=null", "finetune.epochs=2"]
+    process = _start(folder, "--max-concurrent", "1", sets=sets)
     _wait_for(folder, "finished", 2, process)
     process.send_signal(number)
     _, error = process.communicate(timeout=120)
@@ -210,7 +176,7 @@ def test_a_signal_ends_cleanly_and_resume_finishes(tmp_path: Path, number: signa
     over = ("completed", "stopped", "diverged")
     kept = [t for t in _summary(folder)["trials"] if t["state"] in over]
     assert kept
-    done = _search(folder, "--resume", "--max-concurrent", "2")
+    done = small_search(folder, "--resume", "--max-concurrent", "2")
     assert done.returncode == 0, done.stderr
     trials = _summary(folder)["trials"]
     assert len(trials) == 4
@@ -231,7 +197,7 @@ def test_killed_twice_nothing_is_lost_or_run_again(tmp_path: Path) -> None:
         now = [line for line in lines if '"event":"finished"' in line]
         assert now[: len(finals)] == finals
         finals = now
-    done = _search(folder, "--resume")
+    done = small_search(folder, "--resume")
     assert done.returncode == 0, done.stderr
     lines = (folder / "ledger.jsonl").read_text().splitlines()
     now = [line for line in lines if '"event":"finished"' in line]
@@ -254,7 +220,7 @@ def test_a_diverging_trial_does_not_stop_the_study(finished: tuple[Path, str]) -
 def test_without_labels_it_chooses_by_agreement(tmp_path: Path) -> None:
     """No accuracy is measured or printed; the ladder compares with the teacher."""
     folder = tmp_path / "study"
-    done = _search(folder, sets=[*SETS, "study.val_data=null", "study.num_trials=2"])
+    done = small_search(folder, sets=[*SMALL_STUDY, "study.val_data=null", "study.num_trials=2"])
     assert done.returncode == 0, done.stderr
     summary = _summary(folder)
     assert summary["metric"] == "agreement"

@@ -24,7 +24,14 @@ SECRETS = {
     "HF_TOKEN": "canaryhftoken",
 }
 """What a user's shell may hold."""
-_KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+_KEPT = (
+    "PATH",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "RAY_worker_niceness",
+)
 
 
 @dataclass(frozen=True)
