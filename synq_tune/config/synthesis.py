@@ -84,7 +84,8 @@ class CenterSettings(Settings):
     center_iterations: Count = 1500
     center_lr: float = Field(0.05, gt=0)
     alpha_layered: float = Field(0.02, ge=0)
-    """Weight of the layered BN-statistics loss towards the calibration centres (α2)."""
+    """Weight of the layered BN-statistics loss towards the calibration centres (α2); at 0 no centres are
+    made, which saves an image a class."""
     alpha_center_ce: float = Field(5.0, ge=0)
     """Weight of the cross-entropy while centres are made."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,8 +14,9 @@ from torch.autograd.function import once_differentiable
 BatchStatistics = dict[nn.Module, tuple[Tensor, Tensor]]
 """BatchNorm layer → (mean, biased variance) of its input, each (C,)."""
 
-_CACHED_BYTES = 2**20
-"""A CPU's core passes several times over as much as this without asking its memory twice."""
+_LEAST_SHARE = 1e-3
+"""A variance below this share of the mean square is measured again, about its mean: the difference
+E[x²] - E[x]² would have lost its digits."""
 
 
 def batchnorm_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -36,64 +38,80 @@ def batch_statistics(model: nn.Module) -> Iterator[BatchStatistics]:
     statistics: BatchStatistics = {}
     with contextlib.ExitStack() as stack:
         for layer in batchnorm_layers(model):
-            layer.forward = partial(_observe, layer, statistics, *_scale_and_shift(layer))
+            layer.forward = partial(_observe, layer, statistics, _plain(layer))
             stack.callback(delattr, layer, "forward")
         yield statistics
 
 
+@dataclass(frozen=True)
+class _Plain:
+    """What a BatchNorm does in evaluation, as tensors (C,) without gradients."""
+
+    mean: Tensor
+    variance: Tensor
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(x - mean) · scale + bias of (N, C, …)."""
+        return torch.batch_norm(
+            x, self.weight, self.bias, self.mean, self.variance, False, 0.0, self.eps, False
+        )
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor of each channel."""
+        return self.weight * (self.variance + self.eps).rsqrt()
+
+
 @torch.no_grad()
-def _scale_and_shift(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What the layer does to its input in evaluation, each (C,)."""
-    scale = (layer.running_var + layer.eps).rsqrt()
-    scale = scale if layer.weight is None else scale * layer.weight
-    shift = -layer.running_mean * scale
-    return scale, shift if layer.bias is None else shift + layer.bias
+def _plain(layer: nn.BatchNorm2d) -> _Plain:
+    mean, variance = layer.running_mean, layer.running_var
+    weight = torch.ones_like(mean) if layer.weight is None else layer.weight.detach()
+    bias = torch.zeros_like(mean) if layer.bias is None else layer.bias.detach()
+    return _Plain(mean, variance, weight, bias, layer.eps)
 
 
 def _observe(
-    layer: nn.BatchNorm2d, statistics: BatchStatistics, scale: Tensor, shift: Tensor, x: Tensor
+    layer: nn.BatchNorm2d, statistics: BatchStatistics, plain: _Plain, x: Tensor
 ) -> Tensor:
-    y, mean, variance = _Observed.apply(x, scale, shift)
+    y, mean, variance = _Observed.apply(x, plain)
     statistics[layer] = mean, variance
     return y
 
 
 class _Observed(torch.autograd.Function):
-    """x · scale + shift of (N, C, …), with the mean and the biased variance of x per channel.
+    """A BatchNorm in evaluation, with the mean and the biased variance of its input per channel.
 
-    One visit to the values forward, one backward: as separate operations statistics cost a
-    synthesis as much again as a third of the network. Products with one factor a channel and sums
-    over an image's pixels are what a CPU has fast code for; `addcmul` and sums over images and
-    pixels at once are not.
+    One kernel each for the layer, the sums and the sums of squares forward, two backward: as
+    separate operations statistics cost a synthesis as much again as a third of the network.
     """
 
     @staticmethod
-    def forward(ctx: object, x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, ...]:
-        y = torch.empty_like(x)
-        moments = []
-        for part, out in zip(_parts(x), _parts(y), strict=True):
-            part = _in_full(part)
-            out.copy_((part * _like(scale, x)).add_(_like(shift, x)))
-            moments.append(_moments(part))
-        mean, variance = pool([len(part) for part in _parts(x)], moments)
-        ctx.save_for_backward(x, mean, scale)
-        return y, mean, variance
+    def forward(ctx: object, x: Tensor, plain: _Plain) -> tuple[Tensor, ...]:
+        mean, variance = (_fast_moments if x.device.type == "cpu" else _moments)(x)
+        ctx.save_for_backward(x, mean, plain.scale)
+        return plain(x), mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: object, grad_y: Tensor, grad_mean: Tensor, grad_variance: Tensor
-    ) -> tuple[Tensor, None, None]:
+    ) -> tuple[Tensor, None]:
         x, mean, scale = ctx.saved_tensors
         count = x.numel() // x.shape[1]
         # Σ (x - mean) is 0: the variance does not depend on the mean to first order.
         slope = 2 * grad_variance / count
-        level, slope = _like(grad_mean / count - slope * mean, x), _like(slope, x)
-        grad = torch.empty_like(x)
-        for part, grad_out, out in zip(_parts(x), _parts(grad_y), _parts(grad), strict=True):
-            sloped = (_in_full(part) * slope).add_(level)
-            out.copy_(sloped.add_(_in_full(grad_out) * _like(scale, x)))
-        return grad, None, None
+        level = grad_mean / count - slope * mean
+        grad = _affine(grad_y, scale, level)
+        return grad.addcmul_(x, slope.to(x.dtype).view(1, -1, *[1] * (x.dim() - 2))), None
+
+
+def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """x · scale + shift per channel: a BatchNorm's kernel passes over x once."""
+    zero, one = torch.zeros_like(scale), torch.ones_like(scale)
+    return torch.batch_norm(x, scale, shift, zero, one, False, 0.0, 0.0, False)
 
 
 def pool(counts: Sequence[int], moments: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -114,27 +132,28 @@ def pool(counts: Sequence[int], moments: Sequence[tuple[Tensor, Tensor]]) -> tup
     return mean, weights @ (variances + (means - mean).square())
 
 
+def _fast_moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`_moments` of values in a CPU's memory, which is asked twice instead of four times."""
+    pixels, count = _in_full(x).reshape(*x.shape[:2], -1), x.numel() // x.shape[1]
+    mean = pixels.sum(2).double().sum(0) / count
+    square = torch.linalg.vector_norm(pixels, dim=2).double().square().sum(0) / count
+    variance = (square - mean.square()).clamp_(min=0)
+    weak = (variance < _LEAST_SHARE * square).nonzero().flatten()
+    mean, variance = mean.to(pixels.dtype), variance.to(pixels.dtype)
+    if len(weak):
+        mean[weak], variance[weak] = _moments(x[:, weak])
+    return mean, variance
+
+
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    pixels = x.reshape(*x.shape[:2], -1)
+    """Mean and biased variance of (N, C, …) per channel, (C,), about the mean."""
+    pixels = _in_full(x).reshape(*x.shape[:2], -1)
     mean = pixels.mean(2).mean(0)
     # E[x²] - E[x]² loses precision where the mean is large; two passes do not.
     norms = torch.linalg.vector_norm(pixels - mean[:, None], dim=2)
     return mean, norms.square().sum(0) / (x.numel() // x.shape[1])
 
 
-def _parts(x: Tensor) -> tuple[Tensor, ...]:
-    """Slices of a batch that stay in a core's cache; the whole elsewhere, where launches cost
-    more."""
-    if x.device.type != "cpu":
-        return (x,)
-    return x.split(max(1, _CACHED_BYTES * len(x) // (x.numel() * x.element_size())))
-
-
 def _in_full(x: Tensor) -> Tensor:
-    """Half precision as float32, where sums keep their digits and a CPU has faster code; others as
-    is."""
+    """Half precision as float32, where sums keep their digits; others as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _like(values: Tensor, x: Tensor) -> Tensor:
-    return values.view(1, -1, *[1] * (x.dim() - 2))

@@ -36,8 +36,10 @@ def objective(work: Work) -> Objective:
         InputError: the teacher has no BatchNorm.
     """
     graph, target = work.teacher.graph, remembered(work.teacher.graph)
-    centers = make_centers(work.teacher, work.config, work.folder, work.show)
-    moments = center_moments(work.teacher, centers)
+    centers, moments = [], []
+    if work.config.alpha_layered > 0:  # they are one image a class: ImageNet's take hours
+        centers = make_centers(work.teacher, work.config, work.folder, work.show)
+        moments = center_moments(work.teacher, centers)
 
     def loss_of(batch: Batch) -> AbstractContextManager[Loss]:
         return on_statistics(graph, synq_objective(work.config, target, moments, batch.labels))
@@ -51,13 +53,17 @@ def synq_objective(
     """The loss of a batch with these labels (N,)."""
 
     def objective(logits: Tensor, moments: list[Moments]) -> Tensor:
-        return (
-            config.alpha_bns * layer_gaps(moments, target).mean()
-            + config.focal_beta * focal_cross_entropy(logits, labels, config.focal_gamma)
-            + config.alpha_layered * layered_loss(moments, centers)
-        )
+        loss = config.alpha_bns * layer_gaps(moments, target).mean()
+        loss = loss + config.focal_beta * focal_cross_entropy(logits, labels, config.focal_gamma)
+        if config.alpha_layered > 0:
+            loss = loss + config.alpha_layered * layered_loss(moments, centers)
+        return loss
 
     return objective
+
+
+def _center_steps(config: SynqSettings) -> int:
+    return config.center_iterations if config.alpha_layered > 0 else 0
 
 
 def crops(
@@ -77,5 +83,5 @@ METHOD = SynthesisMethod(
     objective=objective,
     look=crops,
     is_perturbed=True,
-    objective_steps=lambda config: config.center_iterations,
+    objective_steps=_center_steps,
 )

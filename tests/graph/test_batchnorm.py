@@ -38,9 +38,25 @@ def test_a_large_mean_costs_no_precision() -> None:
     torch.testing.assert_close(statistics[layer][1], expected, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1.0, 10.0, 31.0, 32.0, 100.0, 1e3])
+def test_no_mean_costs_digits_of_the_variance(mean: float) -> None:
+    """Whichever way it is measured, and beside channels that are measured the other way."""
+    layer = nn.BatchNorm2d(3).eval()
+    noise = torch.randn(16, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    images = noise + torch.tensor([mean, 0.0, -mean]).view(1, -1, 1, 1)
+    images[:, 1] = 0.25  # a dead channel
+    with batch_statistics(layer) as statistics:
+        layer(images)
+    exact = images.double()
+    found_mean, variance = statistics[layer]
+    torch.testing.assert_close(found_mean, exact.mean([0, 2, 3]).float(), rtol=1e-6, atol=1e-6)
+    expected = exact.var([0, 2, 3], correction=0).float()
+    torch.testing.assert_close(variance, expected, rtol=2e-4, atol=1e-12)
+
+
 @pytest.mark.parametrize("affine", [True, False])
-def test_a_large_batch_is_looked_at_in_parts(affine: bool) -> None:
-    """Output, statistics and gradient of 70 images, in parts of 16, are those of the layer itself."""
+def test_a_watched_layer_is_the_layer(affine: bool) -> None:
+    """Output, statistics and gradient of 70 images are those of the layer itself."""
     layer = nn.BatchNorm2d(16, affine=affine)
     images = torch.randn(70, 16, 32, 32, generator=torch.Generator().manual_seed(0)) * 3 + 2
     layer(images)  # it remembers something
