@@ -59,6 +59,11 @@ class NameOf:
     family: str
 
 
+@dataclass(frozen=True)
+class AddedLater:
+    """Marks a setting whose default is what was done before it existed: it changes no address."""
+
+
 def _name_of(family: str) -> Any:
     return Annotated[str, NameOf(family), AfterValidator(partial(names.check, family))]
 
@@ -102,6 +107,17 @@ class Settings(BaseModel):
         """
         shared = shape.model_fields.keys() & type(self).model_fields.keys()
         return shape.model_validate({name: getattr(self, name) for name in shared})
+
+    def address(self) -> dict[str, Any]:
+        """Plain values for a content address; a setting added later counts where it is not the
+        default."""
+        unchanged = {
+            key
+            for key, field in type(self).model_fields.items()
+            if any(isinstance(m, AddedLater) for m in field.metadata)
+            and getattr(self, key) == field.default
+        }
+        return self.model_dump(mode="json", exclude=unchanged)
 
     @classmethod
     def name_fields(cls) -> list[str]:

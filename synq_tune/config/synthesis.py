@@ -6,12 +6,13 @@ and it is given nothing else.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from synq_tune.config.settings import (
     MOST_COUNT,
+    AddedLater,
     AreaRange,
     Count,
     Fraction,
@@ -64,6 +65,24 @@ class PrecisionSettings(Settings):
     float32."""
 
 
+class MarginSettings(Settings):
+    """Pixels beyond the image, and how sharp it may be."""
+
+    margin: Annotated[int, AddedLater(), Field(ge=0, le=512)] = 0
+    """Pixels on each side that belong to the canvas: the teacher is shown a random cut-out of the
+    image's size in each iteration, the image is the one in the middle."""
+    smoothing: Annotated[float, AddedLater(), Field(ge=0, le=8)] = 0.0
+    """Standard deviation in pixels of the Gaussian between canvas and image; 0 = none."""
+
+
+class LabelSettings(Settings):
+    """Which classes images are made for."""
+
+    labels: Annotated[Literal["random", "even"], AddedLater()] = "random"
+    """`random` draws each label by itself, `even` gives every class equally many images, or none
+    twice where there are more classes than images."""
+
+
 class ClassLossSettings(Settings):
     """The loss on the images' labels."""
 
@@ -76,6 +95,14 @@ class StatisticsSettings(Settings):
 
     alpha_bns: float = Field(0.4, ge=0)
     """Weight of the BN-statistics loss (α1; α of Eq. 1 for `noise`)."""
+
+
+class SpreadSettings(Settings):
+    """What of a layer's values is compared beside their mean."""
+
+    spread: Annotated[Literal["variance", "deviation"], AddedLater()] = "variance"
+    """`synq` compares variances, as its released code does, or standard deviations, as the paper's
+    Eq. 1 and `noise` do: a few layers with large variances then no longer decide alone."""
 
 
 class CenterSettings(Settings):
@@ -136,7 +163,9 @@ class SourceSettings(Settings):
     """Folder of PNG files, or an `.npy` file, for `method: images`."""
 
 
-class PixelSettings(PrecisionSettings, PlateauSettings, StartSettings, CanvasSettings):
+class PixelSettings(
+    LabelSettings, MarginSettings, PrecisionSettings, PlateauSettings, StartSettings, CanvasSettings
+):
     """What `synq` and `noise` optimise pixels with."""
 
 
@@ -144,7 +173,9 @@ class NoiseSettings(StatisticsSettings, ClassLossSettings, PixelSettings):
     """All that changes what `noise` makes."""
 
 
-class SynqSettings(CropSettings, FlipSettings, FocalSettings, CenterSettings, NoiseSettings):
+class SynqSettings(
+    SpreadSettings, CropSettings, FlipSettings, FocalSettings, CenterSettings, NoiseSettings
+):
     """All that changes what `synq` makes, before the perturbation."""
 
 
@@ -164,7 +195,14 @@ METHOD_SETTINGS: dict[str, type[Settings]] = {
 }
 """Method → its own settings. The user's own are not here: no code is loaded to check settings."""
 
-_REFUSED = {"start": ", which optimises none", "precision": ""}
+_REFUSED = {
+    "start": ", which optimises none",
+    "precision": "",
+    "margin": "",
+    "smoothing": "",
+    "labels": "",
+    "spread": "",
+}
 """Setting → why it is refused, rather than ignored, where a method does not read it."""
 
 

@@ -23,7 +23,7 @@ from synq_tune.seeds import batch_generator
 from synq_tune.synthesis.batches import advance, make_batches, to_half
 from synq_tune.synthesis.canvas import Canvas, pixel_canvas
 from synq_tune.synthesis.generated import GeneratedImages
-from synq_tune.synthesis.labels import teacher_labels
+from synq_tune.synthesis.labels import batch_labels, teacher_labels
 from synq_tune.synthesis.optimize import (
     Descent,
     Loss,
@@ -168,7 +168,7 @@ class SynthesisMethod(Synthesizer):
         refusal = config.refusal(self.settings)
         if refusal:
             raise InputError(f"synthesis: {refusal}")
-        return config.part(self.settings).model_dump(mode="json")
+        return config.part(self.settings).address()
 
     def steps(self, config: Synthesis) -> int:
         """Batches pushed through the teacher, those of the objective as well."""
@@ -195,7 +195,7 @@ class SynthesisMethod(Synthesizer):
         generator = batch_generator(config.seed, "images", number)
         labels = None
         if "labels" in self.needs:
-            labels = torch.randint(teacher.num_classes, (size,), generator=generator)
+            labels = batch_labels(teacher.num_classes, config, number, size, generator)
         on_device = None if labels is None else labels.to(device_of(teacher))
         # A canvas's own layers may draw from torch's generator: each batch is the same, resumed or
         # not.

@@ -67,9 +67,21 @@ def device_of(teacher: LoadedTeacher) -> torch.device:
     return next(teacher.graph.parameters()).device
 
 
-def gaussian_pixels(teacher: LoadedTeacher, count: int, generator: torch.Generator) -> Tensor:
-    """N(0, 1) noise (count, C, H, W), drawn on the CPU, on the teacher's device."""
-    noise = torch.randn(count, *teacher.preprocessing.shape, generator=generator)
+def gaussian_pixels(
+    teacher: LoadedTeacher,
+    count: int,
+    generator: torch.Generator,
+    shape: tuple[int, int, int] | None = None,
+) -> Tensor:
+    """N(0, 1) noise (count, C, H, W), drawn on the CPU, on the teacher's device.
+
+    Args:
+        teacher: says the shape, where none is given.
+        count: number of images.
+        generator: on the CPU.
+        shape: (C, H, W).
+    """
+    noise = torch.randn(count, *(shape or teacher.preprocessing.shape), generator=generator)
     return noise.to(device_of(teacher))
 
 
@@ -109,7 +121,7 @@ def optimize(
     schedule, value = descent.schedule(optimizer), None
     for iteration in range(descent.iterations):
         schedule(iteration, value)
-        shown = look(canvas.images(), iteration)
+        shown = look(canvas.shown(), iteration)
         with torch.autocast(shown.device.type, torch.bfloat16, descent.precision == "bfloat16"):
             logits = teacher(shown)
         total = loss(shown, logits.float())

@@ -64,7 +64,7 @@ class _Function(Synthesizer):
 
     def address(self, config: Synthesis) -> dict[str, Any]:
         """Every setting, as nobody knows which the function reads."""
-        return config.model_dump(mode="json")
+        return config.address()
 
     def synthesize(
         self, teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool

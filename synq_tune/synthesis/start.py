@@ -17,6 +17,7 @@ def first_pixels(
     start: Literal["noise", "shapes"],
     count: int,
     generator: torch.Generator,
+    margin: int = 0,
 ) -> Tensor:
     """Images (count, C, H, W) float32 to start from, drawn on the CPU, on the teacher's device.
 
@@ -25,7 +26,10 @@ def first_pixels(
         start: `noise` is N(0, 1); `shapes` see `draw_shapes`.
         count: number of images.
         generator: on the CPU.
+        margin: pixels more on each side.
     """
+    channels, height, width = teacher.preprocessing.shape
+    shape = (channels, height + 2 * margin, width + 2 * margin)
     if start == "noise":
-        return gaussian_pixels(teacher, count, generator)
-    return draw_shapes(count, teacher.preprocessing.shape, generator).to(device_of(teacher))
+        return gaussian_pixels(teacher, count, generator, shape)
+    return draw_shapes(count, shape, generator).to(device_of(teacher))

@@ -24,13 +24,15 @@ from synq_tune.synthesis.statistics import (
     layered_loss,
     on_statistics,
     remembered,
+    with_deviations,
 )
 
 
 def objective(work: Work) -> Objective:
     """alpha_bns · BNS + focal_beta · focal CE + alpha_layered · layered BNS, behind the centres.
 
-    BNS = 1/L Σ_l [mean_c (m - μ)² + mean_c (v - σ²)²] with variances, as in the released code.
+    BNS = 1/L Σ_l [mean_c (m - μ)² + mean_c (v - σ²)²] with variances, as in the released code, or
+    with standard deviations where `spread` says so; the centres' always with variances.
 
     Raises:
         InputError: the teacher has no BatchNorm.
@@ -52,8 +54,12 @@ def synq_objective(
 ) -> StatisticsLoss:
     """The loss of a batch with these labels (N,)."""
 
+    is_rooted = config.spread == "deviation"
+    aim = with_deviations(target) if is_rooted else target
+
     def objective(logits: Tensor, moments: list[Moments]) -> Tensor:
-        loss = config.alpha_bns * layer_gaps(moments, target).mean()
+        compared = with_deviations(moments) if is_rooted else moments
+        loss = config.alpha_bns * layer_gaps(compared, aim).mean()
         loss = loss + config.focal_beta * focal_cross_entropy(logits, labels, config.focal_gamma)
         if config.alpha_layered > 0:
             loss = loss + config.alpha_layered * layered_loss(moments, centers)

@@ -62,6 +62,8 @@ ACCEPTED: dict[str, set[str]] = {
     **{f"finetune.{k}": FLAG for k in (
         "lr_relative", "nesterov", "mask_strict", "filter_before_crop", "cam_normalize", "cam_resize",
         "cam_floor", "flip", "mix_keeps_variance", "clip_weights")},
+    "synthesis.margin": {"zero", "one", "1.0", "2.0"},
+    "synthesis.smoothing": {"zero", "half", "one", "1.0", "2.0"},
     "finetune.momentum": {"half"}, "finetune.warmup": {"zero", "half"},
     "finetune.range_share": {"one", "half", "1.0"}, "finetune.cam_layer": NAME,
     "study.val_data": NAME, "study.deterministic": COUNT,
@@ -113,6 +115,7 @@ def test_the_table_knows_every_field() -> None:
         "teacher", "teacher.model", "teacher.mean", "teacher.std", "teacher.interpolation",
         "teacher.weights.sha1", "teacher.weights.sha256", "teacher.weights.package",
         "teacher.weights.match", "quantizer", "bits", "synthesis.method", "synthesis.start",
+        "synthesis.labels", "synthesis.spread",
         "synthesis.crop_scale", "synthesis.precision", "synthesis.source", "finetune.optimizer",
         "finetune.schedule", "finetune.cam", "finetune.cam_class", "finetune.cam_reduction",
         "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric",
