@@ -58,7 +58,7 @@ def estimate(spec: StudySpec, store: Path | None = None) -> Estimate:
     per_epoch = spec.finetune.steps_per_epoch or -(
         -spec.synthesis.num_images // spec.finetune.batch_size
     )
-    steps = synthesizer(spec.synthesis.method).steps(spec.synthesis)
+    steps = synthesizer(spec.synthesis.method).steps(spec.synthesis, teacher.num_classes)
     updates = runs * spec.finetune.epochs * per_epoch
     return Estimate(
         trials=max_trials(spec),

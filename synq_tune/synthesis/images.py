@@ -63,7 +63,7 @@ class ImportedImages(Synthesizer):
             labels = teacher_labels(teacher, images, config.batch_size)
         return GeneratedImages(images, labels, {"losses": []})
 
-    def steps(self, config: Synthesis) -> int:
+    def steps(self, config: Synthesis, num_classes: int) -> int:
         """Nothing is optimised."""
         return 0
 

@@ -118,8 +118,8 @@ class Synthesizer(ABC):
         for need in self.needs:
             NEEDS[need](teacher)
 
-    def steps(self, config: Synthesis) -> int:
-        """Batches pushed through the teacher while a dataset is made."""
+    def steps(self, config: Synthesis, num_classes: int) -> int:
+        """Batches pushed through the teacher of so many classes while a dataset is made."""
         images = config.num_images + config.num_holdout
         return -(-images // config.batch_size) * config.iterations
 
@@ -151,7 +151,7 @@ class SynthesisMethod(Synthesizer):
     look: Callable[[Tensor, int, torch.Generator, Any], Tensor] = whole_images
     """(images, iteration, the batch's generator, settings) → what the teacher is shown."""
     is_perturbed: bool = False
-    objective_steps: Callable[[Any], int] = lambda config: 0
+    objective_steps: Callable[[Any, int], int] = lambda config, num_classes: 0
     """Batches that the objective itself pushes through the teacher."""
 
     def __post_init__(self) -> None:
@@ -170,9 +170,10 @@ class SynthesisMethod(Synthesizer):
             raise InputError(f"synthesis: {refusal}")
         return config.part(self.settings).address()
 
-    def steps(self, config: Synthesis) -> int:
+    def steps(self, config: Synthesis, num_classes: int) -> int:
         """Batches pushed through the teacher, those of the objective as well."""
-        return super().steps(config) + self.objective_steps(config.part(self.settings))
+        own = config.part(self.settings)
+        return super().steps(config, num_classes) + self.objective_steps(own, num_classes)
 
     def synthesize(
         self, teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool

@@ -40,9 +40,9 @@ class OwnMethod(Synthesizer):
         """The method's settings and its file's source."""
         return {**self._method.address(config), "method": own_code.identity(self._name)}
 
-    def steps(self, config: Synthesis) -> int:
+    def steps(self, config: Synthesis, num_classes: int) -> int:
         """What the method says."""
-        return self._method.steps(config)
+        return self._method.steps(config, num_classes)
 
     def check(self, teacher: LoadedTeacher) -> None:
         """What the method checks."""

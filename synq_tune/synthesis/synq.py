@@ -13,6 +13,7 @@ from torch import Tensor
 
 from synq_tune.config.synthesis import SynqSettings
 from synq_tune.data.augment import crop_and_flip, random_boxes
+from synq_tune.synthesis.batches import batch_sizes
 from synq_tune.synthesis.centers import center_moments, make_centers
 from synq_tune.synthesis.focal import focal_cross_entropy
 from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
@@ -68,8 +69,10 @@ def synq_objective(
     return objective
 
 
-def _center_steps(config: SynqSettings) -> int:
-    return config.center_iterations if config.alpha_layered > 0 else 0
+def _center_steps(config: SynqSettings, num_classes: int) -> int:
+    if config.alpha_layered == 0:
+        return 0
+    return len(batch_sizes(num_classes, config.batch_size)) * config.center_iterations
 
 
 def crops(
