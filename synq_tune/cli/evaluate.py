@@ -18,7 +18,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     add_shared(parser, "--val-data", required=("--val-data",))
     parser.add_argument("--golden", metavar="FILE", help="golden.npz, whose values it has to give")
-    parser.add_argument("--batch-size", type=int, metavar="N", default=256)
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per forward; default: what fits a CPU"
+    )
     parser.add_argument(
         "--python-model",
         metavar="PLACE:FUNCTION",

@@ -6,10 +6,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from synq_tune.data.batches import batch_size as default_batch
 from synq_tune.data.labelled import load_labelled
 from synq_tune.errors import InputError, stage
 from synq_tune.export.golden import check_golden
-from synq_tune.export.runtime import BATCH_SIZE, ModelFile, load_model_file
+from synq_tune.export.runtime import ModelFile, load_model_file
 from synq_tune.process.exit_codes import DONE
 
 
@@ -24,7 +25,7 @@ def evaluate_file(
     model: str,
     val_data: str,
     golden: str | None = None,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     python_model: str | None = None,
 ) -> list[str]:
     """Lines to print; the last is `top1 NN.NN % on N images`.
@@ -33,13 +34,13 @@ def evaluate_file(
         model: `.onnx` or `.safetensors` file.
         val_data: labelled images; see `load_labelled`.
         golden: golden vectors the file has to give.
-        batch_size: images per forward.
+        batch_size: images per forward; None takes what fits a CPU.
         python_model: names the user's own network, whose code a packed file may then run.
 
     Raises:
         InputError: a file or the data are wrong, or the weight codes are not the golden ones.
     """
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise InputError(f"`batch_size >= 1` must hold, but got --batch-size {batch_size}.")
     file = load_model_file(model, python_model=python_model)
     with stage("comparing with the golden vectors", f"--golden {golden}"):
@@ -49,9 +50,10 @@ def evaluate_file(
     return [*lines, f"top1 {accuracy:.2f} % on {count} images"]
 
 
-def file_top1(file: ModelFile, val_data: str, batch_size: int) -> tuple[float, int]:
+def file_top1(file: ModelFile, val_data: str, batch_size: int | None) -> tuple[float, int]:
     """Percentage of labelled images whose arg-max is the label, and their number."""
     data = load_labelled(val_data, file.preprocessing, file.num_classes, _class_names(file))
+    batch_size = batch_size or default_batch(*data.images.shape[2:])
     correct = 0
     for images, labels in zip(
         data.images.split(batch_size), data.labels.split(batch_size), strict=True

@@ -10,11 +10,12 @@ import onnxruntime
 import torch
 from torch import Tensor, fx
 
+from synq_tune.data.batches import batch_size
 from synq_tune.export.compare import LogitComparison, code_mismatches
 from synq_tune.export.hardware import prepared
 from synq_tune.export.options import options_of
 from synq_tune.export.packed import float_bytes, packed_bytes
-from synq_tune.export.runtime import BATCH_SIZE, PROVIDERS, ModelFile, load_model_file
+from synq_tune.export.runtime import PROVIDERS, ModelFile, load_model_file
 from synq_tune.quantization.frozen import freeze, frozen_layers
 
 LEVELS = ("BASIC", "ALL")
@@ -91,7 +92,7 @@ def _compare(
 def _batches(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:
     batches = [images] if isinstance(images, Tensor) else images
     for batch in batches:
-        yield from batch.float().split(BATCH_SIZE)
+        yield from batch.float().split(batch_size(*batch.shape[2:]))
 
 
 def _runtime() -> dict[str, Any]:

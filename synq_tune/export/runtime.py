@@ -13,6 +13,7 @@ from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from torch import Tensor
 
+from synq_tune.data.batches import batch_size
 from synq_tune.errors import InputError, in_stage, lookup
 from synq_tune.export.load import load_onnx
 from synq_tune.export.metadata import from_texts, preprocessing_of
@@ -22,8 +23,6 @@ from synq_tune.export.onnx_translate import INPUT, OUTPUT
 from synq_tune.export.options import options_of
 from synq_tune.export.packed import build_packed, packed_codes, read_packed
 from synq_tune.quantization.frozen import activation_codes
-
-BATCH_SIZE = 256
 
 ONNX_LEVELS = {
     "DISABLE_ALL": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -52,8 +51,12 @@ class ModelFile(ABC):
         self.preprocessing = preprocessing_of(metadata, path)
         self.num_classes = int(metadata["num_classes"])
 
-    def logits(self, images: Tensor, batch_size: int = BATCH_SIZE) -> Tensor:
+    def logits(self, images: Tensor, at_once: int | None = None) -> Tensor:
         """Logits (N, K), on the CPU, of float32 images (N, C, H, W) in [0, 1].
+
+        Args:
+            images: any number.
+            at_once: images in one pass; None takes what fits a CPU.
 
         Raises:
             InputError: the images have another shape than the file's input.
@@ -63,7 +66,8 @@ class ModelFile(ABC):
                 f"{self.path}: `images have shape {list(self.preprocessing.shape)}` must hold, "
                 f"but got {list(images.shape[1:])}."
             )
-        return torch.cat([self._logits(batch) for batch in images.float().split(batch_size)])
+        size = at_once or batch_size(*images.shape[2:])
+        return torch.cat([self._logits(batch) for batch in images.float().split(size)])
 
     @abstractmethod
     def _logits(self, images: Tensor) -> Tensor: ...

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from synq_tune.config import StudySpec
+from synq_tune.data.batches import MOST_IMAGES
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.labelled_cache import (
     SPLIT_SEED,
@@ -19,7 +20,7 @@ from synq_tune.data.labelled_cache import (
 from synq_tune.data.split import stratified_rows
 from synq_tune.data.synthetic import SyntheticDataset, load_dataset
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
-from synq_tune.trial.evaluation import BATCH_SIZE, AgreementSet, load_agreement_set, top1
+from synq_tune.trial.evaluation import AgreementSet, load_agreement_set, top1
 
 GOLDEN_IMAGES = 32
 
@@ -97,8 +98,8 @@ def all_images(assets: Assets) -> Iterator[Tensor]:
     """
     for half in (assets.choose, assets.report):
         if half is not None:
-            yield from map(assets.teacher.preprocessing.normalize, half.images.split(BATCH_SIZE))
-    yield from map(Tensor.float, assets.dataset.holdout_images.split(BATCH_SIZE))
+            yield from map(assets.teacher.preprocessing.normalize, half.images.split(MOST_IMAGES))
+    yield from map(Tensor.float, assets.dataset.holdout_images.split(MOST_IMAGES))
 
 
 def golden_images(assets: Assets) -> Tensor:

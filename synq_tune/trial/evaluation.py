@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from synq_tune.data.augment import crop_and_flip, random_boxes
+from synq_tune.data.batches import batch_size
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError, NonFiniteError
@@ -23,7 +24,6 @@ from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.seeds import address_seed
 from synq_tune.store import content_address, once
 
-BATCH_SIZE = 256
 _PROBE_CROP = (0.5, 1.0)
 
 
@@ -44,11 +44,8 @@ def predict(
         prepare: a batch on the device → the model's input.
         rows: (N,) which of the images; None = all.
     """
-    parts = (
-        images.split(BATCH_SIZE)
-        if rows is None
-        else map(images.__getitem__, rows.split(BATCH_SIZE))
-    )
+    size = batch_size(*images.shape[2:], device)
+    parts = images.split(size) if rows is None else map(images.__getitem__, rows.split(size))
     return torch.cat([model(prepare(part.to(device))).cpu() for part in parts])
 
 
