@@ -9,14 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synq_tune.config import Bits
+from synq_tune.data.batches import batch_size as most_at_once
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import calibrate, quantize_student
 from synq_tune.synthesis.batches import to_half
 from synq_tune.synthesis.optimize import device_of
 
-_IMAGES_AT_A_TIME = 64
-"""The graphs of both networks are held at once; images do not influence each other here."""
+_SHARE = 4
+"""The graphs of both networks are held at once: so many times fewer images than without gradients.
+Images do not influence each other here."""
 
 
 def perturb(
@@ -48,7 +50,8 @@ def perturb(
     student = quantize_student(teacher, bits, quantizer)
     calibrate(student, (part.to(device).float() for part in parts))
     student.requires_grad_(False)
-    steps = images.split(min(batch_size, _IMAGES_AT_A_TIME))
+    at_once = max(1, most_at_once(*images.shape[2:], device) // _SHARE)
+    steps = images.split(min(batch_size, at_once))
     harder = [_step(teacher, student, part.to(device).float(), epsilon) for part in steps]
     return torch.cat([to_half(part) for part in harder])
 
