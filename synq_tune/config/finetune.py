@@ -152,6 +152,9 @@ class RangeSettings(Settings):
     clip_weights: bool = False
     """Clip each channel's weights to the range of least rounding error before training
     (`minmax`)."""
+    correct_norms: bool = False
+    """Correct each BatchNorm for what rounding the weights did to its input, before ranges are
+    found: depthwise layers lose their mean at 4 bits and fewer."""
     range_share: float = Field(1.0, gt=0, le=1)
     """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`).
     Below 1 the rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the

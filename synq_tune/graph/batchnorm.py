@@ -90,7 +90,7 @@ class _Observed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: object, x: Tensor, plain: _Plain) -> tuple[Tensor, ...]:
-        mean, variance = (_fast_moments if x.device.type == "cpu" else _moments)(x)
+        mean, variance = measure(x)
         ctx.save_for_backward(x, mean, plain.scale)
         return plain(x), mean, variance
 
@@ -130,6 +130,11 @@ def pool(counts: Sequence[int], moments: Sequence[tuple[Tensor, Tensor]]) -> tup
     weights = means.new_tensor(counts) / sum(counts)
     mean = weights @ means
     return mean, weights @ (variances + (means - mean).square())
+
+
+def measure(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of (N, C, …) per channel, (C,) in float32 at least."""
+    return (_fast_moments if x.device.type == "cpu" else _moments)(x)
 
 
 def _fast_moments(x: Tensor) -> tuple[Tensor, Tensor]:

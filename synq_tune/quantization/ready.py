@@ -8,15 +8,18 @@ from torch import Tensor, nn
 
 from synq_tune.config import FineTune
 from synq_tune.quantization.clipping import clip_weights, mask_gradients, narrow_ranges
+from synq_tune.quantization.norms import correct_norms
 from synq_tune.quantization.student import calibrate
 
 
 def fit_ranges(student: nn.Module, config: FineTune, bits: int, batches: Iterable[Tensor]) -> None:
-    """Clip the weights where the recipe asks for it, calibrate, narrow the ranges; in place.
+    """Clip weights and correct BatchNorms where the recipe asks for it, calibrate, narrow the ranges.
+
+    The student is changed in place.
 
     Args:
         student: fresh from `quantize_student`.
-        config: `clip_weights` and `range_share`.
+        config: `clip_weights`, `correct_norms` and `range_share`.
         bits: of the ranges of values that are narrowed.
         batches: normalised images (N, C, H, W) to calibrate on.
 
@@ -25,6 +28,9 @@ def fit_ranges(student: nn.Module, config: FineTune, bits: int, batches: Iterabl
     """
     if config.clip_weights:
         clip_weights(student)
+    if config.correct_norms:
+        batches = list(batches)
+        correct_norms(student, batches)
     calibrate(student, batches)
     narrow_ranges(student, config.range_share, bits)
 

@@ -61,7 +61,7 @@ ACCEPTED: dict[str, set[str]] = {
     **{f"finetune.{k}": FRACTION for k in ("final_lr_factor", "tau", "paste_probability")},
     **{f"finetune.{k}": FLAG for k in (
         "lr_relative", "nesterov", "mask_strict", "filter_before_crop", "cam_normalize", "cam_resize",
-        "cam_floor", "flip", "mix_keeps_variance", "clip_weights")},
+        "cam_floor", "flip", "mix_keeps_variance", "clip_weights", "correct_norms")},
     "synthesis.margin": {"zero", "one", "1.0", "2.0"},
     "synthesis.smoothing": {"zero", "half", "one", "1.0", "2.0"},
     "finetune.momentum": {"half"}, "finetune.warmup": {"zero", "half"},
