@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
+from torch import fx
 
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.finetune.loop import finetune
@@ -19,57 +21,172 @@ from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import max_trials
 from synq_tune.synthesis import synthesizer
 from synq_tune.trial.assets import choose_device
+from synq_tune.trial.evaluation import predict
 from synq_tune.trial.memory import study_disk_bytes, trial_bytes
 from synq_tune.trial.requirements import prepare
+from synq_tune.trial.rungs import REDUCTION_FACTOR, grace_epochs, is_evaluated
 from synq_tune.views.source import ViewSource
 from synq_tune.views.teacher_cache import TeacherCache, explain
 from synq_tune.views.transforms import draw_transforms
 
 TIMED_STEPS = 3
+STARTED = time.perf_counter()
+"""About when this process began to import what a study needs."""
+
+
+@dataclass(frozen=True)
+class UnitSeconds:
+    """What was timed on this machine."""
+
+    start: float
+    """Until the teacher is here: imports, weights, and its accuracy on the labelled images."""
+    synthesis_step: float
+    """One batch forward and backward through the teacher."""
+    view: float
+    """One image shown to the teacher, with its saliency."""
+    student: float
+    """One image shown to a student."""
+    step: float
+    """One optimizer step of a trial."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How often a study does what was timed."""
+
+    synthesis_steps: int
+    views: float
+    """Images shown to the teacher for batches, at every cut-off that is likely to be tried."""
+    trial_steps: float
+    trial_images: float
+    """Images that search trials show to students outside of steps."""
+    final_steps: int
+    final_images: float
+    """The same of the finalists' other seeds and the ladder."""
+    export_images: float
+    """Images that the exported files are compared on, times the files."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Upper bounds: ASHA stops trials early, duplicates are not run."""
+    """What a study is expected to take; the updates are an upper bound."""
 
     trials: int
     updates: int
-    """Optimizer steps of all runs."""
+    """Optimizer steps of all runs, if ASHA stopped none."""
     images_seen: int
     step_seconds: float
-    synthesis_hours: float
-    search_hours: float
+    parts: dict[str, float]
+    """Seconds by part of the study."""
     memory_bytes: int
     disk_bytes: int
 
 
 def estimate(spec: StudySpec, store: Path | None = None) -> Estimate:
-    """Time a few steps of synthesis and of fine-tuning on random images and extrapolate.
+    """Time a few steps of synthesis, of training and of evaluation on random images; extrapolate.
+
+    Args:
+        spec: the study.
+        store: keeps weights that are downloaded; None is the default store.
 
     Raises:
         InputError: the study cannot run.
     """
     device = choose_device()
-    teacher = prepare(spec, device, store).teacher
+    prepared = prepare(spec, device, store)
+    teacher, start = prepared.teacher, time.perf_counter() - STARTED
     plan = plan_resources(spec.study, [(os.cpu_count() or 1, torch.cuda.device_count())])
+    synthesis_step = _time_synthesis_step(spec, teacher)  # in the driver, which has every core
     torch.set_num_threads(plan.threads)
-    step = _time_finetune_step(spec, teacher)
+    view, student, step = _time_trial(spec, teacher)
+    units = UnitSeconds(start, synthesis_step, view, student, step)
+    labelled = sum(map(len, prepared.halves or ()))
     runs = max_trials(spec) + _final_runs(spec)
-    per_epoch = spec.finetune.steps_per_epoch or -(
-        -spec.synthesis.num_images // spec.finetune.batch_size
-    )
-    steps = synthesizer(spec.synthesis.method).steps(spec.synthesis, teacher.num_classes)
-    updates = runs * spec.finetune.epochs * per_epoch
+    updates = runs * spec.finetune.epochs * _steps_per_epoch(spec)
     return Estimate(
         trials=max_trials(spec),
         updates=updates,
         images_seen=updates * min(spec.finetune.batch_size, spec.synthesis.num_images),
         step_seconds=step,
-        synthesis_hours=steps * _time_synthesis_step(spec, teacher) / 3600,
-        search_hours=updates * step / plan.max_concurrent / 3600,
+        parts=parts(counts(spec, teacher.num_classes, labelled), units, plan.max_concurrent),
         memory_bytes=trial_bytes(spec, teacher) * plan.max_concurrent,
         disk_bytes=study_disk_bytes(spec, teacher),
     )
+
+
+def counts(spec: StudySpec, num_classes: int, labelled: int) -> Counts:
+    """How often a study does each thing, as far as it can be known.
+
+    Args:
+        spec: the study.
+        num_classes: of the teacher.
+        labelled: number of labelled images.
+    """
+    trials, finals, epochs = max_trials(spec), _final_runs(spec), spec.finetune.epochs
+    per_epoch, config = _steps_per_epoch(spec), spec.finetune
+    calibration = config.calibration_batches * min(config.batch_size, spec.synthesis.num_images)
+    probes, chosen = 3 * spec.synthesis.num_holdout, labelled // 2
+    early = probes + min(chosen, spec.study.eval_images)
+    epochs_run, evaluations = _expected(spec, trials)
+    cutoffs = _distinct(len(spec.search["d0"].values), trials) if "d0" in spec.search else 1.0
+    ladder = 3 * (calibration + probes + labelled)  # noise, synthetic set, best: on all images
+    finished = calibration + probes + chosen
+    return Counts(
+        synthesis_steps=synthesizer(spec.synthesis.method).steps(spec.synthesis, num_classes),
+        views=cutoffs * min(config.num_views, max(epochs, 1)) * spec.synthesis.num_images,
+        trial_steps=epochs_run * per_epoch,
+        trial_images=trials * calibration + evaluations * early,
+        final_steps=finals * epochs * per_epoch,
+        final_images=finals * finished + ladder,
+        export_images=4 * (labelled + spec.synthesis.num_holdout),
+    )
+
+
+def parts(count: Counts, unit: UnitSeconds, concurrent: int) -> dict[str, float]:
+    """Expected seconds of each part of a study."""
+    return {
+        "start": unit.start,
+        "synthesis": count.synthesis_steps * unit.synthesis_step,
+        "views": count.views * unit.view,
+        "trials": (count.trial_steps * unit.step + count.trial_images * unit.student) / concurrent,
+        "confirm and ladder": (count.final_steps * unit.step + count.final_images * unit.student),
+        "export": count.export_images * unit.student,
+    }
+
+
+def _expected(spec: StudySpec, trials: int) -> tuple[float, float]:
+    """Epochs and evaluations of all search trials, where ASHA stops the weaker ones.
+
+    Of trials that arrive one by one in random order, number n goes on if it is in the best third of
+    the n that reached its rung so far.
+    """
+    epochs = spec.finetune.epochs
+    if spec.study.scheduler == "none" or epochs == 0:
+        evaluated = is_evaluated(spec, epochs)
+        return float(trials * epochs), float(
+            trials * max(1, sum(map(evaluated, range(1, epochs + 1))))
+        )
+    grace = grace_epochs(epochs)
+    rungs = sorted({min(rung, epochs) for rung in (grace, grace * REDUCTION_FACTOR, epochs)})
+    arriving, done, total, evaluations = float(trials), 0, 0.0, 0.0
+    for rung in rungs:
+        total, evaluations = total + arriving * (rung - done), evaluations + arriving
+        arriving, done = _going_on(arriving), rung
+    return total, evaluations
+
+
+def _going_on(arriving: float) -> float:
+    return sum((number // REDUCTION_FACTOR + 1) / (number + 1) for number in range(round(arriving)))
+
+
+def _distinct(choices: int, draws: int) -> float:
+    """Expected number of different values among so many draws."""
+    return choices * (1 - (1 - 1 / choices) ** draws)
+
+
+def _steps_per_epoch(spec: StudySpec) -> int:
+    config = spec.finetune
+    return config.steps_per_epoch or -(-spec.synthesis.num_images // config.batch_size)
 
 
 def _final_runs(spec: StudySpec) -> int:
@@ -102,23 +219,42 @@ def _time_synthesis_step(spec: StudySpec, teacher: LoadedTeacher) -> float:
     return _seconds(lambda: torch.autograd.grad(teacher(images).square().sum(), images), device)
 
 
-def _time_finetune_step(spec: StudySpec, teacher: LoadedTeacher) -> float:
+def _time_trial(spec: StudySpec, teacher: LoadedTeacher) -> tuple[float, float, float]:
+    """Seconds of an image seen by the teacher, of one seen by a student, and of a step."""
     device = next(teacher.graph.parameters()).device
     config = spec.finetune.model_copy(update={"epochs": 1, "steps_per_epoch": 1})
-    source = _random_source(spec, teacher, config, device)
+    images = _random_images(spec, teacher, min(config.batch_size, spec.synthesis.num_images))
+    labels = torch.arange(len(images)) % teacher.num_classes
+    techniques = [config.cam] if config.lambda_cam > 0 else []
+
+    def look() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return explain(teacher, images.to(device), labels.to(device), techniques, config)
+
+    source = _random_source(spec, images, labels, *look(), config, device)
     student = quantize_student(teacher, spec.bits, spec.quantizer)
     make_ready(student, config, spec.bits.activations, [source.images.float()])
-    return _seconds(lambda: list(finetune(student, source, config, teacher=teacher.graph)), device)
+    ask = partial(predict, student, images, device)
+    step = partial(_one_step, student, source, config, teacher)
+    seconds = [_seconds(call, device) for call in (look, ask, step)]
+    return seconds[0] / len(images), seconds[1] / len(images), seconds[2]
+
+
+def _one_step(
+    student: fx.GraphModule, source: ViewSource, config: FineTune, teacher: LoadedTeacher
+) -> None:
+    list(finetune(student, source, config, teacher=teacher.graph))
 
 
 def _random_source(
-    spec: StudySpec, teacher: LoadedTeacher, config: FineTune, device: torch.device
+    spec: StudySpec,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    logits: torch.Tensor,
+    maps: dict[str, torch.Tensor],
+    config: FineTune,
+    device: torch.device,
 ) -> ViewSource:
-    count = min(config.batch_size, spec.synthesis.num_images)
-    images = _random_images(spec, teacher, count)
-    labels = torch.arange(count) % teacher.num_classes
-    techniques = [config.cam] if config.lambda_cam > 0 else []
-    logits, maps = explain(teacher, images.to(device), labels.to(device), techniques, config)
+    count = len(images)
     looks = draw_transforms(count, config.model_copy(update={"num_views": 1}), spec.study.seed)
     stored = {name: m[None] for name, m in maps.items()}
     views = TeacherCache(looks, logits[None].half(), torch.zeros(1, count), stored)
@@ -127,15 +263,15 @@ def _random_source(
 
 def format_estimate(e: Estimate) -> str:
     """The estimate as lines of text."""
-    hours = e.synthesis_hours + e.search_hours
+    hours = sum(e.parts.values()) / 3600
     runs = "at most (and the finalists' seeds and the paper's defaults)"
+    longest = [f"{name} {seconds / 3600:.2f}" for name, seconds in e.parts.items()]
     return "\n".join(
         [
             f"trials       {e.trials} {runs if e.updates else '(calibration only, nothing is trained)'}",
-            f"updates      {e.updates:,} optimizer steps, {1000 * e.step_seconds:.1f} ms each",
-            f"images seen  {e.images_seen:,}",
-            f"hours        {hours:.2f} at most (synthesis {e.synthesis_hours:.2f}, "
-            f"search {e.search_hours:.2f}); ASHA stops weak trials early",
+            f"updates      {e.updates:,} optimizer steps at most, {1000 * e.step_seconds:.1f} ms each",
+            f"images seen  {e.images_seen:,} at most",
+            f"hours        {hours:.2f} expected ({', '.join(longest)})",
             f"memory       {e.memory_bytes / 2**30:.1f} GiB for all concurrent trials",
             f"disk         {e.disk_bytes / 2**20:.0f} MiB",
         ]
