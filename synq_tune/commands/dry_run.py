@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from synq_tune.views.teacher_cache import TeacherCache, explain
 from synq_tune.views.transforms import draw_transforms
 
 TIMED_STEPS = 3
+_GAMES = 200
 STARTED = time.perf_counter()
 """About when this process began to import what a study needs."""
 
@@ -157,8 +159,8 @@ def parts(count: Counts, unit: UnitSeconds, concurrent: int) -> dict[str, float]
 def _expected(spec: StudySpec, trials: int) -> tuple[float, float]:
     """Epochs and evaluations of all search trials, where ASHA stops the weaker ones.
 
-    Of trials that arrive one by one in random order, number n goes on if it is in the best third of
-    the n that reached its rung so far.
+    A trial goes on if it is in the best third of those that reached its rung before it. Few are
+    stopped at first, and who reaches a later rung is better than those before: so it is played.
     """
     epochs = spec.finetune.epochs
     if spec.study.scheduler == "none" or epochs == 0:
@@ -166,17 +168,28 @@ def _expected(spec: StudySpec, trials: int) -> tuple[float, float]:
         return float(trials * epochs), float(
             trials * max(1, sum(map(evaluated, range(1, epochs + 1))))
         )
+    games = random.Random(0)
+    played = [_play(games, trials, epochs) for _ in range(_GAMES)]
+    return tuple(sum(values) / _GAMES for values in zip(*played, strict=True))
+
+
+def _play(draw: random.Random, trials: int, epochs: int) -> tuple[int, int]:
+    """(epochs, evaluations) of trials of random quality that arrive one by one."""
     grace = grace_epochs(epochs)
     rungs = sorted({min(rung, epochs) for rung in (grace, grace * REDUCTION_FACTOR, epochs)})
-    arriving, done, total, evaluations = float(trials), 0, 0.0, 0.0
-    for rung in rungs:
-        total, evaluations = total + arriving * (rung - done), evaluations + arriving
-        arriving, done = _going_on(arriving), rung
+    seen: list[list[float]] = [[] for _ in rungs]
+    total = evaluations = 0
+    for _ in range(trials):
+        quality = draw.random()
+        for rung, others in zip(rungs, seen, strict=True):
+            evaluations, reached = evaluations + 1, rung
+            better = sum(other > quality for other in others)
+            is_stopped = better > len(others) // REDUCTION_FACTOR
+            others.append(quality)
+            if is_stopped:
+                break
+        total += reached
     return total, evaluations
-
-
-def _going_on(arriving: float) -> float:
-    return sum((number // REDUCTION_FACTOR + 1) / (number + 1) for number in range(round(arriving)))
 
 
 def _distinct(choices: int, draws: int) -> float:
