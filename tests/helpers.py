@@ -91,11 +91,13 @@ SMALL_STUDY = [
 """Settings of a study of digits that takes seconds of training; its first trial diverges."""
 
 
-def small_command(folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY) -> list[str]:
-    """`scripts/search.py` on the bundled digits, with store and MLflow's database beside `folder`."""
+def small_command(
+    folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY, space: str = "digits_w3a3"
+) -> list[str]:
+    """`scripts/search.py` on a space, with store and MLflow's database beside `folder`."""
     values = [part for text in sets for part in ("--set", text)]
     store = str(folder.parent / "store")
-    start = ["--space", "digits_w3a3", "--output-dir", str(folder), *values]
+    start = ["--space", space, "--output-dir", str(folder), *values]
     resume = ["--resume", str(folder)]
     which = resume if "--resume" in arguments else start
     rest = [a for a in arguments if a != "--resume"]
@@ -103,11 +105,11 @@ def small_command(folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY) 
 
 
 def small_search(
-    folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY
+    folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY, space: str = "digits_w3a3"
 ) -> subprocess.CompletedProcess[str]:
     """Run `small_command` to its end."""
     return subprocess.run(
-        small_command(folder, *arguments, sets=sets),
+        small_command(folder, *arguments, sets=sets, space=space),
         capture_output=True,
         text=True,
         cwd=folder.parent,
