@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from synq_tune.graph.batchnorm import batch_statistics, batchnorm_layers, measure
-from synq_tune.quantization.student import activation_quantizers, weight_layers
+from synq_tune.quantization.student import activation_quantizers, passing, weight_quantizers
 
 _MOST_PIXELS = 64 * 224 * 224
 """Of the images that are looked at: values of one layer of 64 images of 224 px take half a GB."""
@@ -37,8 +37,8 @@ def correct_norms(student: nn.Module, batches: Iterable[Tensor]) -> None:
     if not batchnorm_layers(student):
         return
     images = _first(batches)
-    with float_values(student):
-        with _float_weights(student), batch_statistics(student) as exact:
+    with passing(activation_quantizers(student).values()):
+        with passing(weight_quantizers(student)), batch_statistics(student) as exact:
             student(images)
         with contextlib.ExitStack() as stack:
             for layer in batchnorm_layers(student):
@@ -66,29 +66,3 @@ def _correct(exact: tuple[Tensor, Tensor], layer: nn.BatchNorm2d, inputs: tuple[
     layer.running_mean.copy_(mean - offset)
     corrected = (layer.running_var + layer.eps) * ratio - layer.eps
     layer.running_var.copy_(corrected.clamp_(min=0))
-
-
-@contextlib.contextmanager
-def float_values(student: nn.Module) -> Iterator[None]:
-    """Inside the block values have no grid."""
-    with _passing(activation_quantizers(student).values()):
-        yield
-
-
-@contextlib.contextmanager
-def _float_weights(student: nn.Module) -> Iterator[None]:
-    with _passing(layer.weight_quantizer for layer in weight_layers(student).values()):
-        yield
-
-
-@contextlib.contextmanager
-def _passing(quantizers: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside the block the quantizers give back what they are given."""
-    with contextlib.ExitStack() as stack:
-        for quantizer in quantizers:
-            stack.callback(quantizer.register_forward_hook(_input).remove)
-        yield
-
-
-def _input(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return inputs[0]

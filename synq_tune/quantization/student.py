@@ -173,6 +173,24 @@ def activation_quantizers(student: nn.Module) -> dict[str, ActivationQuantizer]:
 
 
 @contextlib.contextmanager
+def passing(quantizers: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside the block the quantizers give back what they are given."""
+
+    def give_back(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return inputs[0]
+
+    with contextlib.ExitStack() as stack:
+        for quantizer in quantizers:
+            stack.callback(quantizer.register_forward_hook(give_back).remove)
+        yield
+
+
+def weight_quantizers(student: nn.Module) -> list[nn.Module]:
+    """The weights' quantizers, in module order."""
+    return [layer.weight_quantizer for layer in weight_layers(student).values()]
+
+
+@contextlib.contextmanager
 def _observing(student: nn.Module) -> Iterator[None]:
     """Inside the block activation quantizers see their inputs; afterwards their grids are fixed."""
     quantizers = list(activation_quantizers(student).values())
@@ -180,18 +198,13 @@ def _observing(student: nn.Module) -> Iterator[None]:
     def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         module.observe(inputs[0])
 
-    def pass_through(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return inputs[0]
-
     with contextlib.ExitStack() as stack:
         for quantizer in quantizers:
             stack.callback(quantizer.register_forward_pre_hook(look).remove)
-            # Ranges are those of unquantized activations: the grid is not known yet.
-            stack.callback(quantizer.register_forward_hook(pass_through).remove)
+        # Ranges are those of unquantized activations: the grid is not known yet.
+        stack.enter_context(passing(quantizers))
         if any(quantizer.observes_float for quantizer in quantizers):
-            for layer in weight_layers(student).values():
-                hook = layer.weight_quantizer.register_forward_hook(pass_through)
-                stack.callback(hook.remove)
+            stack.enter_context(passing(weight_quantizers(student)))
         yield
     for quantizer in quantizers:
         quantizer.end_calibration()

@@ -9,9 +9,9 @@ from torch import nn
 from synq_tune.config import Bits, FineTune
 from synq_tune.graph.batchnorm import batch_statistics, batchnorm_layers
 from synq_tune.models.teacher import LoadedTeacher
-from synq_tune.quantization.norms import correct_norms, float_values
+from synq_tune.quantization.norms import correct_norms
 from synq_tune.quantization.ready import fit_ranges
-from synq_tune.quantization.student import quantize_student
+from synq_tune.quantization.student import activation_quantizers, passing, quantize_student
 from tests.helpers import teacher_of
 
 
@@ -61,7 +61,11 @@ def test_each_layer_then_gives_what_the_teacher_gives() -> None:
     correct_norms(student, [images])
     with torch.no_grad(), batch_statistics(teacher.graph) as exact:
         teacher(images)
-    with torch.no_grad(), float_values(student), batch_statistics(student) as rounded:
+    with (
+        torch.no_grad(),
+        passing(activation_quantizers(student).values()),
+        batch_statistics(student) as rounded,
+    ):
         student(images)
     pairs = zip(batchnorm_layers(teacher.graph), batchnorm_layers(student), strict=True)
     for ours, theirs in pairs:
