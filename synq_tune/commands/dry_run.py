@@ -21,7 +21,7 @@ from synq_tune.quantization.student import quantize_student
 from synq_tune.search.resources import plan_resources
 from synq_tune.search.sampler import max_trials
 from synq_tune.synthesis import synthesizer
-from synq_tune.trial.assets import choose_device
+from synq_tune.trial.assets import choose_device, parity_share
 from synq_tune.trial.evaluation import predict
 from synq_tune.trial.memory import study_disk_bytes, trial_bytes
 from synq_tune.trial.requirements import prepare
@@ -32,6 +32,9 @@ from synq_tune.views.transforms import draw_transforms
 
 TIMED_STEPS = 3
 _GAMES = 200
+_PARITY_PASSES = 8
+"""What comparing the exported files on an image costs, in a student's forward passes: the student,
+the packed file, and two ONNX files at two levels, in which a grid is an operation of its own."""
 STARTED = time.perf_counter()
 """About when this process began to import what a study needs."""
 
@@ -66,7 +69,7 @@ class Counts:
     final_images: float
     """The same of the finalists' other seeds and the ladder."""
     export_images: float
-    """Images that the exported files are compared on, times the files."""
+    """Passes through the exported files, in those of a student."""
 
 
 @dataclass(frozen=True)
@@ -110,19 +113,24 @@ def estimate(spec: StudySpec, store: Path | None = None) -> Estimate:
         updates=updates,
         images_seen=updates * min(spec.finetune.batch_size, spec.synthesis.num_images),
         step_seconds=step,
-        parts=parts(counts(spec, teacher.num_classes, labelled), units, plan.max_concurrent),
+        parts=parts(
+            counts(spec, teacher.num_classes, labelled, teacher.preprocessing.shape),
+            units,
+            plan.max_concurrent,
+        ),
         memory_bytes=trial_bytes(spec, teacher) * plan.max_concurrent,
         disk_bytes=study_disk_bytes(spec, teacher),
     )
 
 
-def counts(spec: StudySpec, num_classes: int, labelled: int) -> Counts:
+def counts(spec: StudySpec, num_classes: int, labelled: int, shape: tuple[int, ...]) -> Counts:
     """How often a study does each thing, as far as it can be known.
 
     Args:
         spec: the study.
         num_classes: of the teacher.
         labelled: number of labelled images.
+        shape: (C, H, W) of an image.
     """
     trials, finals, epochs = max_trials(spec), _final_runs(spec), spec.finetune.epochs
     per_epoch, config = _steps_per_epoch(spec), spec.finetune
@@ -140,7 +148,8 @@ def counts(spec: StudySpec, num_classes: int, labelled: int) -> Counts:
         trial_images=trials * calibration + evaluations * early,
         final_steps=finals * epochs * per_epoch,
         final_images=finals * finished + ladder,
-        export_images=4 * (labelled + spec.synthesis.num_holdout),
+        export_images=_PARITY_PASSES
+        * (min(labelled, parity_share(spec.study, shape)) + spec.synthesis.num_holdout),
     )
 
 

@@ -15,7 +15,7 @@ from synq_tune.search.own_code_copies import open_sources
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run
-from synq_tune.trial.assets import all_images, choose_device, golden_images, load_assets
+from synq_tune.trial.assets import choose_device, golden_images, load_assets, parity_images
 
 
 def export_trial(
@@ -61,7 +61,7 @@ def export_trial(
             spec,
             output,
             golden,
-            all_images(assets),
+            parity_images(assets),
             (format_,),
             batch_size,
             normalize,

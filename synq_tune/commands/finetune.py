@@ -11,7 +11,7 @@ from synq_tune.export.best import export_student
 from synq_tune.finetune.loop import EpochMetrics
 from synq_tune.seeds import trial_seed
 from synq_tune.synthesis.dataset import synthesize
-from synq_tune.trial.assets import all_images, choose_device, golden_images, load_assets
+from synq_tune.trial.assets import choose_device, golden_images, load_assets, parity_images
 from synq_tune.trial.requirements import prepare
 from synq_tune.trial.trial import Trial
 
@@ -40,4 +40,4 @@ def run_one_trial(
         yield from trial.run()
     if export_to is not None:
         golden = golden_images(assets)
-        export_student(trial.student, teacher, spec, export_to, golden, all_images(assets))
+        export_student(trial.student, teacher, spec, export_to, golden, parity_images(assets))

@@ -43,6 +43,9 @@ class Study(Settings):
     """Epochs between evaluations; `auto` = ASHA's rungs and the last epoch."""
     eval_images: Count = 2000
     """Labelled images per evaluation before the last one."""
+    parity_images: Literal["auto"] | Count = "auto"
+    """Labelled images, besides the held-out synthetic ones, that the exported files are compared
+    on; `auto` = 2,000 of 224 px, more of smaller ones."""
     checkpoint_every: Literal["auto"] | Count = "auto"
     """Epochs between checkpoints of a running trial, besides the evaluated ones; `auto` = where
     more than a minute has passed since the last. A crash costs a running trial at most one

@@ -25,7 +25,7 @@ from synq_tune.models.build import build_model
 from synq_tune.models.teacher import load_teacher
 from synq_tune.quantization.student import quantize_student
 from synq_tune.synthesis.dataset import synthesize
-from synq_tune.trial.assets import all_images, load_assets
+from synq_tune.trial.assets import load_assets, parity_images
 from synq_tune.trial.trial import Trial
 
 STAGES = ("inspect", "synthesize", "finetune", "export", "parity")
@@ -169,7 +169,7 @@ def _stages(spec: StudySpec, folder: Path) -> Iterator[str]:
     for _ in trial.run():
         pass
     yield "finetune"
-    images = torch.cat(list(all_images(assets)))
+    images = torch.cat(list(parity_images(assets)))
     report = export_student(trial.student, teacher, spec, folder / "best", images, images)
     yield "export"
     check_parity(report)

@@ -10,12 +10,13 @@ import onnxruntime
 import torch
 from torch import Tensor, fx
 
-from synq_tune.data.batches import batch_size
+from synq_tune.data.batches import ImageBatches, batch_size
 from synq_tune.export.compare import LogitComparison, code_mismatches
 from synq_tune.export.hardware import prepared
 from synq_tune.export.options import options_of
 from synq_tune.export.packed import float_bytes, packed_bytes
 from synq_tune.export.runtime import PROVIDERS, ModelFile, load_model_file
+from synq_tune.process.progress import progress_bar
 from synq_tune.quantization.frozen import freeze, frozen_layers
 
 LEVELS = ("BASIC", "ALL")
@@ -79,14 +80,20 @@ def _compare(
     device: torch.device,
 ) -> dict[str, Any]:
     comparisons = {name: LogitComparison() for name in loaded}
-    for batch in _batches(images) if loaded else ():
-        preprocessing = next(iter(loaded.values())).preprocessing
-        pixels = preprocessing.denormalize(batch)
-        # The student sees what the files' own normalisation makes of the same pixels.
-        expected = student(preprocessing.normalize(pixels.to(device)))
-        for name, model in loaded.items():
-            comparisons[name].add(expected, model.logits(pixels))
+    with progress_bar(_count(images), "parity", bool(loaded), "image") as bar:
+        for batch in _batches(images) if loaded else ():
+            preprocessing = next(iter(loaded.values())).preprocessing
+            pixels = preprocessing.denormalize(batch)
+            # The student sees what the files' own normalisation makes of the same pixels.
+            expected = student(preprocessing.normalize(pixels.to(device)))
+            for name, model in loaded.items():
+                comparisons[name].add(expected, model.logits(pixels))
+            bar.update(len(batch))
     return {name: comparison.report() for name, comparison in comparisons.items()}
+
+
+def _count(images: Tensor | Iterable[Tensor]) -> int | None:
+    return len(images) if isinstance(images, Tensor | ImageBatches) else None
 
 
 def _batches(images: Tensor | Iterable[Tensor]) -> Iterator[Tensor]:

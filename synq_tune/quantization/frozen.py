@@ -16,8 +16,9 @@ from torch import Tensor, fx, nn
 from synq_tune.graph.nodes import find_nodes
 from synq_tune.graph.taps import TokenTap
 from synq_tune.models.preprocessing import Preprocessing
-from synq_tune.quantization.affine import dequantize, per_channel, quantize
+from synq_tune.quantization.affine import code_limits, dequantize, per_channel, quantize
 from synq_tune.quantization.layers import QuantizedConv2d, QuantizedLinear
+from synq_tune.quantization.primitives import on_grid
 from synq_tune.quantization.student import activation_quantizers, weight_layers
 
 
@@ -57,8 +58,8 @@ class FrozenActivation(nn.Module):
         return (signed + 2 ** (self.bits - 1)).to(torch.uint8)
 
     def forward(self, x: Tensor) -> Tensor:
-        codes = quantize(x, self.scale, self.zero_point, self.bits)
-        return dequantize(codes, self.scale, self.zero_point)
+        # Nothing flows back through rounding, and in parts it takes a third of the time.
+        return on_grid(x.detach(), self.scale, self.zero_point, code_limits(self.bits))
 
 
 class FrozenConv2d(nn.Conv2d):

@@ -45,7 +45,7 @@ from synq_tune.study.summary import best_run, damaged_export
 from synq_tune.study.summary_writer import SummaryWriter
 from synq_tune.synthesis.dataset import synthesize
 from synq_tune.tracking.writer import TrackedStudy
-from synq_tune.trial.assets import Assets, all_images, choose_device, golden_images, load_assets
+from synq_tune.trial.assets import Assets, choose_device, golden_images, load_assets, parity_images
 from synq_tune.trial.memory import memory_line
 from synq_tune.trial.requirements import Prepared, prepare
 from synq_tune.views.low_pass import energy_line, low_pass
@@ -299,7 +299,7 @@ class StudyDriver:
             spec,
             target,
             golden_images=golden_images(assets),
-            parity_images=all_images(assets),
+            parity_images=parity_images(assets),
         )
         files = {p.name: sha256_file(p) for p in sorted(target.iterdir()) if p.is_file()}
         self.stage(Parity(parity))

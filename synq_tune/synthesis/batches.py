@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from synq_tune.config.synthesis import CanvasSettings
 from synq_tune.errors import NonFiniteLossError
+from synq_tune.process.progress import progress_bar
 from synq_tune.synthesis.generated import GeneratedImages
 from synq_tune.synthesis.shards import Shard, load_or_make
 
@@ -25,29 +25,6 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
     number = -(-count // batch_size)
     small, larger = divmod(count, number)
     return [small + 1] * larger + [small] * (number - larger)
-
-
-def progress_bar(total: int, stage: str, show: bool) -> tqdm:
-    """A bar over iterations on standard error, with the time left.
-
-    Drawn twice a minute where nobody watches: a job's log keeps every one of them.
-    """
-    least, most = (0.1, 10.0) if sys.stderr.isatty() else (30.0, 60.0)
-    return tqdm(
-        total=total,
-        desc=stage,
-        unit="it",
-        file=sys.stderr,
-        disable=not show,
-        mininterval=least,
-        maxinterval=most,
-    )
-
-
-def advance(bar: tqdm, loss: float) -> None:
-    """Show one more iteration and its loss."""
-    bar.set_postfix_str(f"loss {loss:.4g}", refresh=False)
-    bar.update()
 
 
 def make_batches(

@@ -13,8 +13,9 @@ from tqdm import tqdm
 from synq_tune.config.synthesis import SynqSettings
 from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.process.progress import advance, progress_bar
 from synq_tune.seeds import batch_generator
-from synq_tune.synthesis.batches import advance, batch_sizes, progress_bar
+from synq_tune.synthesis.batches import batch_sizes
 from synq_tune.synthesis.canvas import Pixels
 from synq_tune.synthesis.optimize import (
     Descent,

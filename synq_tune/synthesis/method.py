@@ -19,8 +19,9 @@ from synq_tune.config import Synthesis
 from synq_tune.config.synthesis import CanvasSettings
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.process.progress import advance
 from synq_tune.seeds import batch_generator
-from synq_tune.synthesis.batches import advance, make_batches, to_half
+from synq_tune.synthesis.batches import make_batches, to_half
 from synq_tune.synthesis.canvas import Canvas, pixel_canvas
 from synq_tune.synthesis.generated import GeneratedImages
 from synq_tune.synthesis.labels import batch_labels, teacher_labels

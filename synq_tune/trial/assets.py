@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from synq_tune.config import StudySpec
-from synq_tune.data.batches import MOST_IMAGES
+from synq_tune.config import Study, StudySpec
+from synq_tune.data.batches import ImageBatches, ImagePart
 from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.labelled_cache import (
     SPLIT_SEED,
@@ -23,6 +23,8 @@ from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.trial.evaluation import AgreementSet, load_agreement_set, top1
 
 GOLDEN_IMAGES = 32
+_LEAST_PARITY = 2000
+_PARITY_PIXELS = _LEAST_PARITY * 224 * 224
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,27 @@ def load_assets(
     return Assets(spec, teacher, dataset, probes, choose, report, store, device)
 
 
-def all_images(assets: Assets) -> Iterator[Tensor]:
-    """All evaluation and hold-out images in batches (N, C, H, W), normalised float32.
+def parity_images(assets: Assets) -> ImageBatches:
+    """What exported files are compared on: labelled images of both halves, and all hold-out
+    ones."""
+    preprocessing = assets.teacher.preprocessing
+    share = -(-parity_share(assets.spec.study, preprocessing.shape) // 2)
+    halves = tuple(
+        ImagePart(half.images, stratified_rows(half, share, SPLIT_SEED), preprocessing.normalize)
+        for half in (assets.choose, assets.report)
+        if half is not None
+    )
+    return ImageBatches((*halves, ImagePart(assets.dataset.holdout_images, None, Tensor.float)))
 
-    One batch at a time: as floats, ImageNet's validation images take 30 GB.
+
+def parity_share(study: Study, shape: tuple[int, ...]) -> int:
+    """Labelled images of shape (C, H, W) that exported files are compared on, at most.
+
+    A runtime may need a tenth of a second for an image of 224 px, and ImageNet has 50,000.
     """
-    for half in (assets.choose, assets.report):
-        if half is not None:
-            yield from map(assets.teacher.preprocessing.normalize, half.images.split(MOST_IMAGES))
-    yield from map(Tensor.float, assets.dataset.holdout_images.split(MOST_IMAGES))
+    if study.parity_images != "auto":
+        return study.parity_images
+    return max(_LEAST_PARITY, _PARITY_PIXELS // (shape[1] * shape[2]))
 
 
 def golden_images(assets: Assets) -> Tensor:

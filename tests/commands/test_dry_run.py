@@ -14,7 +14,7 @@ def _spec(*sets: str) -> StudySpec:
 
 
 def _counts(*sets: str, labelled: int = 896) -> Counts:
-    return counts(_spec(*sets), 10, labelled)
+    return counts(_spec(*sets), 10, labelled, (1, 8, 8))
 
 
 def test_synthesis_counts_centres_and_images() -> None:

@@ -67,7 +67,8 @@ ACCEPTED: dict[str, set[str]] = {
     "finetune.momentum": {"half"}, "finetune.warmup": {"zero", "half"},
     "finetune.range_share": {"one", "half", "1.0"}, "finetune.cam_layer": NAME,
     "study.val_data": NAME, "study.deterministic": COUNT,
-    **{f"study.{k}": AUTO_COUNT for k in ("max_concurrent", "eval_every", "checkpoint_every")},
+    **{f"study.{k}": AUTO_COUNT for k in (
+        "max_concurrent", "eval_every", "checkpoint_every", "parity_images")},
     "study.gpus_per_trial": AUTO_COUNT | {"zero", "half"},
     **{f"study.{k}": COUNT for k in (
         "num_trials", "eval_images", "keep_checkpoints", "confirm.top", "confirm.seeds")},

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from synq_tune.synthesis.batches import advance, progress_bar
+from synq_tune.process.progress import advance, progress_bar
 
 
 class Terminal(io.StringIO):

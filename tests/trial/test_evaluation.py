@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from synq_tune.config import Study
 from synq_tune.data.labelled import load_labelled
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.trial.assets import parity_share
 from synq_tune.trial.evaluation import (
     AgreementSet,
     confidence_interval,
@@ -118,3 +120,20 @@ def test_the_distance_of_logits_is_that_of_what_decides() -> None:
     assert probes.compare(lambda x: logits + moved)["holdout_mse"] == pytest.approx(0.0, abs=1e-9)
     # Twice as far from the mean: off by 1, 1, 0 and 2, 0, 2.
     assert probes.compare(lambda x: 2 * logits)["holdout_mse"] == pytest.approx(10 / 6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shape", "most"),
+    [
+        ("auto", (3, 224, 224), 2000),
+        ("auto", (3, 448, 448), 2000),
+        ("auto", (3, 32, 32), 98_000),
+        (64, (3, 32, 32), 64),
+    ],
+)
+def test_large_images_are_compared_in_part(
+    asked: str | int, shape: tuple[int, ...], most: int
+) -> None:
+    """50,000 photos would keep a processor for hours; the user's own number counts."""
+    study = Study.model_validate({"parity_images": asked})
+    assert parity_share(study, shape) == most
