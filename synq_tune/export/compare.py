@@ -30,11 +30,13 @@ class LogitComparison:
 
     def __init__(self) -> None:
         self.images = 0
+        self.seconds = 0.0
         self.max_difference = 0.0
         self.exceptions: list[dict[str, Any]] = []
 
-    def add(self, expected: Tensor, actual: Tensor) -> None:
-        """Take the logits (N, K) of the next N images into account."""
+    def add(self, expected: Tensor, actual: Tensor, seconds: float = 0.0) -> None:
+        """Take the logits (N, K) of the next N images into account, and how long they took."""
+        self.seconds += seconds
         expected, actual = expected.cpu().float(), actual.cpu().float()
         largest = float((expected - actual).abs().max()) if len(expected) else 0.0
         self.max_difference = max(self.max_difference, largest)
@@ -56,10 +58,12 @@ class LogitComparison:
     def report(self) -> dict[str, Any]:
         """Agreement in percent, the largest difference, and every image whose class differs.
 
-        An exception's `margin` is the student's largest logit minus its second.
+        An exception's `margin` is the student's largest logit minus its second. `ms_per_image` is
+        the mean over all batches, other files' turns in between.
         """
         return {
             "images": self.images,
+            "ms_per_image": 1000 * self.seconds / max(self.images, 1),
             "agreement": 100.0 * (1 - len(self.exceptions) / max(self.images, 1)),
             "max_difference": self.max_difference,
             "exceptions": self.exceptions,

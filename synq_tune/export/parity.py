@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,9 @@ def _compare(
             # The student sees what the files' own normalisation makes of the same pixels.
             expected = student(preprocessing.normalize(pixels.to(device)))
             for name, model in loaded.items():
-                comparisons[name].add(expected, model.logits(pixels))
+                started = time.perf_counter()
+                logits = model.logits(pixels)
+                comparisons[name].add(expected, logits, time.perf_counter() - started)
             bar.update(len(batch))
     return {name: comparison.report() for name, comparison in comparisons.items()}
 
@@ -108,6 +111,7 @@ def _runtime() -> dict[str, Any]:
         "version": onnxruntime.__version__,
         "providers": PROVIDERS,
         "levels": list(LEVELS),
+        "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
 

@@ -8,10 +8,12 @@ from typing import Any
 
 from synq_tune.config.metrics import METRICS
 from synq_tune.study.confirmed import confirm_lines
+from synq_tune.study.exported import file_lines
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.progress import hardly_needed_line, target_line
 from synq_tune.study.stages import Rung
 from synq_tune.study.state import Run, StudyState
+from synq_tune.study.why import why_line
 from synq_tune.text_table import aligned
 
 
@@ -79,6 +81,8 @@ def study_lines(state: StudyState) -> list[str]:
         "",
         f"best      {best.key}: " + ", ".join(f"{k}={v}" for k, v in best.params.items()),
         *(f"confirm   {line}" for line in confirm_lines(state)),
+        f"why       {why_line(state)}",
         *(f"note      {line}" for line in notes),
+        *(f"file      {line}" for line in file_lines(state)),
         f"exported  {best.export_dir}/model.onnx",
     ]

@@ -16,6 +16,7 @@ from synq_tune.study.places import store_of
 from synq_tune.study.progress import target_line
 from synq_tune.study.stages import Rung, Uploads
 from synq_tune.study.state import Run, StudyState
+from synq_tune.study.why import why_line
 from synq_tune.text_table import aligned
 
 _METRIC_COLUMNS = [(m.name, m.heading, m.text_format) for m in METRICS.values()]
@@ -124,7 +125,11 @@ def _best(state: StudyState) -> str:
     columns = [c for c in _METRIC_COLUMNS if c[0] in best["metrics"]]
     measured = ", ".join(f"{name} {best['metrics'][name]:{form}}" for name, _, form in columns)
     export = best["export_dir"] or "not exported yet"
-    lines = (f"best     trial {best['number']}: {measured}", f"         {_params(best['params'])}")
+    lines = (
+        f"best     trial {best['number']}: {measured}",
+        f"         {_params(best['params'])}",
+        f"why      {why_line(state)}",
+    )
     return "\n".join([*lines, f"model    {export}"])
 
 

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from synq_tune import store
 from synq_tune.config import FORMAT
-from synq_tune.config.metrics import auto_metric, mode_of, objective
+from synq_tune.config.metrics import auto_metric, mode_of, objective, settled
 from synq_tune.redact import redact_uri
 from synq_tune.study.stages import Stage
 from synq_tune.study.state import Run, RunState, StudyState
@@ -32,17 +32,20 @@ def resolve_metric(state: StudyState) -> str:
 def score(run: Run, metric: str) -> tuple[float, float, float]:
     """What runs are sorted by, the largest being the best; a metric not measured is the worst.
 
-    Equal agreement goes to the lower `holdout_kl`; whatever is still equal to the earlier trial.
+    Equal counts of right images go to the lower `holdout_kl`; whatever is still equal to the
+    earlier trial.
     """
-    value = objective(run.metrics, metric)
-    kl = run.metrics.get("holdout_kl", math.inf) if metric == "agreement" else 0.0
-    return -math.inf if value is None else value, -kl, -(run.number or 0)
+    return mean_score([run], metric)
 
 
-def mean_score(runs: list[Run], metric: str) -> tuple[float, ...]:
+def mean_score(runs: list[Run], metric: str) -> tuple[float, float, float]:
     """Score of the mean of several runs of one configuration, in whatever order."""
-    scores = [score(run, metric) for run in runs]
-    return tuple(math.fsum(values) / len(values) for values in zip(*scores, strict=True))
+    values = [objective(run.metrics, metric) for run in runs]
+    if None in values:
+        return -math.inf, -math.inf, -float(runs[0].number or 0)
+    divergences = [run.metrics.get("holdout_kl", math.inf) for run in runs]
+    mean = settled(math.fsum(values) / len(runs), metric)
+    return mean, -math.fsum(divergences) / len(runs), -float(runs[0].number or 0)
 
 
 def finalists(state: StudyState, top: int) -> list[Run]:
@@ -115,18 +118,18 @@ def best_run(state: StudyState) -> Run | None:
     """
     metric = resolve_metric(state)
     ranked = finalists(state, top=len(state.runs))
-    judged = _judged(state)
-    if not judged:
+    tested_groups = judged(state)
+    if not tested_groups:
         return next(iter(ranked), None)
-    chosen = max(judged, key=lambda group: group.rank(metric)).run
+    chosen = max(tested_groups, key=lambda group: group.rank(metric)).run
     if meets_target(state, chosen):
         return chosen
-    tested = {group.run.key for group in judged}
+    tested = {group.run.key for group in tested_groups}
     later = (run for run in ranked if run.key not in tested and meets_target(state, run))
     return next(later, chosen)
 
 
-def _judged(state: StudyState) -> list[Repeated]:
+def judged(state: StudyState) -> list[Repeated]:
     """The configurations of which all repeats that were asked for are over."""
     confirm = state.spec.study.confirm
     asked = max(2, confirm.seeds if confirm else 2)

@@ -73,11 +73,23 @@ def test_equal_agreement_goes_to_the_lower_kl(state: StudyState) -> None:
     assert best_number(state) == 1
 
 
-def test_equal_top1_goes_to_the_earlier_trial(state: StudyState) -> None:
-    """The choice by labels does not look at anything else."""
+def test_equal_top1_goes_to_the_lower_kl(state: StudyState) -> None:
+    """As with agreement; the earlier trial only where this is equal too."""
     add(state, 0, top1=90.0, holdout_kl=0.3)
     add(state, 1, top1=90.0, holdout_kl=0.1)
-    assert best_number(state) == 0
+    add(state, 2, top1=90.0, holdout_kl=0.1)
+    assert best_number(state) == 1
+
+
+def test_a_mean_is_a_count_of_right_images(state: StudyState) -> None:
+    """Two means over 225 right images tie, though their floats differ in the last bit."""
+    shares = [[100 * n / 448 for n in pair] for pair in ((4, 221), (0, 225))]
+    assert sum(shares[0]) / 2 > sum(shares[1]) / 2, "else this shows nothing"
+    for number, (first, second) in enumerate(shares):
+        kl = 0.3 - 0.2 * number
+        add(state, number, top1=first, holdout_kl=kl)
+        add(state, number, kind="confirm", repeat=1, top1=second, holdout_kl=kl)
+    assert best_number(state) == 1
 
 
 def test_finalists_are_sorted_by_score(state: StudyState) -> None:
