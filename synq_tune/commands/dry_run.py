@@ -139,7 +139,8 @@ def counts(spec: StudySpec, num_classes: int, labelled: int, shape: tuple[int, .
     early = probes + min(chosen, spec.study.eval_images)
     epochs_run, evaluations = _expected(spec, trials)
     cutoffs = _distinct(len(spec.search["d0"].values), trials) if "d0" in spec.search else 1.0
-    ladder = 3 * (calibration + probes + labelled)  # noise, synthetic set, best: on all images
+    reported = probes + labelled - chosen
+    ladder = 2 * calibration + 4 * reported  # the teacher, noise, synthetic set, the best
     finished = calibration + probes + chosen
     return Counts(
         synthesis_steps=synthesizer(spec.synthesis.method).steps(spec.synthesis, num_classes),

@@ -81,7 +81,7 @@ def _compare(
     device: torch.device,
 ) -> dict[str, Any]:
     comparisons = {name: LogitComparison() for name in loaded}
-    with progress_bar(_count(images), "parity", bool(loaded), "image") as bar:
+    with progress_bar(_count(images), "parity", bool(loaded), "image", may_be_short=True) as bar:
         for batch in _batches(images) if loaded else ():
             preprocessing = next(iter(loaded.values())).preprocessing
             pixels = preprocessing.denormalize(batch)

@@ -111,6 +111,18 @@ def _python() -> str:
     return named if is_same else sys.executable
 
 
+def program(name: str) -> list[str]:
+    """How to call a program of this environment from the user's shell, such as `mlflow`.
+
+    Its name where the shell finds the same file, else its path; `python -m NAME` where it has none.
+    """
+    ours, found = Path(sys.executable).parent / name, shutil.which(name)
+    if not ours.is_file():
+        return [_python(), "-m", name]
+    is_found = found is not None and os.path.samefile(found, ours)
+    return [name if is_found else str(ours)]
+
+
 def _place(script: str) -> str | None:
     """The script beside the one that runs, as the user named that; else the checkout's, if there is
     one."""

@@ -7,7 +7,9 @@ import sys
 from tqdm import tqdm
 
 
-def progress_bar(total: int | None, stage: str, show: bool = True, unit: str = "it") -> tqdm:
+def progress_bar(
+    total: int | None, stage: str, show: bool = True, unit: str = "it", may_be_short: bool = False
+) -> tqdm:
     """A bar over what a stage does, with the time left.
 
     Drawn once or twice a minute where nobody watches: a job's log keeps every one of them.
@@ -17,8 +19,10 @@ def progress_bar(total: int | None, stage: str, show: bool = True, unit: str = "
         stage: what it is about.
         show: whether to draw it.
         unit: what is counted.
+        may_be_short: draw nothing for what is over in a moment.
     """
-    least, most = (0.1, 10.0) if sys.stderr.isatty() else (30.0, 60.0)
+    is_watched = sys.stderr.isatty()
+    least, most, moment = (0.1, 10.0, 1.0) if is_watched else (30.0, 60.0, 20.0)
     return tqdm(
         total=total,
         desc=stage,
@@ -27,6 +31,7 @@ def progress_bar(total: int | None, stage: str, show: bool = True, unit: str = "
         disable=not show,
         mininterval=least,
         maxinterval=most,
+        delay=moment if may_be_short else 0.0,
     )
 
 

@@ -37,17 +37,14 @@ def _rung(name: str, accuracy: float | None, agreement: float | None, assets: As
 def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> Rung:
     preprocessing = assets.teacher.preprocessing
     data = assets.report
-    accuracy = None if data is None else top1(model, data, preprocessing, assets.device)
+    accuracy = None if data is None else top1(model, data, preprocessing, assets.device, stage=name)
     compared = assets.report_probes.compare(model, assets.device)
     return _rung(name, accuracy, compared["agreement"], assets)
 
 
 def _calibrated(assets: Assets, calibrate_on: str, seed: int) -> Callable[[Tensor], Tensor]:
     config = assets.spec.finetune.model_copy(update={"epochs": 0})
-    trial = Trial(assets, config, seed, calibrate_on, reconstruct=Reconstruct())
-    for _ in trial.run():
-        pass
-    return trial.student
+    return Trial(assets, config, seed, calibrate_on, reconstruct=Reconstruct()).untrained()
 
 
 def _or_diverged(name: str, measure: Callable[[], Rung]) -> Rung:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from synq_tune.errors import InputError
+from synq_tune.process.invocation import program
 from synq_tune.redact import redact_uri
 from synq_tune.study.places import absolute_uri
 
@@ -48,9 +49,14 @@ def is_local(uri: str) -> bool:
 
 
 def ui_command(uri: str) -> str:
-    """The command that shows `uri` in a browser; for a server, which needs none, its address."""
+    """The command that shows `uri` in a browser, whether or not this environment is activated.
+
+    For a server, which needs none, its address.
+    """
     shown = redact_uri(uri)
-    return shown if is_server(uri) else f"mlflow ui --backend-store-uri {shlex.quote(shown)}"
+    if is_server(uri):
+        return shown
+    return shlex.join([*program("mlflow"), "ui", "--backend-store-uri", shown])
 
 
 def study_page(tracker: Tracker) -> str:

@@ -21,6 +21,7 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError, NonFiniteError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.process.progress import progress_bar
 from synq_tune.seeds import address_seed
 from synq_tune.store import content_address, once
 
@@ -34,6 +35,7 @@ def predict(
     device: torch.device | str,
     prepare: Callable[[Tensor], Tensor] = Tensor.float,
     rows: Tensor | None = None,
+    stage: str | None = None,
 ) -> Tensor:
     """Logits (N, K) of `images` (N, C, H, W), in batches, on the CPU.
 
@@ -43,10 +45,16 @@ def predict(
         device: where the model is.
         prepare: a batch on the device → the model's input.
         rows: (N,) which of the images; None = all.
+        stage: names a bar over the images; None draws none.
     """
-    size = batch_size(*images.shape[2:], device)
+    size, count = batch_size(*images.shape[2:], device), len(images if rows is None else rows)
     parts = images.split(size) if rows is None else map(images.__getitem__, rows.split(size))
-    return torch.cat([model(prepare(part.to(device))).cpu() for part in parts])
+    logits = []
+    with progress_bar(count, stage or "", stage is not None, "image", may_be_short=True) as bar:
+        for part in parts:
+            logits.append(model(prepare(part.to(device))).cpu())
+            bar.update(len(part))
+    return torch.cat(logits)
 
 
 def top1(
@@ -55,13 +63,16 @@ def top1(
     preprocessing: Preprocessing,
     device: torch.device | str = "cpu",
     rows: Tensor | None = None,
+    stage: str | None = None,
 ) -> float:
     """Percentage of labelled images, or of those in `rows`, whose arg-max is the label, 0 to 100.
+
+    `stage` names a bar over the images; None draws none.
 
     Raises:
         NonFiniteError: a logit is NaN or infinite.
     """
-    logits = _finite(predict(model, data.images, device, preprocessing.normalize, rows))
+    logits = _finite(predict(model, data.images, device, preprocessing.normalize, rows, stage))
     labels = data.labels if rows is None else data.labels[rows]
     return 100.0 * float((logits.argmax(1) == labels).double().mean())
 

@@ -107,7 +107,8 @@ def resolve_metric(spec: StudySpec) -> str:
 def _accuracies(teacher: LoadedTeacher, halves: tuple[LabelledImages, ...]) -> list[float]:
     device = next(teacher.graph.parameters()).device
     with asking_teacher(), stage("evaluating the teacher", f"teacher.model={teacher.config.model}"):
-        return [top1(teacher, half, teacher.preprocessing, device) for half in halves]
+        about = teacher.preprocessing, device, None, "teacher"
+        return [top1(teacher, half, *about) for half in halves]
 
 
 def check_better_than_chance(spec: StudySpec, teacher: LoadedTeacher, accuracy: float) -> None:

@@ -76,20 +76,34 @@ class Trial:
             NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric is
                 NaN or infinite.
         """
+        for row in self._begin(start):
+            if is_kept(0):
+                yield row
+        if self.config.epochs == 0:
+            yield EpochMetrics(0, {}, self._evaluate(0, is_last=True), is_last=True)
+            return
+        yield from self._train(is_kept)
+
+    def untrained(self) -> fx.GraphModule:
+        """The student before its first step, calibrated and reconstructed; nothing is measured.
+
+        Raises:
+            NonFiniteError: a weight or a range is NaN or infinite.
+        """
+        for _ in self._begin(None):
+            pass
+        return self.student
+
+    def _begin(self, start: bytes | None) -> Iterator[EpochMetrics]:
+        """Make everything for the first step; yields the parts that a reconstruction finishes."""
         assets, config = self.assets, self.config
         torch.manual_seed(self.seed)
         self.student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
         material = SourceMaterial(assets.teacher, assets.dataset, assets.store, assets.device)
         self._source = load_source(material, config, self.seed)
         with diverges_at(0, config):
-            for row in self._prepare(start):
-                if is_kept(0):
-                    yield row
+            yield from self._prepare(start)
         self._progress = None
-        if config.epochs == 0:
-            yield EpochMetrics(0, {}, self._evaluate(0, is_last=True), is_last=True)
-            return
-        yield from self._train(is_kept)
 
     def _train(self, is_kept: Callable[[int], bool]) -> Iterator[EpochMetrics]:
         config = self.config

@@ -101,3 +101,20 @@ def test_a_recorded_call_names_no_folder_of_this_machine(monkeypatch: pytest.Mon
     monkeypatch.setattr(invocation, "_PROGRAM", ["/home/x/env/bin/synq-tune"])
     recorded = invocation.recorded_command_line("compare.py", ["--seeds", "5"])
     assert recorded == "synq-tune compare --seeds 5"
+
+
+@pytest.mark.parametrize("is_activated", [False, True])
+def test_a_program_of_this_environment_is_found(
+    is_activated: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its name in an activated environment, by its path in a clean shell."""
+    ours = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", f"{ours}:/usr/bin:/bin" if is_activated else "/usr/bin:/bin")
+    words = invocation.program("pytest")
+    assert words == (["pytest"] if is_activated else [f"{ours}/pytest"])
+    subprocess.run([*words, "--version"], check=True, capture_output=True)
+
+
+def test_a_program_that_is_only_a_module_runs_as_one() -> None:
+    """`python -m`, with this interpreter."""
+    assert invocation.program("no_such_program")[1:] == ["-m", "no_such_program"]
