@@ -1,4 +1,4 @@
-"""The README's example of own code is run as it is printed."""
+"""The example of own code in docs/extend.md is run as it is printed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = [
 
 def _example() -> tuple[str, list[str]]:
     """The code block and the arguments of the command below it."""
-    section = ROOT.joinpath("README.md").read_text().split("## Extend without a fork")[1]
+    section = ROOT.joinpath("docs/extend.md").read_text()
     code = re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
     command = re.search(r"\n    python (scripts/finetune\.py .*?)\n\n", section, re.DOTALL).group(1)
     return code, shlex.split(command.replace("\\\n", " "))
