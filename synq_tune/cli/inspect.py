@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 from synq_tune.config.load import load_space
+from synq_tune.models.fetch_first import fetch_first
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -20,7 +21,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     flags = flags_of(arguments)
     spec = load_space(arguments.space, arguments.sets, flags)
-    # torch takes a second to import: wrong settings are refused before.
+    # torch takes a second to import: wrong settings, and weights that cannot be had, are refused
+    # before.
+    if not arguments.random_weights:
+        fetch_first(spec.teacher)
     from synq_tune.commands.inspect import inspect_space
 
     print("\n".join(inspect_space(spec, arguments.random_weights)))

@@ -21,12 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     flags = flags_of(arguments)
     # After the signals are heeded: settings take a moment to import.
     from synq_tune.config.load import load_space
+    from synq_tune.models.fetch_first import fetch_first
     from synq_tune.store import store_folder
 
     spec = load_space(arguments.space, arguments.sets, flags)
-    # torch takes a second to import: wrong settings are refused before.
+    store = store_folder(arguments.store)
+    # torch takes a second to import: wrong settings, and weights that cannot be had, are refused
+    # before.
+    fetch_first(spec.teacher, store)
     from synq_tune.commands.synthesize import synthesize_space
 
-    store = store_folder(arguments.store)
     print(synthesize_space(spec, store, arguments.export, arguments.output))
     return 0
