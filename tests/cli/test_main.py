@@ -10,7 +10,7 @@ import pytest
 
 from synq_tune import __version__
 from synq_tune.cli.main import COMMANDS, main
-from synq_tune.config.load import SPACES_DIR
+from synq_tune.config.load import SPACES_DIR, load_space
 from synq_tune.errors import InputError
 from synq_tune.process import invocation
 
@@ -48,11 +48,27 @@ def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_spaces_lists_every_bundled_space(capsys: pytest.CaptureFixture[str]) -> None:
-    """Name, model, quantizer and bits of each."""
+    """Name, model, quantizer, bits, cost and whether it was measured, in 120 columns."""
     assert main(["spaces"]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    heads, *rows = [line.split() for line in lines]
+    assert max(map(len, lines)) <= 120
     assert [row[0] for row in rows] == sorted(p.stem for p in SPACES_DIR.glob("*.yaml"))
-    assert ["digits_w3a3", "digits_resnet26", "minmax", "W3A3"] in [row[:4] for row in rows]
+    # 15 runs of 24 epochs of 512 images in batches of 128.
+    assert ["digits_w3a3", "digits_resnet26", "minmax", "W3A3", "768", "1,440", "yes"] in rows
+    assert {row[0]: row[-1] for row in rows}["resnet50_w4a4"] == "never"
+    assert heads[-3:] == ["images", "updates", "measured"]
+
+
+def test_a_space_is_shown_with_its_purpose_and_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    """What its file says first, where its weights are, and that nobody has run it."""
+    assert main(["spaces", "resnet18_w4a4"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("The paper's ResNet-18 on ImageNet at 4 bits")
+    weights = load_space("resnet18_w4a4").teacher.weights
+    assert f"{weights.url} (sha1 {weights.sha1})" in said and "never run here" in said
+    with pytest.raises(InputError, match="resnet18_w4a4"):
+        main(["spaces", "resnet18_w4a"])
 
 
 @pytest.mark.parametrize("words", [["serch"], ["--space", "digits_w3a3"]])
