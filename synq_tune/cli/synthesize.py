@@ -5,19 +5,29 @@ python scripts/synthesize.py --space digits_w3a3 --export png --output images
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 
 
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    add_shared(made, "--space", "--weights", required=("--space",))
+    add_shared(made, "--set", "--store")
+    made.add_argument(
+        "--export", choices=("png", "npy"), help="also write images and labels; default: no"
+    )
+    made.add_argument(
+        "--output", metavar="DIR", type=Path, default=Path("synthetic"), help="folder of --export"
+    )
+    return made
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command_parser(__doc__)
-    add_shared(parser, "--space", "--weights", required=("--space",))
-    add_shared(parser, "--set", "--store")
-    parser.add_argument("--export", choices=("png", "npy"), help="also write images and labels")
-    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("synthetic"))
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     flags = flags_of(arguments)
     # After the signals are heeded: settings take a moment to import.
     from synq_tune.config.load import load_space

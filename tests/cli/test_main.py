@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +157,20 @@ def test_an_interrupted_command_says_once_how_to_go_on(
     assert run.returncode == 130
     said = [text for text in run.stderr.splitlines() if text.startswith("interrupted")]
     assert run.stderr.startswith(line) and len(said) == bool(line), run.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_defaults_and_an_example(command: str) -> None:
+    """Whoever may leave an argument out reads what holds then; a flag is off."""
+    made = importlib.import_module(f"synq_tune.cli.{command}").parser()
+    shown = made.format_help()
+    for action in made._actions:
+        assert action.help, action
+        may_be_left_out = not action.required and action.nargs != 0 and action.nargs != "*"
+        help_text = made._get_formatter()._get_help_string(action)
+        is_exclusive = any(action in g._group_actions for g in made._mutually_exclusive_groups)
+        is_shown = "default" in help_text or is_exclusive
+        # Of --space and --resume, and of --record's own, the command says which it needs.
+        assert is_shown or not may_be_left_out or action.dest == "space", action
+    example = rf"^(python scripts/{command}\.py|synq-tune {command})\b"
+    assert re.search(example, shown, flags=re.MULTILINE)
