@@ -41,7 +41,7 @@ _NOTHING = (None, False, [], argparse.SUPPRESS)
 """Defaults that say nothing of themselves."""
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+class CommandHelp(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the description's lines, and adds defaults that are values and not said already."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
@@ -52,7 +52,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 def command_parser(doc: str | None) -> argparse.ArgumentParser:
     """A command's parser; `doc` describes it, with its examples as this process was called."""
-    return argparse.ArgumentParser(description=as_called(doc or ""), formatter_class=_Help)
+    return argparse.ArgumentParser(description=as_called(doc or ""), formatter_class=CommandHelp)
 
 
 def add_shared(

@@ -14,9 +14,13 @@ class Domain(Settings):
     """The values one searched field may take: a choice, or a continuous or integer interval."""
 
     choice: tuple[Any, ...] | None = None
+    """Some values; the order of numbers is used."""
     float_: tuple[float, float] | None = Field(None, alias="float")
+    """[low, high] of real numbers."""
     int_: tuple[int, int] | None = Field(None, alias="int")
+    """[low, high] of whole numbers."""
     log: bool = False
+    """Whether an interval is even in the logarithm."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
