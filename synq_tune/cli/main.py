@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"synq-tune {__version__}")
         return 0
     if words[0].startswith("-"):
-        raise InputError(f"`a command comes first` must hold, but got {words[0]}. Try --help.")
+        raise InputError(
+            f"`the first word is a command` must hold, but got {words[0]}. Try --help."
+        )
     command = lookup("command", words[0], COMMANDS)
     invocation.begin_command(command)
     return importlib.import_module(f"synq_tune.cli.{command}").main(words[1:])

@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _record(arguments: argparse.Namespace) -> Iterable[str]:
     if arguments.space is None:
-        raise InputError("--space: `--record goes with --space` must hold, but got space=None.")
+        raise InputError(
+            "`--record comes with --space` must hold, but got no space. Pass --space NAME."
+        )
     flags = flags_of(arguments)
     spec = load_space(arguments.space, arguments.sets, flags)
     from synq_tune.experiments.grid import record_grid

@@ -137,7 +137,8 @@ def _spec(arguments: argparse.Namespace) -> StudySpec:
 
 def _of_resumed(arguments: argparse.Namespace) -> str:
     raise InputError(
-        f"`--dry-run goes with --space` must hold, but got --resume={arguments.resume}."
+        f"`--dry-run comes with --space` must hold, but got --resume {arguments.resume}. "
+        "Name the study's space instead."
     )
 
 
@@ -152,8 +153,9 @@ def _absolute(source: str | None) -> str | None:
 def study_folder(arguments: argparse.Namespace) -> Path:
     """The folder that the arguments name, or a new one below `studies`."""
     if arguments.resume:
-        for flag in ("sets", "weights", "val_data", "seed", "deterministic"):
-            if getattr(arguments, flag):
+        for name in ("sets", "weights", "val_data", "seed", "deterministic"):
+            if getattr(arguments, name):
+                flag = "set" if name == "sets" else name.replace("_", "-")
                 raise InputError(
                     f"`--resume keeps the study's settings` must hold, but got --{flag}. "
                     "Start a new study instead."

@@ -226,7 +226,7 @@ class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSetting
         settings = METHOD_SETTINGS.get(self.method, Settings)
         if ("source" in settings.model_fields) != (self.source is not None):
             raise ValueError(
-                "`source is given exactly for method 'images'` must hold, but got "
+                "`synthesis.source is named for method images and for no other` must hold, but got "
                 f"method={self.method!r}, source={self.source!r}."
             )
         return self
