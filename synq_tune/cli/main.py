@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from synq_tune import __version__
+from synq_tune.cli.completion import complete
 from synq_tune.commands.ending import exit_code
 from synq_tune.errors import InputError, lookup
 from synq_tune.process import invocation
@@ -64,5 +65,6 @@ def _usage() -> str:
 
 def run() -> None:
     """The program's entry point."""
+    complete(COMMANDS)
     invocation.remember_program(sys.argv[0])
     sys.exit(exit_code(main))

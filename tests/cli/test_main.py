@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_command_stands_in_the_table() -> None:
     """A file of arguments is a command, and every command has one; scripts are the same commands."""
     files = {p.stem for p in (ROOT / "synq_tune" / "cli").glob("*.py")}
-    assert files - {"__init__", "main", "arguments"} == COMMANDS.keys()
+    assert files - {"__init__", "main", "arguments", "completion"} == COMMANDS.keys()
     scripts = {p.stem for p in (ROOT / "scripts").glob("*.py")}
     assert scripts - {"train_digits_teacher"} == COMMANDS.keys() - {"spaces"}
 
