@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(CPU),-cpu)
 
-.PHONY: search test test-all test-crash test-team check env lock clean
+.PHONY: help search test test-all test-crash test-team check docs env lock clean
+
+help:                  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 search: env            ## run the bundled study end to end
 	$(BIN)/python scripts/search.py --space digits_w3a3 $(ARGS)
@@ -25,6 +28,9 @@ check: env             ## linter and formatter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs: env              ## write the generated pages of docs/ again
+	$(BIN)/python -m synq_tune.cli.pages
+
 env: $(STAMP)          ## prepare .venv; CPU=1 leaves the CUDA packages out
 
 $(STAMP): requirements.lock requirements-uv.lock pyproject.toml
@@ -40,5 +46,5 @@ lock:                  ## pin what pyproject.toml allows today
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 \
 	  --generate-hashes --no-annotate --no-header --output-file requirements.lock
 
-clean:
+clean:                 ## remove .venv and the caches of the tests
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis

@@ -179,11 +179,22 @@ def is_raised_here(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1][0].f_code.co_filename).is_relative_to(_PACKAGE)
 
 
-def lookup(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return `name` if it is known, else raise `InputError` with the nearest known name."""
+def lookup(kind: str, name: str, known: Iterable[str], meant: Iterable[str] = ()) -> str:
+    """Return `name` if it is known.
+
+    Args:
+        kind: what the name is of, for the error.
+        name: what the user wrote.
+        known: what there is.
+        meant: what the user most likely meant, where that is none of `known`.
+
+    Raises:
+        InputError: it is not; the nearest known name stands before all of them.
+    """
     known = sorted(known)
     if name in known:
         return name
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"Unknown {kind} {name!r}. Available: {', '.join(known)}.{hint}")
+    likely = [*meant, *near][:1]
+    hint = f" Did you mean {likely[0]!r}?" if likely else ""
+    raise InputError(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(known)}.")

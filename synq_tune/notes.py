@@ -15,6 +15,11 @@ def say(*lines: str) -> None:
             print(f"note: {line}", file=sys.stderr, flush=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 epoch`, `2 epochs`, `1,000 epochs`; for nouns whose plural ends in s."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def printable(text: object, limit: int = 80) -> str:
     """A stranger's name or text without control characters, cut to `limit` characters."""
     plain = "".join(c if c.isprintable() else "?" for c in str(text))

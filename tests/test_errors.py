@@ -153,7 +153,9 @@ def test_resume_of_nothing(refused, tmp_path: Path) -> None:
 def test_a_resumed_study_keeps_its_settings(refused, tmp_path: Path) -> None:
     """Settings belong to the header."""
     error = refused("--resume", str(tmp_path), "--set", "study.seed=3")
-    assert "--resume keeps the study's settings" in error
+    assert "--resume keeps the study's settings` must hold, but got --set. " in error
+    error = refused("--resume", str(tmp_path), "--val-data", "digits")
+    assert "but got --val-data. " in error
 
 
 def test_a_dry_run_counts_and_leaves_nothing(

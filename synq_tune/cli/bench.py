@@ -19,7 +19,7 @@ from synq_tune.cli.arguments import add_shared, command_parser
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = _parse(argv)
+    arguments = parser().parse_args(argv)
     lines, numbers = bench(
         arguments.what,
         arguments.space,
@@ -36,18 +36,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = command_parser(__doc__)
-    parser.add_argument("what", choices=BENCH_NAMES)
-    add_shared(parser, "--space", "--weights", required=("--space",))
-    parser.add_argument(
-        "--rounds", type=int, metavar="N", help="median of N (5); trials of search (100)"
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    made.add_argument("what", choices=BENCH_NAMES, help="what is timed")
+    add_shared(made, "--space", required=("--space",))
+    add_shared(made, "--weights", meaning="the teacher's checkpoint; default: random weights")
+    made.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="median of N, of search N trials; default: 5, of search 100",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of torch on the CPU")
-    parser.add_argument(
+    made.add_argument(
+        "--threads", type=int, metavar="N", help="of torch on the CPU; default: torch's own"
+    )
+    made.add_argument(
         "--device", metavar="NAME", help="cpu or cuda; default: a GPU if there is one"
     )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="instead of the space's")
-    add_shared(parser, "--set")
-    parser.add_argument("--json", action="store_true", help="end with one JSON object")
-    return parser.parse_args(argv)
+    made.add_argument(
+        "--batch-size", type=int, metavar="N", help="images of a batch; default: the space's"
+    )
+    add_shared(made, "--set")
+    made.add_argument("--json", action="store_true", help="end with one JSON object")
+    return made

@@ -17,21 +17,43 @@ from synq_tune.commands.clean import chosen, delete, entries, table
 from synq_tune.store import store_folder
 
 
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    add_shared(made, "--store")
+    made.add_argument(
+        "--studies",
+        type=Path,
+        default=Path("studies"),
+        metavar="DIR",
+        help="studies that may use it",
+    )
+    made.add_argument(
+        "--older-than",
+        type=float,
+        metavar="DAYS",
+        help="only what was last written so long ago; default: all",
+    )
+    made.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        dest="names",
+        help="only what is named so; repeatable; default: all",
+    )
+    made.add_argument(
+        "--delete", action="store_true", help="delete what is shown; without it nothing is deleted"
+    )
+    return made
+
+
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line of `clean.py`."""
-    parser = command_parser(__doc__)
-    add_shared(parser, "--store")
-    parser.add_argument(
-        "--studies", type=Path, default=Path("studies"), metavar="DIR", help="who may use it"
-    )
-    parser.add_argument("--older-than", type=float, metavar="DAYS", help="last written before")
-    parser.add_argument("--name", action="append", default=[], metavar="PATTERN", dest="names")
-    parser.add_argument(
-        "--delete", action="store_true", help="what is shown; else it is only shown"
-    )
-    arguments = parser.parse_args(argv)
+    made = parser()
+    arguments = made.parse_args(argv)
     if arguments.delete and arguments.older_than is None and not arguments.names:
-        parser.error("--delete goes with --older-than or --name ('*' is everything)")
+        made.error("--delete goes with --older-than or --name ('*' is everything)")
     return arguments
 
 

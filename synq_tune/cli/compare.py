@@ -24,7 +24,7 @@ from synq_tune.store import store_folder
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parse(argv)
+    arguments = parser().parse_args(argv)
     if arguments.seeds < 1:
         raise InputError(f"`--seeds >= 1` must hold, but got {arguments.seeds}.")
     flags = flags_of(arguments)
@@ -43,13 +43,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = command_parser(__doc__)
-    add_shared(parser, "--space", required=("--space",))
-    parser.add_argument("--variants", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs per variant")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
-    add_shared(parser, "--set", "--weights")
-    add_shared(parser, "--val-data", "--store")
-    parser.add_argument("--report", action="store_true", help="print the table, run nothing")
-    return parser.parse_args(argv)
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    add_shared(made, "--space", required=("--space",))
+    made.add_argument(
+        "--variants", required=True, type=Path, metavar="FILE", help="YAML of baseline and variants"
+    )
+    made.add_argument("--seeds", type=int, default=5, metavar="N", help="runs per variant")
+    made.add_argument("--output", required=True, type=Path, metavar="FILE", help="JSON lines")
+    add_shared(made, "--set", "--weights")
+    add_shared(made, "--val-data", "--store")
+    made.add_argument("--report", action="store_true", help="print the table, run nothing")
+    return made

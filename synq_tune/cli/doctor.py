@@ -6,6 +6,7 @@ python scripts/doctor.py studies/digits_w3a3-20260101-120000 --fix
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,19 @@ from synq_tune.study.doctor import doctor_command
 from synq_tune.tracking.check import mlflow_findings
 
 
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    made.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
+    made.add_argument("--fix", action="store_true", help="mend what can be mended")
+    made.add_argument(
+        "--tracking-uri", metavar="URI", help="of MLflow; default: the one that the ledger names"
+    )
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = command_parser(__doc__)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
-    parser.add_argument("--fix", action="store_true", help="mend what can be mended")
-    parser.add_argument(
-        "--tracking-uri", metavar="URI", help="default: the one that the ledger names"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = parser().parse_args(argv)
     mlflow = partial(mlflow_findings, uri=arguments.tracking_uri)
     return doctor_command(arguments.folder, arguments.fix, (mlflow,))

@@ -7,26 +7,35 @@ from __future__ import annotations
 
 import argparse
 
-from synq_tune.cli.arguments import add_shared, command_parser
+from synq_tune.cli.arguments import SOURCES, add_shared, command_parser
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    made.add_argument(
+        "--model", metavar="FILE", required=True, help="model.onnx or model.packed.safetensors"
+    )
+    add_shared(made, "--val-data", required=("--val-data",), meaning=f"labelled images: {SOURCES}")
+    made.add_argument(
+        "--golden",
+        metavar="FILE",
+        help="golden.npz, whose values it has to give; default: none is compared",
+    )
+    made.add_argument(
+        "--batch-size", type=int, metavar="N", help="images per forward; default: what fits a CPU"
+    )
+    made.add_argument(
+        "--python-model",
+        metavar="PLACE:FUNCTION",
+        help="your own network's code, which a packed file of it may run; default: none",
+    )
+    return made
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line of `evaluate.py`."""
-    parser = command_parser(__doc__)
-    parser.add_argument(
-        "--model", metavar="FILE", required=True, help="model.onnx or model.packed.safetensors"
-    )
-    add_shared(parser, "--val-data", required=("--val-data",))
-    parser.add_argument("--golden", metavar="FILE", help="golden.npz, whose values it has to give")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images per forward; default: what fits a CPU"
-    )
-    parser.add_argument(
-        "--python-model",
-        metavar="PLACE:FUNCTION",
-        help="your own network's code, which a packed file of it may run",
-    )
-    return parser.parse_args(argv)
+    return parser().parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:

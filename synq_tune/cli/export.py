@@ -8,34 +8,51 @@ python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/m
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from synq_tune.cli.arguments import command_parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the command; returns the exit code."""
-    parser = command_parser(__doc__)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--study", metavar="DIR", type=Path)
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    which = made.add_mutually_exclusive_group(required=True)
+    which.add_argument("--study", metavar="DIR", type=Path, help="folder of a study")
     which.add_argument("--run", metavar="ID", help="MLflow run of a study, or of one of its trials")
-    parser.add_argument("--trial", type=int, metavar="N", help="default: the study's best")
-    parser.add_argument("--format", choices=("onnx", "packed", "hardware"), default="onnx")
-    parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="fixed number of images of an ONNX file"
+    made.add_argument(
+        "--trial", type=int, metavar="N", help="which of the study's trials; default: its best"
     )
-    parser.add_argument(
+    made.add_argument(
+        "--format", choices=("onnx", "packed", "hardware"), default="onnx", help="what is written"
+    )
+    made.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="fixed number of images of an ONNX file; default: any",
+    )
+    made.add_argument(
         "--no-normalize", action="store_true", help="an ONNX file that takes normalised images"
     )
-    parser.add_argument("--output", metavar="DIR", type=Path, default=Path("exported"))
-    parser.add_argument("--tracking-uri", metavar="URI", default="sqlite:///studies/mlflow.db")
-    arguments = parser.parse_args(argv)
+    made.add_argument("--output", metavar="DIR", type=Path, default=Path("exported"), help="folder")
+    made.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        default="sqlite:///studies/mlflow.db",
+        help="of MLflow, with --run",
+    )
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    made = parser()
+    arguments = made.parse_args(argv)
     # torch and MLflow take seconds to import: wrong arguments are refused before.
     if arguments.run:
         if arguments.batch_size is not None or arguments.no_normalize:
-            parser.error(
-                "--batch-size and --no-normalize need --study: MLflow keeps finished files"
-            )
+            made.error("--batch-size and --no-normalize need --study: MLflow keeps finished files")
         from synq_tune.tracking import download_exported
 
         path = download_exported(

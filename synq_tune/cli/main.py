@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from synq_tune import __version__
+from synq_tune.cli.completion import complete
 from synq_tune.commands.ending import exit_code
 from synq_tune.errors import InputError, lookup
 from synq_tune.process import invocation
@@ -46,7 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"synq-tune {__version__}")
         return 0
     if words[0].startswith("-"):
-        raise InputError(f"`a command comes first` must hold, but got {words[0]}. Try --help.")
+        raise InputError(
+            f"`the first word is a command` must hold, but got {words[0]}. Try --help."
+        )
     command = lookup("command", words[0], COMMANDS)
     invocation.begin_command(command)
     return importlib.import_module(f"synq_tune.cli.{command}").main(words[1:])
@@ -62,5 +65,6 @@ def _usage() -> str:
 
 def run() -> None:
     """The program's entry point."""
+    complete(COMMANDS)
     invocation.remember_program(sys.argv[0])
     sys.exit(exit_code(main))

@@ -23,7 +23,7 @@ from synq_tune.store import store_folder
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    arguments = _parse(argv)
+    arguments = parser().parse_args(argv)
     for line in _record(arguments) if arguments.record else _replay(arguments):
         print(line, flush=True)
     return 0
@@ -31,7 +31,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _record(arguments: argparse.Namespace) -> Iterable[str]:
     if arguments.space is None:
-        raise InputError("--space: `--record goes with --space` must hold, but got space=None.")
+        raise InputError(
+            "`--record comes with --space` must hold, but got no space. Pass --space NAME."
+        )
     flags = flags_of(arguments)
     spec = load_space(arguments.space, arguments.sets, flags)
     from synq_tune.experiments.grid import record_grid
@@ -50,13 +52,20 @@ def _replay(arguments: argparse.Namespace) -> Iterable[str]:
     return regret_command(arguments.table, arguments.seeds, arguments.workers)
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = command_parser(__doc__)
-    parser.add_argument("--table", type=Path, metavar="FILE", help="default: the bundled one")
-    parser.add_argument("--seeds", type=int, default=20, metavar="N", help="searches per method")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="trials at once")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="make or complete a table")
-    add_shared(parser, "--space", "--val-data", "--set")
-    parser.add_argument("--grid-seeds", type=int, default=1, metavar="N")
-    add_shared(parser, "--store")
-    return parser.parse_args(argv)
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    made.add_argument(
+        "--table", type=Path, metavar="FILE", help="a recorded grid; default: the bundled one"
+    )
+    made.add_argument("--seeds", type=int, default=20, metavar="N", help="searches per method")
+    made.add_argument("--workers", type=int, default=2, metavar="N", help="trials at once")
+    made.add_argument(
+        "--record", type=Path, metavar="FILE", help="make or complete a table; default: replay one"
+    )
+    add_shared(made, "--space", "--val-data", "--set")
+    made.add_argument(
+        "--grid-seeds", type=int, default=1, metavar="N", help="runs per configuration"
+    )
+    add_shared(made, "--store")
+    return made

@@ -9,14 +9,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from synq_tune.cli.arguments import command_parser
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.status import format_status
 
 
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = command_parser(__doc__)
+    made.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
+    return made
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a study")
-    folder = parser.parse_args(argv).folder
+    folder = parser().parse_args(argv).folder
     print(format_status(Ledger.open(folder, read_only=True).state, folder), end="")
     return 0

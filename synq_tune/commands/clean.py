@@ -126,7 +126,9 @@ def delete(entry: Entry) -> None:
         InputError: a study that is being driven may be reading it.
     """
     if entry.is_in_use:
-        raise InputError(f"`nobody uses it` must hold, but a study at work may read {entry.name}.")
+        raise InputError(
+            f"`no study uses {entry.name}` must hold, but a study at work may read it. Wait for its end."
+        )
     shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
     entry.path.with_name(entry.path.name + ".lock").unlink(missing_ok=True)
 

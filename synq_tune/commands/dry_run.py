@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 from synq_tune.config import FineTune, StudySpec
+from synq_tune.config.cost import final_runs, steps_per_epoch, trial_updates
 from synq_tune.finetune.loop import finetune
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.ready import make_ready
@@ -106,8 +107,8 @@ def estimate(spec: StudySpec, store: Path | None = None) -> Estimate:
     view, student, step = _time_trial(spec, teacher)
     units = UnitSeconds(start, synthesis_step, view, student, step)
     labelled = sum(map(len, prepared.halves or ()))
-    runs = max_trials(spec) + _final_runs(spec)
-    updates = runs * spec.finetune.epochs * _steps_per_epoch(spec)
+    runs = max_trials(spec) + final_runs(spec)
+    updates = runs * trial_updates(spec)
     return Estimate(
         trials=max_trials(spec),
         updates=updates,
@@ -132,8 +133,8 @@ def counts(spec: StudySpec, num_classes: int, labelled: int, shape: tuple[int, .
         labelled: number of labelled images.
         shape: (C, H, W) of an image.
     """
-    trials, finals, epochs = max_trials(spec), _final_runs(spec), spec.finetune.epochs
-    per_epoch, config = _steps_per_epoch(spec), spec.finetune
+    trials, finals, epochs = max_trials(spec), final_runs(spec), spec.finetune.epochs
+    per_epoch, config = steps_per_epoch(spec), spec.finetune
     calibration = config.calibration_batches * min(config.batch_size, spec.synthesis.num_images)
     probes, chosen = 3 * spec.synthesis.num_holdout, labelled // 2
     early = probes + min(chosen, spec.study.eval_images)
@@ -205,18 +206,6 @@ def _play(draw: random.Random, trials: int, epochs: int) -> tuple[int, int]:
 def _distinct(choices: int, draws: int) -> float:
     """Expected number of different values among so many draws."""
     return choices * (1 - (1 - 1 / choices) ** draws)
-
-
-def _steps_per_epoch(spec: StudySpec) -> int:
-    config = spec.finetune
-    return config.steps_per_epoch or -(-spec.synthesis.num_images // config.batch_size)
-
-
-def _final_runs(spec: StudySpec) -> int:
-    confirm = spec.study.confirm
-    if not spec.is_trained:
-        return 0
-    return 1 + (confirm.top * (confirm.seeds - 1) if confirm else 0)
 
 
 def _seconds(call: Callable[[], object], device: torch.device) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
 from synq_tune.errors import ForeignError, InputError, first_line, is_full_disk
+from synq_tune.models.fetch_first import fetch_first
 from synq_tune.process.exit_codes import INTERRUPTED, NOT_UPLOADED, NOTHING_FINISHED
 from synq_tune.process.invocation import command_line
 from synq_tune.process.signals import Interrupts, heeding
@@ -136,7 +137,8 @@ def _spec(arguments: argparse.Namespace) -> StudySpec:
 
 def _of_resumed(arguments: argparse.Namespace) -> str:
     raise InputError(
-        f"`--dry-run goes with --space` must hold, but got --resume={arguments.resume}."
+        f"`--dry-run comes with --space` must hold, but got --resume {arguments.resume}. "
+        "Name the study's space instead."
     )
 
 
@@ -151,8 +153,9 @@ def _absolute(source: str | None) -> str | None:
 def study_folder(arguments: argparse.Namespace) -> Path:
     """The folder that the arguments name, or a new one below `studies`."""
     if arguments.resume:
-        for flag in ("sets", "weights", "val_data", "seed", "deterministic"):
-            if getattr(arguments, flag):
+        for name in ("sets", "weights", "val_data", "seed", "deterministic"):
+            if getattr(arguments, name):
+                flag = "set" if name == "sets" else name.replace("_", "-")
                 raise InputError(
                     f"`--resume keeps the study's settings` must hold, but got --{flag}. "
                     "Start a new study instead."
@@ -196,6 +199,7 @@ def _drive(ledger: Ledger, arguments: argparse.Namespace, interrupts: Interrupts
     try:
         store = remember_places(ledger, arguments.store, arguments.tracking_uri)
         ask_places(ledger, store)
+        fetch_first(ledger.state.spec.teacher, store)
         _session(ledger, "started")
         return _run(ledger, store, arguments, interrupts)
     except KeyboardInterrupt:
@@ -281,7 +285,9 @@ def _record_interrupted(ledger: Ledger) -> None:
 
 
 def _dry_run(spec: StudySpec, arguments: argparse.Namespace) -> int:
+    store = store_folder(arguments.store)
+    fetch_first(spec.teacher, store)
     from synq_tune.commands.dry_run import estimate, format_estimate
 
-    print(format_estimate(estimate(spec, store_folder(arguments.store))))
+    print(format_estimate(estimate(spec, store)))
     return 0

@@ -15,7 +15,9 @@ class Bits(Settings):
     """Bit widths of weights and activations, 2 to 8."""
 
     weights: BitWidth
+    """Of every layer's weights."""
     activations: BitWidth
+    """Of every tensor with a grid."""
     first: BitWidth | None = None
     """Weights of the first quantized layer and the first tensor with a grid (with `deploy` the
     network's input, else the first activation); `null` = as the others."""

@@ -14,9 +14,13 @@ class Domain(Settings):
     """The values one searched field may take: a choice, or a continuous or integer interval."""
 
     choice: tuple[Any, ...] | None = None
+    """Some values; the order of numbers is used."""
     float_: tuple[float, float] | None = Field(None, alias="float")
+    """[low, high] of real numbers."""
     int_: tuple[int, int] | None = Field(None, alias="int")
+    """[low, high] of whole numbers."""
     log: bool = False
+    """Whether an interval is even in the logarithm."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -24,15 +28,22 @@ class Domain(Settings):
     def _one_form(self) -> Domain:
         forms = [f for f in (self.choice, self.float_, self.int_) if f is not None]
         if len(forms) != 1 or not forms[0]:
-            raise ValueError("`exactly one of choice, float, int is given, not empty` must hold.")
+            raise ValueError(
+                f"`one of choice, float and int has values` must hold, but got {_given(forms)}. "
+                "Write one, such as {choice: [1e-3, 1e-2]}."
+            )
         if self.choice is None and forms[0][0] >= forms[0][1]:
             raise ValueError(
-                f"`low < high` must hold, but got {list(forms[0])}. Fix one value with --set finetune."
+                f"`low < high` must hold, but got {list(forms[0])}. A single "
+                "value is set with --set finetune.KEY=VALUE."
             )
         if self.choice is not None and _has_equals(self.choice):
             raise ValueError(f"`choices differ` must hold, but got {list(self.choice)}.")
         if self.log and (self.choice is not None or forms[0][0] <= 0):
-            raise ValueError("`log goes with a positive interval` must hold.")
+            raise ValueError(
+                "`log comes with a positive interval` must hold, but got "
+                f"{'choices' if self.choice is not None else list(forms[0])}."
+            )
         return self
 
     @property
@@ -73,6 +84,10 @@ class Domain(Settings):
         return (
             is_number and low <= value <= high and (self.float_ is not None or value == int(value))
         )
+
+
+def _given(forms: list[Any]) -> str:
+    return f"{len(forms)} of them" if len(forms) != 1 else "an empty one"
 
 
 def _has_equals(choice: tuple[Any, ...]) -> bool:

@@ -29,6 +29,7 @@ class TransformSettings(Settings):
     crop_scale: AreaRange | None = (0.5, 1.0)
     """Area range of the random crop of a view; `null` = no crop."""
     flip: bool = True
+    """Mirror views at random; wrong for digits and text."""
     mix_weight: Range01 | None = None
     """Range of an image's own weight where each view is blended with a view of another image;
     `null` = no blending."""
@@ -57,6 +58,7 @@ class SaliencySettings(Settings):
     """What the teacher is asked to explain."""
 
     cam_class: Literal["label", "argmax"] = "label"
+    """Whose score is explained: the image's label, or the teacher's own class."""
     cam_layer: Text | None = None
     """Module whose output is explained, such as `blocks.11.norm1`; `null` = last convolution with
     H·W > 1, in a transformer the last LayerNorm whose patches still count."""
@@ -74,6 +76,7 @@ class OptimizerSettings(Settings):
     optimizer: Literal["adam", "sgd"] = "sgd"
     """`adam` decays weights decoupled from the gradient (AdamW), β = (momentum, 0.999)."""
     lr: float = Field(1e-3, gt=0)
+    """Learning rate at the start."""
     lr_relative: bool = False
     """Rates are `lr` times a size at the start, the root mean square: of each output channel in the
     weights of quantized layers, of the whole tensor elsewhere. With Adam `lr` is then the share of
@@ -88,10 +91,13 @@ class OptimizerSettings(Settings):
     """Learning rate of BatchNorm's factors and of biases over `lr`: few parameters that shift whole
     channels, and with them the student, towards what only synthetic images show."""
     momentum: float = Field(0.9, ge=0, lt=1)
+    """Of `sgd`; the first of the β of `adam`."""
     nesterov: bool = True
     """Of `sgd`."""
     weight_decay: float = Field(1e-4, ge=0)
+    """Pull of weights towards 0."""
     schedule: Literal["constant", "cosine", "exponential", "multistep"] = "cosine"
+    """How the rate falls over a trial."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of all updates over which the rate rises to the schedule's, in proportion to the
     updates."""
@@ -122,14 +128,17 @@ class LossSettings(Settings):
     """What the student is trained to lower."""
 
     temperature: float = Field(4.0, gt=0)
+    """T, by which both networks' logits are divided for distillation."""
     kd_weight: float = Field(1.0, ge=0)
     """Weight on T² · KL(teacher ‖ student), averaged over the batch (`batchmean`)."""
     lambda_ce: float = Field(0.005, ge=0)
+    """Weight of the cross-entropy with the labels of the synthetic images."""
     tau: Fraction | None = 0.5
     """Samples with difficulty above τ give no cross-entropy (Eq. 6); `null` = all do."""
     mask_strict: bool = False
     """Keep difficulty < τ (released code) instead of ≤ τ (Eq. 6)."""
     cam: CamTechnique = "gradcam"
+    """Which maps are aligned."""
     lambda_cam: float = Field(20.0, ge=0)
     """Weight of the CAM alignment (Eq. 5); 0 = off."""
     cam_normalize: bool = True
@@ -143,12 +152,14 @@ class LossSettings(Settings):
     perturbation_weight: float = Field(0.0, ge=0)
     """Weight of the losses on images perturbed against the student at each step (released code)."""
     perturbation_epsilon: float = Field(0.01, ge=0)
+    """Its size, in normalised pixels."""
 
 
 class RangeSettings(Settings):
     """How ranges are found before training."""
 
     calibration_batches: int = Field(16, ge=1, le=1_000_000)
+    """Batches on which ranges are observed."""
     clip_weights: bool = False
     """Clip each channel's weights to the range of least rounding error before training
     (`minmax`)."""
@@ -169,5 +180,6 @@ class FineTune(RangeSettings, ViewSettings, LossSettings, OptimizerSettings):
     epochs: int = Field(100, ge=0, le=1_000_000)
     """0 is calibration only."""
     batch_size: Count = 256
+    """Images of an update."""
     steps_per_epoch: Count | None = None
     """`null` = one pass over the training part."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from synq_tune.config import FORMAT, StudySpec, asked, yaml12
+from synq_tune.config import FORMAT, FineTune, Study, StudySpec, Synthesis, Teacher, asked, yaml12
 from synq_tune.config.best_known import read_best_known, tried_first
-from synq_tune.config.nulls import unset, unset_path, without_nulls
+from synq_tune.config.nulls import inner_annotation, members, unset, unset_path, without_nulls
 from synq_tune.config.paths import absolute_names, find_file
 from synq_tune.config.spec import SEARCHABLE
 from synq_tune.errors import SearchSpaceError, in_stage, lookup
@@ -57,9 +58,9 @@ def parse_assignment(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise SearchSpaceError(f"`--set key.path=value` must hold, but got {text!r}.")
+        raise SearchSpaceError(f"`--set is KEY.PATH=VALUE` must hold, but got {text!r}.")
     if parts[0] not in StudySpec.model_fields:
-        lookup("key", parts[0], StudySpec.model_fields)
+        lookup("key", parts[0], StudySpec.model_fields, _sections_with(parts[0]))
     if parts[0] == "search" and len(parts) > 2 and ".".join(parts[1:3]) in SEARCHABLE:
         parts[1:3] = [".".join(parts[1:3])]
     tree: Any = yaml12.parse(value, f"--set {key}")
@@ -88,7 +89,7 @@ def _explain(error: ValidationError, where: str) -> str:
     if first["type"] == "extra_forbidden":
         return _explain_unknown(where, first["loc"])
     if first["type"] == "missing":
-        return f"{where}: `{key} is given` must hold, but got none."
+        return f"{where}: `{key} is given` must hold, but the key is missing. Add it."
     message = first["msg"].removeprefix("Value error, ").rstrip(".")
     shown = redact_uri(first["input"]) if isinstance(first["input"], str) else first["input"]
     is_said = isinstance(shown, dict) or repr(shown) in message or ", but got" in message
@@ -117,18 +118,26 @@ def _keys(loc: tuple[Any, ...]) -> list[str]:
 
 
 def _explain_unknown(where: str, loc: tuple[Any, ...]) -> str:
-    fields: Any = StudySpec
-    for part in loc[:-1]:
-        annotation = fields.model_fields[part].annotation if part in fields.model_fields else None
-        fields = annotation if hasattr(annotation, "model_fields") else None
-        if fields is None:
-            return f"{where}: {'.'.join(map(str, loc))} is not a known key."
+    *path, key = _keys(loc)
+    annotation: Any = StudySpec
+    for part in path:
+        annotation = inner_annotation(annotation, part)
+    shapes = [m for m in members(annotation) if hasattr(m, "model_fields")]
+    known = [f.alias or name for shape in shapes for name, f in shape.model_fields.items()]
+    place = f"{where}: {'.'.join(path)}: " if path else f"{where}: "
+    is_near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
     try:
-        lookup("key", str(loc[-1]), fields.model_fields)
+        lookup("key", key, known, () if is_near else _sections_with(key))
     except ValueError as error:
-        path = ".".join(map(str, loc[:-1]))
-        return f"{where}: {path + ': ' if path else ''}{error}"
-    return f"{where}: {'.'.join(map(str, loc))} is not a known key."
+        return f"{place}{error}"
+    return f"{place}{key} is not a known key."
+
+
+def _sections_with(key: str) -> list[str]:
+    """Full names of what is called `key` in a section, such as `finetune.lr`; those of training
+    first."""
+    shapes = {"finetune": FineTune, "synthesis": Synthesis, "study": Study, "teacher": Teacher}
+    return [f"{name}.{key}" for name, shape in shapes.items() if key in shape.model_fields]
 
 
 def build_spec(tree: Mapping[str, Any], where: str) -> StudySpec:
@@ -165,7 +174,8 @@ def load_space(
     tree = yaml12.read(path)
     if tree.get("format") != FORMAT:
         raise SearchSpaceError(
-            f"{path}: `format == {FORMAT}` must hold, but got format={tree.get('format')!r}."
+            f"{path}: `format == {FORMAT}` must hold, but got format={tree.get('format')!r}. "
+            f"Write `format: {FORMAT}`."
         )
     sets = [parse_assignment(text) for text in assignments]
     beside = path.resolve().parent

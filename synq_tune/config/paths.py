@@ -96,4 +96,6 @@ def _class_names(value: Any, folders: tuple[Path, ...]) -> Any:
     try:
         return path.read_text(encoding="utf-8").rstrip().splitlines()
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: `class names are UTF-8` must hold: {error}.") from error
+        raise InputError(
+            f"{path}: `class names are UTF-8 text` must hold, but got: {error}."
+        ) from error

@@ -16,7 +16,9 @@ class Reconstruct(Settings):
     iterations: int = Field(0, ge=0, le=MOST_COUNT)
     """Updates of each part that is reconstructed; 0 = off."""
     batch_size: Count = 32
+    """Images of an update."""
     lr: float = Field(1e-3, gt=0)
+    """Learning rate."""
 
     @property
     def is_on(self) -> bool:

@@ -30,16 +30,27 @@ class StudySpec(Settings):
     """A whole study after the merge of recipe, space, `--set` and flags."""
 
     format: Literal[1] = FORMAT
+    """Version of the file format."""
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)
+    """The space's name, as folders and MLflow show it."""
     recipe: Text = "synq"
+    """Name or file of the recipe that lies under the space."""
     teacher: Teacher
+    """The pre-trained network."""
     quantizer: QuantizerName = "minmax"
+    """Which grids weights and values are rounded to."""
     bits: Bits
+    """How wide the integers are."""
     synthesis: Synthesis = Synthesis()
+    """How the synthetic images are made."""
     reconstruct: Reconstruct = Reconstruct()
+    """The stage between calibration and training."""
     finetune: FineTune = FineTune()
+    """How a trial trains."""
     search: dict[str, Domain] = {}
+    """What is searched: a field of `finetune`, or `reconstruct.FIELD`, and its values."""
     study: Study = Study()
+    """How the search runs, stops and chooses."""
 
     @model_validator(mode="after")
     def _search_fits_finetune(self) -> StudySpec:

@@ -14,7 +14,9 @@ class Confirm(Settings):
     """Re-run the best `top` configurations until each has `seeds` runs; choose by their mean."""
 
     top: int = Field(3, ge=1, le=10_000)
+    """How many finalists."""
     seeds: int = Field(3, ge=1, le=10_000)
+    """Runs of each finalist, the one of the search included."""
 
 
 class Study(Settings):
@@ -25,8 +27,11 @@ class Study(Settings):
     (the lower the better), compare with the teacher on held-out synthetic ones; `auto` = top1 with
     labels, else agreement."""
     val_data: Text | None = None
+    """Labelled images, as `--val-data` takes them; `null` = none."""
     num_trials: int = Field(64, ge=1, le=1_000_000)
+    """Trials in total."""
     max_concurrent: Literal["auto"] | Count = "auto"
+    """Trials at once; `auto` = what the machine takes."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0, le=1024)] = "auto"
     """GPUs of one trial, whole or a fraction. `auto` gives the first trial a whole one; its memory
     says how many share a GPU from then on. Trials that run out of memory start again with fewer
@@ -36,7 +41,9 @@ class Study(Settings):
     use the trials up to k - `deterministic`, whichever have finished: one seed then gives one
     study. `null` uses everything known at that moment."""
     scheduler: Literal["asha", "none"] = "asha"
+    """`asha` stops weak trials early, `none` stops none."""
     seed: Seed = 0
+    """Of everything that a search draws."""
     first: tuple[dict[str, Any], ...] = ()
     """Configurations tried first; a key left out takes finetune's own value."""
     eval_every: Literal["auto"] | Count = "auto"
@@ -51,10 +58,13 @@ class Study(Settings):
     more than a minute has passed since the last. A crash costs a running trial at most one
     interval."""
     confirm: Confirm | None = Confirm()
+    """How finalists are confirmed; `null` = not at all."""
     max_hours: float | None = Field(None, gt=0, le=1_000_000)
+    """Hours after which the search stops; `null` = no limit."""
     target_loss: float | None = Field(None, ge=0, le=100)
     """Points below full precision at which the study is done; calibration alone is tried first."""
     keep_checkpoints: Count = 3
+    """Students of the best trials that stay on disk."""
 
     @field_validator("val_data")
     @classmethod

@@ -27,6 +27,7 @@ class DatasetSettings(Settings):
     """How many images a dataset has."""
 
     num_images: Count = 5120
+    """Images that trials train on."""
     num_holdout: int = Field(512, ge=2, le=MOST_COUNT)
     """Extra images that no trial trains on; student and teacher are compared on them."""
 
@@ -35,9 +36,13 @@ class CanvasSettings(DatasetSettings):
     """Batches of images, each optimised for so many iterations."""
 
     batch_size: Count = 256
+    """Images that are optimised together."""
     iterations: Count = 1000
+    """Updates of each batch."""
     seed: Seed = 0
+    """Of labels and starts."""
     lr: float = Field(0.5, gt=0)
+    """Learning rate of pixels (Adam)."""
 
 
 class StartSettings(Settings):
@@ -54,6 +59,7 @@ class PlateauSettings(Settings):
     lr_patience: Count = 50
     """Iterations without a lower loss before the learning rate falls tenfold."""
     min_lr: float = Field(1e-4, ge=0)
+    """Below it the learning rate falls no further."""
 
 
 class PrecisionSettings(Settings):
@@ -109,7 +115,9 @@ class CenterSettings(Settings):
     """Calibration centres, one image a class."""
 
     center_iterations: Count = 1500
+    """Updates of the calibration centres."""
     center_lr: float = Field(0.05, gt=0)
+    """Their learning rate."""
     alpha_layered: float = Field(0.02, ge=0)
     """Weight of the layered BN-statistics loss towards the calibration centres (α2); at 0 no centres are
     made, which saves an image a class."""
@@ -130,6 +138,7 @@ class CropSettings(Settings):
     crop_scale: AreaRange | None = None
     """Area range of the random crop seen by the teacher while pixels are optimised."""
     crop_probability: Fraction = 0.5
+    """Share of the iterations in which `synq` crops."""
 
 
 class FocalSettings(Settings):
@@ -210,13 +219,14 @@ class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSetting
     """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
 
     method: SynthesisMethodName = "synq"
+    """How images are made: `synq` and `noise` need BatchNorm, `psaq` attention, `images` takes your own."""
 
     @model_validator(mode="after")
     def _source_goes_with_images(self) -> Self:
         settings = METHOD_SETTINGS.get(self.method, Settings)
         if ("source" in settings.model_fields) != (self.source is not None):
             raise ValueError(
-                "`source is given exactly for method 'images'` must hold, but got "
+                "`synthesis.source is named for method images and for no other` must hold, but got "
                 f"method={self.method!r}, source={self.source!r}."
             )
         return self

@@ -40,6 +40,7 @@ class Weights(Settings):
     sha256: str | None = Field(None, pattern=r"^[0-9a-fA-F]{64}$")
     """Hex digest of the file; a package needs it."""
     url: Text | None = None
+    """Of the checkpoint, or of a zip file around it; https only."""
     sha1: str | None = Field(None, pattern=r"^[0-9a-fA-F]{8,40}$")
     """Hex digest (or its first 8 digits or more) of the file."""
     key: Text | None = None
@@ -95,18 +96,27 @@ class Teacher(Settings):
     """The pre-trained network and the input it expects; `null` is taken from its library."""
 
     model: ModelName
+    """`timm:NAME`, `torchvision:NAME`, `pytorchcv:NAME` and `python:MODULE:FUNCTION` too."""
     weights: Annotated[Weights, BeforeValidator(_file_to_weights)] = Weights()
+    """Where the checkpoint is; a text is its `file`."""
     kwargs: dict[str, Any] = {}
     """Keyword arguments of the model's constructor."""
     input_size: int | tuple[int, int] | None = None
     """Pixels, or [height, width]."""
     channels: int = Field(3, ge=1, le=4096)
+    """Of the input: 3 = RGB."""
     num_classes: int | None = Field(None, ge=2, le=10_000_000)
+    """Checked against the network."""
     mean: tuple[float, ...] | None = None
+    """Of each channel, of pixels in [0, 1]."""
     std: tuple[float, ...] | None = None
+    """Of each channel, of pixels in [0, 1]."""
     crop_pct: float | None = Field(None, gt=0, le=1)
+    """Share of the resized side that the central crop keeps."""
     interpolation: str | None = None
+    """`nearest`, `bilinear`, `bicubic` or `lanczos`, of resizing."""
     class_names: tuple[Text, ...] | None = Field(None, min_length=2)
+    """In the order of the labels."""
 
     @field_validator("model")
     @classmethod

@@ -101,5 +101,8 @@ def read(path: Path) -> dict[str, Any]:
         raise SearchSpaceError(f"{path}: cannot be read: {error}.") from error
     document = parse(text, str(path))
     if not isinstance(document, dict):
-        raise SearchSpaceError(f"{path}: `the file is a mapping` must hold.")
+        got = "nothing" if document is None else f"a {type(document).__name__}"
+        raise SearchSpaceError(
+            f"{path}: `the file is a mapping of keys to values` must hold, but got {got}."
+        )
     return document

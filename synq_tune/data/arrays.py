@@ -58,7 +58,7 @@ def read_arrays(folder: Path, num_classes: int) -> LabelledImages:
 
 def _load(file: Path) -> np.ndarray:
     if not file.is_file():
-        raise InputError(f"{file}: `the file exists` must hold for npy:DIR, but got none.")
+        raise InputError(f"{file}: `npy:DIR holds {file.name}` must hold, but there is none.")
     try:
         array = np.load(file, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

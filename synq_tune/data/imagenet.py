@@ -63,7 +63,7 @@ def read_imagenet(folder: Path, preprocessing: Preprocessing, num_classes: int) 
 
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise InputError(f"{folder}: `the folder exists` must hold for imagenet:DIR.")
+        raise InputError(f"{folder}: `imagenet:DIR names a folder` must hold, but there is none.")
     images = sorted(
         file
         for file in folder.iterdir()
@@ -158,7 +158,9 @@ def _split(file: Path, lines: list[str]) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
         words = line.rsplit(maxsplit=1)
         if len(words) != 2:
-            raise InputError(f"{file}, line {number}: `NAME label` must hold, but got {line!r}.")
+            raise InputError(
+                f"{file}, line {number}: `each line is NAME LABEL` must hold, but got {line!r}."
+            )
         yield words[0].strip(), words[1]
 
 
@@ -173,7 +175,9 @@ def _rows(file: Path) -> Iterator[tuple[str, str]]:
             continue
         words = row[1].split() if len(row) > 1 else []
         if not words:
-            raise InputError(f"{file}, line {number}: `IMAGE,CLASS` must hold, but got {row}.")
+            raise InputError(
+                f"{file}, line {number}: `each line is IMAGE,CLASS` must hold, but got {row}."
+            )
         yield row[0].strip(), words[0]
 
 

@@ -53,7 +53,9 @@ def _from_text(file: Path) -> dict[str, str]:
         pairs = [(str(number), synset) for number, synset in enumerate(synsets, start=1)]
     by_id = dict(pairs)
     if len(by_id) != len(pairs) or len(set(by_id.values())) != len(pairs):
-        raise InputError(f"{file}: `each id and each synset appears once` must hold.")
+        raise InputError(
+            f"{file}: `each id and each synset appears once` must hold, but one comes twice."
+        )
     return by_id
 
 

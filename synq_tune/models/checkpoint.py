@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 from safetensors.torch import load_file
@@ -17,16 +16,13 @@ from torch import Tensor, nn
 
 from synq_tune.config import Weights
 from synq_tune.errors import InputError
-from synq_tune.models.file_kinds import MEMBERS, kind_of
+from synq_tune.models.archive import ZIP_DAMAGE, weights_member
+from synq_tune.models.file_kinds import kind_of
 from synq_tune.models.fitting import Fit, fits, in_order
 from synq_tune.models.nests import Nest, find_foreign, find_modules, find_nests, is_average
 from synq_tune.models.torch_file import SAVE_AGAIN, read_torch_file
 from synq_tune.notes import printable
 
-MAX_BYTES = 2 << 30
-"""Largest checkpoint that is unpacked or downloaded."""
-# RuntimeError: the member is encrypted, or packed in a way zipfile does not know.
-ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 _ORDER_HINT = (
     " Its tensors have the network's shapes in the network's order: if they are these layers under "
     "other names, pass --set teacher.weights.match=order."
@@ -90,29 +86,6 @@ def _read(path: Path, sums: Mapping[str, str]) -> Any:
     with open(path, "rb") as opened:
         _check_sums(path, opened, sums)
         return _read_safetensors(path) if kind == "safetensors" else read_torch_file(path, opened)
-
-
-def weights_member(archive: zipfile.ZipFile, where: str) -> zipfile.ZipInfo:
-    """The one `.pth` file in an archive, or where there is none the one file of another suffix.
-
-    Args:
-        archive: as it is published; other files in it are passed over.
-        where: what errors call it.
-
-    Raises:
-        InputError: there is none or more than one, or it is larger than `MAX_BYTES`.
-    """
-    names = {info: PurePosixPath(info.filename) for info in archive.infolist()}
-    shown = {i: n for i, n in names.items() if not n.name.startswith(".")}
-    found = [i for i, n in shown.items() if n.suffix == ".pth"]
-    found = found or [i for i, n in shown.items() if n.suffix in MEMBERS[:-1]]
-    if len(found) != 1:
-        raise InputError(f"{where}: `one .pth file is inside` must hold, but got {len(found)}.")
-    if found[0].file_size > MAX_BYTES:
-        raise InputError(
-            f"{where}: `size <= {MAX_BYTES} bytes` must hold, but got {found[0].file_size}."
-        )
-    return found[0]
 
 
 def _member(path: Path) -> IO[bytes]:

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
+import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from http.client import HTTPException, HTTPMessage
@@ -17,11 +19,13 @@ from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_ope
 
 from synq_tune.config import Weights
 from synq_tune.errors import InputError
-from synq_tune.models.checkpoint import MAX_BYTES, ZIP_DAMAGE, weights_member
+from synq_tune.models.archive import MAX_BYTES, ZIP_DAMAGE, weights_member
+from synq_tune.notes import say
 from synq_tune.store import once
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _TIMEOUT = 30.0  # seconds without a byte
+_PATIENCE = 8.0  # seconds until a server answers anything at all
 _CHUNK = 1 << 20
 
 
@@ -42,18 +46,30 @@ def fetch_weights(weights: Weights, store: Path) -> Weights:
     _check_url(url)
     path = store / "weights" / _file_name(url)
     if not path.is_file():
+        say(f"weights: fetching {path.name} from {url} …")
         once(path, lambda temporary: _download(weights, url, temporary))
     return weights.model_copy(update={"file": str(path)})
 
 
 def is_reachable(url: str) -> bool:
-    """Whether the server of `url` answers anything at all within a few seconds."""
+    """Whether the server of `url` answers anything at all within eight seconds."""
+    answers: list[bool] = []
+    # A limit of urlopen counts each address of a server anew, and no look-up of its name.
+    asking = threading.Thread(target=lambda: answers.append(_answers(url)), daemon=True)
+    asking.start()
+    asking.join(_PATIENCE)
+    return answers == [True]
+
+
+def _answers(url: str) -> bool:
     try:
-        _opener().open(Request(url, method="HEAD"), timeout=10).close()
+        _opener(url).open(Request(url, method="HEAD"), timeout=_PATIENCE).close()
     except HTTPError:
         return True
     except (URLError, HTTPException, OSError):
         return False
+    except InputError:  # it sends elsewhere than it may: the download says where
+        return True
     return True
 
 
@@ -90,6 +106,7 @@ def _opener(url: str = "") -> Any:
 def _download(weights: Weights, url: str, target: Path) -> None:
     """Write the checkpoint at `url` to `target`; an archive is read for its one `.pth` member."""
     with _explained(weights, url), open(target, "w+b") as out:
+        _ask(url)
         if urlsplit(url).path.endswith(".zip"):
             with tempfile.TemporaryFile(dir=target.parent) as archive:
                 _save(url, archive)
@@ -100,6 +117,13 @@ def _download(weights: Weights, url: str, target: Path) -> None:
         actual = hashlib.file_digest(out, "sha1").hexdigest()
         if not actual.startswith((weights.sha1 or "").lower()):
             raise _failed(weights, url, f"a file with sha1={actual}")
+
+
+def _ask(url: str) -> None:
+    """Raise TimeoutError where nobody answers; what else is wrong, the download itself says."""
+    before = time.monotonic()
+    if not is_reachable(url) and time.monotonic() - before >= _PATIENCE:
+        raise TimeoutError(f"no answer within {_PATIENCE:g} seconds")
 
 
 def _unpack(archive: IO[bytes], url: str, out: IO[bytes]) -> None:

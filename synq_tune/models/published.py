@@ -12,8 +12,7 @@ from synq_tune.config import Teacher, Weights
 from synq_tune.errors import InputError
 from synq_tune.models.build import build_model
 from synq_tune.models.download import is_reachable
-
-_TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
+from synq_tune.models.fetch_first import TIMM_FILES
 
 
 def pretrained(config: Teacher) -> nn.Module:
@@ -69,7 +68,7 @@ def _timm_origin(name: str) -> str:
     if not about.hf_hub_id:
         return about.url
     repository = about.hf_hub_id
-    files = (try_to_load_from_cache(repository, file) for file in _TIMM_FILES)
+    files = (try_to_load_from_cache(repository, file) for file in TIMM_FILES)
     is_cached = any(isinstance(file, str) and os.path.exists(file) for file in files)
     address = f"{constants.ENDPOINT}/{repository}"
     # The hub's client retries for minutes where there is no network at all.

@@ -133,7 +133,7 @@ def _local(config: Teacher, store: Path) -> Weights:
     if config.model.startswith("pytorchcv:"):
         return fetch_weights(pytorchcv_weights(config.model.partition(":")[2]), store)
     raise InputError(
-        f"`weights are given` must hold, but got model={config.model!r} and no weights. "
+        f"`the teacher has weights` must hold, but none are named for model={config.model!r}. "
         "Pass --weights FILE."
     )
 

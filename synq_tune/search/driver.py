@@ -20,6 +20,7 @@ from synq_tune.data.labelled_cache import share_halves
 from synq_tune.export.best import export_student
 from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.notes import counted
 from synq_tune.process.signals import Interrupts
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
@@ -261,7 +262,8 @@ class StudyDriver:
         if plan != self._last_plan:
             self._last_plan = plan
             share = f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
-            trials = f"{self.spec.study.num_trials} trials, {plan.max_concurrent} at a time"
+            number = counted(self.spec.study.num_trials, "trial")
+            trials = f"{number}, {plan.max_concurrent} at a time"
             print(f"search    {trials}, {share}", flush=True)
             if plan.gpus_per_trial and room[0] is not None:
                 print(f"          {gpu_sharing.memory_line(state.stages.gpu)}")

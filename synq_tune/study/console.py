@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from synq_tune.config.metrics import METRICS
+from synq_tune.notes import counted
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.exported import file_lines
 from synq_tune.study.measured_on import measured_on
@@ -36,7 +37,7 @@ def run_line(state: StudyState, key: str) -> str | None:
         count = f"[{done}/{total}]" if total else f"[{run.kind}]"
         error = f"  {run.error}" if run.error else ""
         return (
-            f"{count} {run.key}  {run.state:<9}  {_metrics(run)}  {run.epochs_run} epochs  "
+            f"{count} {run.key}  {run.state:<9}  {_metrics(run)}  {counted(run.epochs_run, 'epoch')}  "
             f"{run.seconds:.1f} s  {_params(run.params)}{error}"
         )
     if not run.history:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synq_tune.config.metrics import METRICS
+from synq_tune.notes import counted
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import Repeated, best_run, finalists, judged, resolve_metric, score
 
@@ -38,7 +39,7 @@ def _of_groups(first: Repeated, second: Repeated, metric: str) -> str:
         counts = [f"{g.num_failures} of {len(g.runs)}" for g in (first, second)]
         return f"fewer seeds without a value, {counts[0]} against {counts[1]}"
     ranks = [group.rank(metric)[1:] for group in (first, second)]
-    return _difference(*ranks, metric, f" over {len(first.completed)} seeds")
+    return _difference(*ranks, metric, f" over {counted(len(first.completed), 'seed')}")
 
 
 def _difference(first: tuple[float, ...], second: tuple[float, ...], metric: str, over: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from synq_tune import __version__
 from synq_tune.cli.main import COMMANDS, main
-from synq_tune.config.load import SPACES_DIR
+from synq_tune.config.load import SPACES_DIR, load_space
 from synq_tune.errors import InputError
 from synq_tune.process import invocation
 
@@ -20,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def test_every_command_stands_in_the_table() -> None:
     """A file of arguments is a command, and every command has one; scripts are the same commands."""
     files = {p.stem for p in (ROOT / "synq_tune" / "cli").glob("*.py")}
-    assert files - {"__init__", "main", "arguments"} == COMMANDS.keys()
+    assert files - {"__init__", "main", "arguments", "completion"} == COMMANDS.keys()
     scripts = {p.stem for p in (ROOT / "scripts").glob("*.py")}
     assert scripts - {"train_digits_teacher"} == COMMANDS.keys() - {"spaces"}
 
@@ -48,11 +50,27 @@ def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_spaces_lists_every_bundled_space(capsys: pytest.CaptureFixture[str]) -> None:
-    """Name, model, quantizer and bits of each."""
+    """Name, model, quantizer, bits, cost and whether it was measured, in 120 columns."""
     assert main(["spaces"]) == 0
-    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = capsys.readouterr().out.splitlines()
+    heads, *rows = [line.split() for line in lines]
+    assert max(map(len, lines)) <= 120
     assert [row[0] for row in rows] == sorted(p.stem for p in SPACES_DIR.glob("*.yaml"))
-    assert ["digits_w3a3", "digits_resnet26", "minmax", "W3A3"] in [row[:4] for row in rows]
+    # 15 runs of 24 epochs of 512 images in batches of 128.
+    assert ["digits_w3a3", "digits_resnet26", "minmax", "W3A3", "768", "1,440", "yes"] in rows
+    assert {row[0]: row[-1] for row in rows}["resnet50_w4a4"] == "never"
+    assert heads[-3:] == ["images", "updates", "measured"]
+
+
+def test_a_space_is_shown_with_its_purpose_and_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    """What its file says first, where its weights are, and that nobody has run it."""
+    assert main(["spaces", "resnet18_w4a4"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("The paper's ResNet-18 on ImageNet at 4 bits")
+    weights = load_space("resnet18_w4a4").teacher.weights
+    assert f"{weights.url} (sha1 {weights.sha1})" in said and "never run here" in said
+    with pytest.raises(InputError, match="resnet18_w4a4"):
+        main(["spaces", "resnet18_w4a"])
 
 
 @pytest.mark.parametrize("words", [["serch"], ["--space", "digits_w3a3"]])
@@ -139,3 +157,20 @@ def test_an_interrupted_command_says_once_how_to_go_on(
     assert run.returncode == 130
     said = [text for text in run.stderr.splitlines() if text.startswith("interrupted")]
     assert run.stderr.startswith(line) and len(said) == bool(line), run.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_defaults_and_an_example(command: str) -> None:
+    """Whoever may leave an argument out reads what holds then; a flag is off."""
+    made = importlib.import_module(f"synq_tune.cli.{command}").parser()
+    shown = made.format_help()
+    for action in made._actions:
+        assert action.help, action
+        may_be_left_out = not action.required and action.nargs != 0 and action.nargs != "*"
+        help_text = made._get_formatter()._get_help_string(action)
+        is_exclusive = any(action in g._group_actions for g in made._mutually_exclusive_groups)
+        is_shown = "default" in help_text or is_exclusive
+        # Of --space and --resume, and of --record's own, the command says which it needs.
+        assert is_shown or not may_be_left_out or action.dest == "space", action
+    example = rf"^(python scripts/{command}\.py|synq-tune {command})\b"
+    assert re.search(example, shown, flags=re.MULTILINE)

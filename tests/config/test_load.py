@@ -18,6 +18,20 @@ from synq_tune.errors import InputError, SearchSpaceError
 
 BAD = {
     "unknown key": (["finetune.lrr=1"], r"finetune: Unknown key 'lrr'.*Did you mean 'lr'"),
+    "unknown key in a section in a section": (
+        ["study.confirm={tops: 1}"],
+        r"study.confirm: Unknown key 'tops'. Did you mean 'top'\? Available: seeds, top",
+    ),
+    "unknown form": (["search.lr={choise: [1]}"], r"search.lr: .*'choise'. Did you mean 'choice'"),
+    "key of a section": (
+        ["lr=1"],
+        r"Unknown key 'lr'. Did you mean 'finetune.lr'\? Available: bits",
+    ),
+    "key of another section": (
+        ["finetune.num_images=1"],
+        r"finetune: Unknown key 'num_images'. Did you mean 'synthesis.num_images'\?",
+    ),
+    "key that is missing": (["teacher.model=null"], r"`teacher.model is given` must hold.*Add it"),
     "unknown section": (["serch.lr=1"], r"Unknown key 'serch'.*Did you mean 'search'"),
     "unknown cam": (["finetune.cam=gradcan"], r"finetune.cam: .*'gradcan'.*Did you mean 'gradcam'"),
     "unknown cam in search": (["search.cam={choice: [gradcan]}"], r"'gradcan'.*'gradcam'"),
@@ -31,11 +45,14 @@ BAD = {
     "tau above one": (["search.tau={choice: [3]}"], r"tau: .*less than or equal to 1, but got 3"),
     "fractional count": (["finetune.epochs=1.5"], r"finetune.epochs: .*integer"),
     "nan": (["finetune.lr=.nan"], r"finetune.lr: .*"),
-    "empty choice": (["search.lr={choice: []}"], r"search.lr: .*choice, float, int"),
+    "empty choice": (
+        ["search.lr={choice: []}"],
+        r"search.lr: .*choice, float and int has values.*got an empty one",
+    ),
     "low above high": (["search.lr={float: [2, 1]}"], r"`low < high` must hold"),
     "log of zero": (["search.lr={float: [0, 1], log: true}"], r"positive interval"),
     "first is not searched": (["study.first=[{tau: 0.123}]"], r"study.first\[0\].*tau"),
-    "no value": (["finetune.lr"], r"--set key.path=value"),
+    "no value": (["finetune.lr"], r"`--set is KEY.PATH=VALUE` must hold"),
     "mean of three for one channel": (["teacher.mean=[0, 0, 0]"], r"len\(mean\) == channels"),
     "broken yaml": (["finetune.lr=[1"], r"--set finetune.lr.*not valid YAML"),
 }

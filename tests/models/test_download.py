@@ -18,7 +18,7 @@ import torch
 from synq_tune.config import Teacher, Weights
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
-from synq_tune.models import checkpoint, download, published
+from synq_tune.models import archive, download, published
 from synq_tune.models.build import build_model
 from synq_tune.models.checkpoint import read_checkpoint
 from synq_tune.models.download import fetch_weights
@@ -155,7 +155,7 @@ def test_an_archive_that_unpacks_beyond_the_cap_is_refused(
 ) -> None:
     """Zeros compress well."""
     _zip(server.folder / "net.pth.zip", {"net.pth": bytes(100_000)})
-    monkeypatch.setattr(checkpoint, "MAX_BYTES", 1000)
+    monkeypatch.setattr(archive, "MAX_BYTES", 1000)
     with pytest.raises(InputError, match="size <= 1000 bytes.*100000"):
         fetch_weights(Weights(url=f"{server.url}/net.pth.zip"), store_folder())
 
