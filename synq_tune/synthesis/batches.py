@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from synq_tune.config.synthesis import CanvasSettings
+from synq_tune.config.synthesis import BatchSettings
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.synthesis.generated import GeneratedImages
 from synq_tune.synthesis.shards import Shard, load_or_make
@@ -51,7 +51,7 @@ def advance(bar: tqdm, loss: float) -> None:
 
 
 def make_batches(
-    config: CanvasSettings, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
+    config: BatchSettings, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
 ) -> GeneratedImages:
     """All images and labels, batch by batch.
 
