@@ -118,3 +118,18 @@ def test_gradients_reach_every_pixel(net: LoadedTeacher) -> None:
         total = sum(net(images).square().sum() for _ in range(12))
     (gradient,) = torch.autograd.grad(total, images)
     assert (gradient != 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("down", "right"), OFFSETS)
+@pytest.mark.parametrize("padding", [(0, 0, 0, 0), UNEVEN], ids=["bare", "padded"])
+@pytest.mark.parametrize("size", [(2, 2), (4, 5)], ids=str)
+def test_gradients_are_those_of_the_window(
+    size: tuple[int, int], padding: tuple[int, int, int, int], down: int, right: int
+) -> None:
+    """A pixel that is seen twice has both gradients; zeros around the maps have none of a pixel's."""
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(2, 3, size[0] + padding[3], size[1] + padding[1], dtype=torch.float64)
+    found = shifted(F.pad(x, padding), down, right, padding)
+    expected = F.pad(_window(x, down, right), padding)
+    gradients = [torch.autograd.grad((y * weight).sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
