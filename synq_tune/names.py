@@ -25,6 +25,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     "synthesis method": {
         "synq": "synq_tune.synthesis.synq:METHOD",
         "psaq": "synq_tune.synthesis.psaq:METHOD",
+        "genie": "synq_tune.synthesis.genie:METHOD",
         "noise": "synq_tune.synthesis.noise:METHOD",
         "images": "synq_tune.synthesis.images:METHOD",
     },

@@ -40,6 +40,11 @@ DATASETS = {
         {"method": "psaq", "start": "shapes"},
         "e0d1b71339ede99d76a4a3da44b22e7c",
     ),
+    "genie": (
+        "digits_w3a3",
+        {"method": "genie", "latent_dim": 4},
+        "487f8d287285d0675a3bb43888338a4e",
+    ),
     "images": (
         "digits_w3a3",
         {"method": "images", "source": "ARRAY"},

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError, stage
 
-BENCH_NAMES = ("step", "trial", "synthesis", "memory", "search")
+BENCHES = {
+    "step": "synq_tune.bench.step:bench_step",
+    "trial": "synq_tune.bench.trial_speed:bench_trial",
+    "synthesis": "synq_tune.bench.synthesis_speed:bench_synthesis",
+    "memory": "synq_tune.bench.memory_use:bench_memory",
+    "search": "synq_tune.bench.service:bench_search",
+}
+"""Name → where its function is: `search` alone imports Ray."""
+BENCH_NAMES = tuple(BENCHES)
 ROUNDS = {"search": 100}
 """How often by default: trials of `search`; five times each of everything else."""
 
@@ -46,21 +55,15 @@ def bench(
     # torch takes a second to import: wrong settings are refused before.
     import torch
 
-    from synq_tune.bench.memory_use import bench_memory
-    from synq_tune.bench.service import bench_search
-    from synq_tune.bench.step import bench_step
-    from synq_tune.bench.synthesis_speed import bench_synthesis
-    from synq_tune.bench.trial_speed import bench_trial
-
+    module, _, function = BENCHES[what].partition(":")
+    run = getattr(importlib.import_module(module), function)
     # A process's first optimizer imports torch's compiler: seconds that are no step's own.
     torch.optim.SGD([torch.zeros(1)])
     if threads is not None:
         torch.set_num_threads(_positive("threads", threads))
-    functions = (bench_step, bench_trial, bench_synthesis, bench_memory, bench_search)
-    benches = dict(zip(BENCH_NAMES, functions, strict=True))
     device = _device(device)
     with stage(f"bench {what}", f"--space {space}"):
-        report = benches[what](spec, rounds, device)
+        report = run(spec, rounds, device)
     return report.lines, report.numbers
 
 

@@ -16,8 +16,9 @@ from synq_tune.config import StudySpec, Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.seeds import batch_generator
-from synq_tune.synthesis import psaq, synq
-from synq_tune.synthesis.canvas import Pixels
+from synq_tune.synthesis import genie, psaq, synq
+from synq_tune.synthesis.canvas import Canvas, Pixels
+from synq_tune.synthesis.generator import Generated
 from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
 from synq_tune.synthesis.optimize import gaussian_pixels, optimize
 from synq_tune.synthesis.statistics import on_statistics, remembered, split_index
@@ -27,8 +28,8 @@ _ITERATIONS = 4
 
 
 def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Report:
-    """Time `floor`, logits and the gradient of a class loss to the pixels, against the method's
-    own.
+    """Time `floor`, logits and the gradient of a class loss to the pixels, or to latents and
+    generator where a method has them, against the method's own.
 
     Args:
         spec: its `synthesis` is what is timed.
@@ -48,36 +49,45 @@ def bench_synthesis(spec: StudySpec, rounds: int, device: torch.device) -> Repor
     generator = batch_generator(SEED, "bench", 0)
     pixels = gaussian_pixels(teacher, config.batch_size, generator)
     labels = torch.randint(teacher.num_classes, (len(pixels),), generator=generator).to(device)
-    functions = {
-        "floor": partial(_floor, teacher, pixels, labels),
-        config.method: _METHODS[config.method](config, teacher, pixels, labels),
-    }
+    canvas, iterate = _METHODS[config.method](config, teacher, pixels, labels)
+    functions = {"floor": partial(_floor, teacher, canvas, labels), config.method: iterate}
     return _report(spec, interleave(functions, rounds, device), device)
 
 
-def _floor(teacher: LoadedTeacher, pixels: Tensor, labels: Tensor) -> None:
+def _floor(teacher: LoadedTeacher, canvas: Canvas, labels: Tensor) -> None:
+    parameters = canvas.parameters()
+    groups = [group["params"] if isinstance(group, dict) else [group] for group in parameters]
+    leaves = [leaf for group in groups for leaf in group]
     for _ in range(_ITERATIONS):
-        shown = pixels.clone().requires_grad_(True)
-        torch.autograd.grad(F.cross_entropy(teacher(shown), labels), shown)
+        torch.autograd.grad(F.cross_entropy(teacher(canvas.images()), labels), leaves)
 
 
-def _synq(
-    config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor
-) -> Callable[[], None]:
+_Case = tuple[Canvas, Callable[[], None]]
+"""A canvas to time the floor on, and a few iterations of the method on another."""
+
+
+def _synq(config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor) -> _Case:
     target = remembered(teacher.graph)
     # The centres' statistics have the shapes of the remembered ones.
     centers = [(mean + 0.1, variance) for mean, variance in target[split_index(len(target)) :]]
     loss = synq.synq_objective(config, target, centers, labels)
     objective = Objective(lambda batch: on_statistics(teacher.graph, loss))
-    return _iterations(synq.METHOD, objective, config, teacher, Pixels(pixels), labels)
+    iterate = _iterations(synq.METHOD, objective, config, teacher, Pixels(pixels), labels)
+    return Pixels(pixels), iterate
 
 
-def _psaq(
-    config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor
-) -> Callable[[], None]:
+def _psaq(config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor) -> _Case:
     objective = psaq.objective(Work(teacher, config, Path(), show=False))
     canvas = Pixels(pixels, psaq.valid_range(teacher.preprocessing, pixels))
-    return _iterations(psaq.METHOD, objective, config, teacher, canvas, labels)
+    return Pixels(pixels), _iterations(psaq.METHOD, objective, config, teacher, canvas, labels)
+
+
+def _genie(config: Synthesis, teacher: LoadedTeacher, pixels: Tensor, labels: Tensor) -> _Case:
+    objective = genie.objective(Work(teacher, config, Path(), show=False))
+    floor, canvas = (
+        Generated(teacher, config, len(pixels), batch_generator(SEED, "bench", 2)) for _ in range(2)
+    )
+    return floor, _iterations(genie.METHOD, objective, config, teacher, canvas, labels)
 
 
 def _iterations(
@@ -85,7 +95,7 @@ def _iterations(
     objective: Objective,
     config: Synthesis,
     teacher: LoadedTeacher,
-    canvas: Pixels,
+    canvas: Canvas,
     labels: Tensor,
 ) -> Callable[[], None]:
     """A few iterations of a method on a batch, which go on from where the last ones ended."""
@@ -100,7 +110,7 @@ def _iterations(
     return iterate
 
 
-_METHODS = {"synq": _synq, "psaq": _psaq}
+_METHODS = {"synq": _synq, "psaq": _psaq, "genie": _genie}
 
 
 def _report(spec: StudySpec, timings: Timings, device: torch.device) -> Report:

@@ -6,7 +6,7 @@ and it is given nothing else.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,7 +32,7 @@ class DatasetSettings(Settings):
     """Extra images that no trial trains on; student and teacher are compared on them."""
 
 
-class CanvasSettings(DatasetSettings):
+class BatchSettings(DatasetSettings):
     """Batches of images, each optimised for so many iterations."""
 
     batch_size: Count = 256
@@ -41,6 +41,11 @@ class CanvasSettings(DatasetSettings):
     """Updates of each batch."""
     seed: Seed = 0
     """Of labels and starts."""
+
+
+class CanvasSettings(BatchSettings):
+    """Batches whose parts all learn at one rate."""
+
     lr: float = Field(0.5, gt=0)
     """Learning rate of pixels (Adam)."""
 
@@ -165,6 +170,38 @@ class PerturbationSettings(Settings):
     off."""
 
 
+class GeneratorSettings(Settings):
+    """Latents and a small network that makes images of them, each with a rate of its own."""
+
+    latent_dim: Annotated[int, AddedLater(), Field(ge=1, le=65_536)] = 256
+    """Numbers that an image is made of."""
+    generator_width: Annotated[int, AddedLater(), Field(ge=2, le=65_536)] = 128
+    """Channels of the generator's first maps, a quarter of the image wide; the second have half."""
+    lr_latent: Annotated[float, AddedLater(), Field(gt=0)] = 0.1
+    """Of the latents; falls to `min_lr` where the loss does not."""
+    lr_generator: Annotated[float, AddedLater(), Field(gt=0)] = 0.01
+    """Of the generator's weights; falls steadily."""
+    generator_decay: Annotated[float, AddedLater(), Field(gt=0, le=1)] = 0.95
+    """Factor on `lr_generator` after every `generator_decay_every` iterations."""
+    generator_decay_every: Annotated[Count, AddedLater()] = 100
+
+
+class SwingSettings(Settings):
+    """Convolutions that do not stand still."""
+
+    swing: Annotated[bool, AddedLater()] = True
+    """Shift what every strided convolution of the teacher reads by up to a pixel, anew in each
+    iteration, so that no pixel is seen more often than its neighbours."""
+
+
+class PriorSettings(Settings):
+    """What is known of every image."""
+
+    alpha_prior: Annotated[float, AddedLater(), Field(ge=0)] = 1.0
+    """Weight of the distance of each image's mean and deviation from 0 and 1, over the loss on
+    BatchNorm statistics."""
+
+
 class SourceSettings(Settings):
     """Images that are brought along."""
 
@@ -192,6 +229,22 @@ class PsaqSettings(PatchSettings, FlipSettings, ClassLossSettings, StartSettings
     """All that changes what `psaq` makes."""
 
 
+class GenieSettings(
+    PriorSettings,
+    SwingSettings,
+    GeneratorSettings,
+    PrecisionSettings,
+    PlateauSettings,
+    BatchSettings,
+):
+    """All that changes what `genie` makes; counts where nothing is asked are the paper's."""
+
+    num_images: Count = 1024
+    batch_size: Count = 128
+    iterations: Count = 4000
+    lr_patience: Count = 100
+
+
 class ImportSettings(SourceSettings, DatasetSettings):
     """All that changes what `images` reads; datasets are filed under the content of `source`."""
 
@@ -199,6 +252,7 @@ class ImportSettings(SourceSettings, DatasetSettings):
 METHOD_SETTINGS: dict[str, type[Settings]] = {
     "synq": SynqSettings,
     "psaq": PsaqSettings,
+    "genie": GenieSettings,
     "noise": NoiseSettings,
     "images": ImportSettings,
 }
@@ -211,15 +265,45 @@ _REFUSED = {
     "smoothing": "",
     "labels": "",
     "spread": "",
+    **dict.fromkeys(GeneratorSettings.model_fields, ", which has no generator"),
+    "swing": "",
+    "alpha_prior": "",
 }
 """Setting → why it is refused, rather than ignored, where a method does not read it."""
+_INSTEAD = {"lr": ("lr_latent", "lr_generator")}
+"""Setting → those that a method may have in its place; it is refused there."""
 
 
-class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSettings):
+class Synthesis(
+    PriorSettings,
+    SwingSettings,
+    GeneratorSettings,
+    PerturbationSettings,
+    SourceSettings,
+    PatchSettings,
+    SynqSettings,
+):
     """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
 
     method: SynthesisMethodName = "synq"
-    """How images are made: `synq` and `noise` need BatchNorm, `psaq` attention, `images` takes your own."""
+    """How images are made: `synq`, `genie` and `noise` need BatchNorm, `psaq` attention, `images` takes your own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_a_method_asks_itself(cls, tree: Any) -> Any:
+        """Where nothing is asked, a method's own default holds."""
+        method = tree.get("method") if isinstance(tree, dict) else None
+        settings = METHOD_SETTINGS.get(method) if isinstance(method, str) else None
+        return {**cls._defaults_of(settings), **tree} if settings else tree
+
+    @classmethod
+    def _defaults_of(cls, settings: type[Settings]) -> dict[str, Any]:
+        ours = cls.model_fields
+        return {
+            key: field.default
+            for key, field in settings.model_fields.items()
+            if key in ours and field.default != ours[key].default
+        }
 
     @model_validator(mode="after")
     def _source_goes_with_images(self) -> Self:
@@ -239,14 +323,30 @@ class Synthesis(PerturbationSettings, SourceSettings, PatchSettings, SynqSetting
             raise ValueError(refusal)
         return self
 
+    @model_validator(mode="after")
+    def _rates_only_fall(self) -> Self:
+        is_read = "lr_latent" in METHOD_SETTINGS.get(self.method, Settings).model_fields
+        if is_read and self.min_lr > self.lr_latent:
+            raise ValueError(
+                f"`min_lr <= lr_latent` must hold with method {self.method!r}, but got "
+                f"min_lr={self.min_lr}, lr_latent={self.lr_latent}."
+            )
+        return self
+
     def refusal(self, settings: type[Settings]) -> str | None:
         """What to say where a method with these settings would ignore what was asked for; None is
         fine."""
-        for key, why in _REFUSED.items():
+        fields = settings.model_fields
+        replaced = {
+            key: f", whose rates are {' and '.join(others)}"
+            for key, others in _INSTEAD.items()
+            if set(others) <= fields.keys()
+        }
+        for key, why in (_REFUSED | replaced).items():
             value, default = getattr(self, key), type(self).model_fields[key].default
-            if value != default and key not in settings.model_fields:
+            if value != default and key not in fields:
                 return (
                     f"`{key} is {default}` must hold with method {self.method!r}{why}, but got "
-                    f"{key}={value!r}."
+                    f"{key}={value!r}. `--set synthesis.{key}=null` unsets it."
                 )
         return None

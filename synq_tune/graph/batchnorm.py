@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 BatchStatistics = dict[nn.Module, tuple[Tensor, Tensor]]
-"""BatchNorm layer → (mean, biased variance) of its input, each (C,)."""
+"""BatchNorm layer → (mean, variance) of its input, each (C,)."""
 
 _LEAST_SHARE = 1e-3
 """A variance below this share of the mean square is measured again, about its mean: the difference
@@ -29,16 +29,20 @@ def batchnorm_layers(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 @contextlib.contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[BatchStatistics]:
-    """Collect (mean, biased variance) over N, H, W of every BatchNorm's input.
+def batch_statistics(model: nn.Module, correction: int = 0) -> Iterator[BatchStatistics]:
+    """Collect (mean, variance) over N, H, W of every BatchNorm's input.
 
     Inside the block the layers normalise as in evaluation, and each forward replaces the values.
     Gradients flow through them and through the network to its input, once; none to the BatchNorms.
+
+    Args:
+        model: the network.
+        correction: 0 for biased variances; 1 for Bessel's, as running variances have it.
     """
     statistics: BatchStatistics = {}
     with contextlib.ExitStack() as stack:
         for layer in batchnorm_layers(model):
-            layer.forward = partial(_observe, layer, statistics, _plain(layer))
+            layer.forward = partial(_observe, layer, statistics, _plain(layer), correction)
             stack.callback(delattr, layer, "forward")
         yield statistics
 
@@ -74,9 +78,12 @@ def _plain(layer: nn.BatchNorm2d) -> _Plain:
 
 
 def _observe(
-    layer: nn.BatchNorm2d, statistics: BatchStatistics, plain: _Plain, x: Tensor
+    layer: nn.BatchNorm2d, statistics: BatchStatistics, plain: _Plain, correction: int, x: Tensor
 ) -> Tensor:
     y, mean, variance = _Observed.apply(x, plain)
+    if correction:
+        count = x.numel() // x.shape[1]
+        variance = variance * (count / max(count - correction, 1))
     statistics[layer] = mean, variance
     return y
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from synq_tune.config.synthesis import CanvasSettings
+from synq_tune.config.synthesis import BatchSettings
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.process.progress import progress_bar
 from synq_tune.synthesis.generated import GeneratedImages
@@ -28,7 +28,7 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 
 
 def make_batches(
-    config: CanvasSettings, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
+    config: BatchSettings, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
 ) -> GeneratedImages:
     """All images and labels, batch by batch.
 

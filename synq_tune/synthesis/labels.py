@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from synq_tune.config.synthesis import CanvasSettings
+from synq_tune.config.synthesis import BatchSettings
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.seeds import batch_generator
 from synq_tune.synthesis.batches import batch_sizes
@@ -13,7 +13,7 @@ from synq_tune.synthesis.optimize import device_of
 
 
 def batch_labels(
-    num_classes: int, config: CanvasSettings, number: int, size: int, generator: torch.Generator
+    num_classes: int, config: BatchSettings, number: int, size: int, generator: torch.Generator
 ) -> Tensor:
     """Labels (size,) int64 of the batch `number`, on the CPU.
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from synq_tune.config import Synthesis
-from synq_tune.config.synthesis import CanvasSettings
+from synq_tune.config.synthesis import BatchSettings
 from synq_tune.errors import InputError, lookup
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.process.progress import advance
@@ -124,9 +124,13 @@ class Synthesizer(ABC):
         images = config.num_images + config.num_holdout
         return -(-images // config.batch_size) * config.iterations
 
+    def canvas_bytes_of(self, teacher: LoadedTeacher, config: Synthesis) -> int:
+        """Memory that a batch takes beside the teacher's weights and values."""
+        return 0
+
 
 def whole_images(
-    images: Tensor, iteration: int, generator: torch.Generator, config: CanvasSettings
+    images: Tensor, iteration: int, generator: torch.Generator, config: BatchSettings
 ) -> Tensor:
     """The images as they are."""
     return images
@@ -139,7 +143,7 @@ class SynthesisMethod(Synthesizer):
     Every function is given `settings` and no other setting: the dataset's address is their dump.
     """
 
-    settings: type[CanvasSettings]
+    settings: type[BatchSettings]
     """Composed of the classes in `config/synthesis.py`."""
     objective: Callable[[Work], Objective]
     """Made once for a dataset."""
@@ -154,6 +158,8 @@ class SynthesisMethod(Synthesizer):
     is_perturbed: bool = False
     objective_steps: Callable[[Any, int], int] = lambda config, num_classes: 0
     """Batches that the objective itself pushes through the teacher."""
+    canvas_bytes: Callable[[LoadedTeacher, Any], int] = lambda teacher, config: 0
+    """Of a batch's canvas, where it is more than its pixels."""
 
     def __post_init__(self) -> None:
         """Refuse a need that nobody knows."""
@@ -176,6 +182,10 @@ class SynthesisMethod(Synthesizer):
         own = config.part(self.settings)
         return super().steps(config, num_classes) + self.objective_steps(own, num_classes)
 
+    def canvas_bytes_of(self, teacher: LoadedTeacher, config: Synthesis) -> int:
+        """What `canvas_bytes` says."""
+        return self.canvas_bytes(teacher, config.part(self.settings))
+
     def synthesize(
         self, teacher: LoadedTeacher, config: Synthesis, folder: Path, show: bool
     ) -> GeneratedImages:
@@ -188,7 +198,7 @@ class SynthesisMethod(Synthesizer):
     def _make_batch(
         self,
         teacher: LoadedTeacher,
-        config: CanvasSettings,
+        config: BatchSettings,
         objective: Objective,
         number: int,
         size: int,

@@ -44,6 +44,10 @@ class OwnMethod(Synthesizer):
         """What the method says."""
         return self._method.steps(config, num_classes)
 
+    def canvas_bytes_of(self, teacher: LoadedTeacher, config: Synthesis) -> int:
+        """What the method says."""
+        return self._method.canvas_bytes_of(teacher, config)
+
     def check(self, teacher: LoadedTeacher) -> None:
         """What the method checks."""
         self._method.check(teacher)

@@ -43,10 +43,10 @@ def in_order(model: nn.Module, statistics: BatchStatistics) -> list[Moments]:
 
 
 @contextlib.contextmanager
-def on_statistics(model: nn.Module, loss: StatisticsLoss) -> Iterator[Loss]:
+def on_statistics(model: nn.Module, loss: StatisticsLoss, correction: int = 0) -> Iterator[Loss]:
     """A block in which the loss is given the statistics of the images that the model was shown
-    last."""
-    with batch_statistics(model) as statistics:
+    last; for `correction` see `batch_statistics`."""
+    with batch_statistics(model, correction) as statistics:
         yield lambda shown, logits: loss(logits, in_order(model, statistics))
 
 

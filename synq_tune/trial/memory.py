@@ -11,6 +11,7 @@ from synq_tune.config import StudySpec
 from synq_tune.graph.attention import attention_outputs
 from synq_tune.graph.tokens import BATCH
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.synthesis import synthesizer
 from synq_tune.views.teacher_cache import bytes_per_view
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -65,10 +66,11 @@ def trial_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
 
 
 def synthesis_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    """Making the dataset: libraries, weights, the finished images, one batch's values."""
+    """Making the dataset: libraries, weights, the finished images, one batch's values and canvas."""
     values = activation_bytes(teacher, spec.synthesis.batch_size)
     data = model_bytes(teacher) + dataset_bytes(spec, teacher)
-    return _LIBRARIES + data + int(_SYNTHESIS_COPIES * values)
+    canvas = synthesizer(spec.synthesis.method).canvas_bytes_of(teacher, spec.synthesis)
+    return _LIBRARIES + data + canvas + int(_SYNTHESIS_COPIES * values)
 
 
 def study_disk_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:

@@ -23,8 +23,8 @@ SMALL = ["synthesis.num_images=32", "synthesis.num_holdout=8", "study.val_data=n
 ROOT = Path(__file__).parents[2]
 
 
-def _numbers(what: str, space: str = "digits_w3a3") -> dict:
-    return bench(what, space, SMALL, rounds=1, threads=1, device="cpu", batch_size=16)[1]
+def _numbers(what: str, space: str = "digits_w3a3", *sets: str) -> dict:
+    return bench(what, space, [*SMALL, *sets], rounds=1, threads=1, device="cpu", batch_size=16)[1]
 
 
 def test_a_step_is_compared_with_its_floor_and_the_released_one() -> None:
@@ -78,11 +78,12 @@ def test_shares_of_a_trial_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("space", "method"), [("digits_w3a3", "synq"), ("digits_vit_w4a8", "psaq")]
+    ("space", "method"),
+    [("digits_w3a3", "synq"), ("digits_vit_w4a8", "psaq"), ("digits_w3a3", "genie")],
 )
 def test_synthesis_is_compared_with_the_teachers_own_passes(space: str, method: str) -> None:
-    """Seconds are per iteration."""
-    numbers = _numbers("synthesis", space)
+    """Seconds are per iteration; a generator's own passes are part of the floor."""
+    numbers = _numbers("synthesis", space, f"synthesis.method={method}")
     assert numbers["floor_seconds"] > 0 and numbers["ratio_to_floor"] > 0
     assert numbers[f"{method}_seconds"] > 0
 
@@ -112,7 +113,7 @@ def test_the_same_seed_gives_the_same_random_teacher() -> None:
         ({"rounds": 0}, "--rounds >= 1"),
         ({"threads": 0}, "--threads >= 1"),
         ({"device": "nonsense"}, "nonsense"),
-        ({"what": "synthesis", "sets": ["synthesis.method=noise"]}, "one of synq, psaq"),
+        ({"what": "synthesis", "sets": ["synthesis.method=noise"]}, "one of synq, psaq, genie"),
     ],
     ids=lambda v: str(v),
 )

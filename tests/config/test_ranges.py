@@ -47,6 +47,8 @@ ACCEPTED: dict[str, set[str]] = {
     **{f"synthesis.{k}": COUNT for k in (
         "num_images", "batch_size", "iterations", "center_iterations", "lr_patience")},
     **{f"synthesis.{k}": POSITIVE for k in ("lr", "center_lr")},
+    # The base's method has no generator: what is not the default is refused.
+    "synthesis.swing": FLAG, "synthesis.alpha_prior": {"one", "1.0"},
     **{f"synthesis.{k}": WEIGHT for k in (
         "min_lr", "alpha_bns", "alpha_layered", "alpha_center_ce", "focal_beta", "focal_gamma",
         "alpha_pse", "alpha_tv", "perturbation")},
@@ -116,12 +118,34 @@ def test_the_table_knows_every_field() -> None:
         "teacher", "teacher.model", "teacher.mean", "teacher.std", "teacher.interpolation",
         "teacher.weights.sha1", "teacher.weights.sha256", "teacher.weights.package",
         "teacher.weights.match", "quantizer", "bits", "synthesis.method", "synthesis.start",
-        "synthesis.labels", "synthesis.spread",
+        "synthesis.labels", "synthesis.spread", "synthesis.latent_dim", "synthesis.generator_width",
+        "synthesis.lr_latent", "synthesis.lr_generator", "synthesis.generator_decay",
+        "synthesis.generator_decay_every",
         "synthesis.crop_scale", "synthesis.precision", "synthesis.source", "finetune.optimizer",
         "finetune.schedule", "finetune.cam", "finetune.cam_class", "finetune.cam_reduction",
         "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric",
         "study.scheduler",
     }  # fmt: skip
+
+
+GENERATOR = {
+    "latent_dim": COUNT, "generator_width": BIT, "generator_decay_every": COUNT,
+    "lr_latent": POSITIVE, "lr_generator": POSITIVE, "generator_decay": {"one", "half", "1.0"},
+    "alpha_prior": WEIGHT, "swing": FLAG,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", GENERATOR)
+def test_a_generators_settings_have_ranges_where_they_are_read(key: str) -> None:
+    """With a method that has a generator each accepts what the table says."""
+    accepted = set()
+    for label, value in HOSTILE.items():
+        try:
+            build_spec(_put(BASE, ("synthesis",), {"method": "genie", key: value}), "here")
+            accepted.add(label)
+        except SearchSpaceError as error:
+            assert "\n" not in str(error) and key in str(error), (label, str(error))
+    assert accepted == GENERATOR[key]
 
 
 STATISTICS = {

@@ -18,18 +18,23 @@ from tests.export.conftest import Exported
 
 CASES = [
     ("digits_resnet26", "minmax", 3, 8),
-    ("resnet18", "minmax", 2, 32),
+    ("resnet10", "minmax", 2, 32),
     ("silu_net", "minmax", 4, 8),
     ("silu_net", "lsq", 8, 8),
     ("plain_net", "lsq", 3, 8),
     ("one_sided_net", "minmax", 4, 8),
     ("tiny_deit", "vit_lsq", 4, 8),
     ("residual_net", "lsq", 3, 8, 8),
-    ("resnet18", "minmax", 3, 32, 6),
+    ("residual_net", "minmax", 3, 8, 6),
 ]
 SLOW = [
     pytest.param(case, marks=pytest.mark.slow)
-    for case in (("mobilenet_v2", "minmax", 8, 64), ("tiny_swin", "vit_minmax", 8, 8))
+    for case in (
+        ("resnet18", "minmax", 2, 32),
+        ("resnet18", "minmax", 3, 32, 6),
+        ("mobilenet_v2", "minmax", 8, 64),
+        ("tiny_swin", "vit_minmax", 8, 8),
+    )
 ]
 
 Export = Callable[..., Exported]

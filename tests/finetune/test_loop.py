@@ -23,7 +23,8 @@ from synq_tune.views.teacher_cache import load_teacher_cache, make_views
 from synq_tune.views.transforms import draw_transforms
 from tests.helpers import digits_dataset
 
-SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False}
+SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False, "calibration_batches": 2}
+"""Two batches are every image once: more of them cost more than the training that follows."""
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ def test_dataset_is_seeded(
     assert (first.address, first.sha256) == (again.address, again.sha256)
 
 
-@pytest.mark.parametrize("method", ["synq", "noise"])
+@pytest.mark.parametrize("method", ["synq", "noise", "genie"])
 def test_another_seed_is_another_dataset(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
@@ -113,7 +113,7 @@ def test_progress_shows_the_loss(
     assert not out and "loss" in err and "9/9" in err
 
 
-@pytest.mark.parametrize("method", ["synq", "noise"])
+@pytest.mark.parametrize("method", ["synq", "noise", "genie"])
 def test_a_teacher_without_batchnorm_is_an_error(
     make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
@@ -132,7 +132,9 @@ def test_an_unknown_method_is_an_error(
     """Also where the settings were never validated, a method is looked up."""
     spec = make_spec()
     wrong = spec.model_copy(update={"synthesis": spec.synthesis.model_copy(update={"method": "x"})})
-    with pytest.raises(InputError, match="Unknown synthesis method 'x'. Available: images, noise"):
+    with pytest.raises(
+        InputError, match="Unknown synthesis method 'x'. Available: genie, images, noise"
+    ):
         synthesize(teacher, wrong, tmp_path, progress=False)
 
 
@@ -167,7 +169,7 @@ def test_what_is_refused_follows_from_a_methods_settings(method: str) -> None:
                 Synthesis(method=method, source=source, **{key: value})
 
 
-@pytest.mark.parametrize("method", ["synq", "noise", "psaq"])
+@pytest.mark.parametrize("method", ["synq", "noise", "psaq", "genie"])
 def test_a_new_setting_leaves_stored_datasets_where_they_are(method: str) -> None:
     """Settings that are none of a method's are no part of its datasets' address."""
 
@@ -178,7 +180,7 @@ def test_a_new_setting_leaves_stored_datasets_where_they_are(method: str) -> Non
 
 
 @pytest.mark.parametrize("method, steps", [
-    ("synq", 3 * 3 + 2 * 2), ("noise", 3 * 3), ("psaq", 3 * 3), ("images", 0),
+    ("synq", 3 * 3 + 2 * 2), ("noise", 3 * 3), ("psaq", 3 * 3), ("genie", 3 * 3), ("images", 0),
 ])  # fmt: skip
 def test_a_method_says_how_many_batches_it_takes(
     make_spec: MakeSpec, method: str, steps: int
