@@ -286,7 +286,8 @@ class Synthesis(
     """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
 
     method: SynthesisMethodName = "synq"
-    """How images are made: `synq`, `genie` and `noise` need BatchNorm, `psaq` attention, `images` takes your own."""
+    """How images are made: `synq`, `genie` and `noise` need BatchNorm, `psaq` attention, `images`
+    takes your own."""
 
     @model_validator(mode="before")
     @classmethod
