@@ -184,6 +184,7 @@ class GeneratorSettings(Settings):
     generator_decay: Annotated[float, AddedLater(), Field(gt=0, le=1)] = 0.95
     """Factor on `lr_generator` after every `generator_decay_every` iterations."""
     generator_decay_every: Annotated[Count, AddedLater()] = 100
+    """Iterations between two falls of `lr_generator`."""
 
 
 class SwingSettings(Settings):
