@@ -21,6 +21,8 @@ class Material:
     """Share in [0, 1] of the metric's variation by parameter; empty where it cannot be said, None
     where nobody asked."""
     evidence: Evidence = field(default_factory=Evidence)
+    is_ending: bool = False
+    """Whether the study ends with this report; its ledger says so only afterwards."""
 
     @property
     def metric(self) -> str:

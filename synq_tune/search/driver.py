@@ -22,15 +22,18 @@ from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.notes import counted
 from synq_tune.process.signals import Interrupts
+from synq_tune.report.material import Material
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.engine import Work, manifest_of, run_trials, worker_context
+from synq_tune.search.importances import parameter_importances
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.own_code_copies import Sources, open_sources
 from synq_tune.search.queue import RunQueue
+from synq_tune.search.reporting import without_failing, write_and_log
 from synq_tune.search.resources import Machine, Plan, plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
@@ -85,6 +88,8 @@ class StudyDriver:
         self._last_plan: Plan | None = None
         self.tracked: TrackedStudy | None = None
         """None until the store is open, which a signal may come before."""
+        self.report: Path | None = None
+        """The page that was written."""
 
     def run(self) -> Run | None:
         """Do what is left to do; returns the best run, None if no trial completed.
@@ -100,6 +105,7 @@ class StudyDriver:
             dataset_path = self._search_all(prepared, sources, machines)
         best = best_run(self.ledger.state)
         if best is None:
+            self._report(is_ending=True)
             self._end("FAILED")
             return None
         self._finish(best, self._assets(dataset_path))
@@ -280,10 +286,12 @@ class StudyDriver:
             self._export(best, student, assets, target)
         example = assets.teacher.preprocessing.denormalize(assets.probes.images[:1].float())
         self.stage(self.tracked.log_best(target, self.ledger.state, example.numpy()))
+        self._report(is_ending=not self.tracked.missing)
         if self.tracked.missing:
             # Not finished: the next driver has nothing left to do but this.
             self.ledger.append("session", action="interrupted")
-            self.show_interrupted()
+            self._sync()
+            self.tracked.finish("KILLED")
         else:
             self._end("FINISHED")
 
@@ -313,10 +321,23 @@ class StudyDriver:
         self.tracked.finish(status)
 
     def show_interrupted(self) -> None:
-        """Let MLflow show unfinished runs and the study as killed; the ledger says so already."""
+        """Let report and MLflow show unfinished runs and the study as killed; the ledger says so
+        already."""
         if self.tracked is not None:
             self._sync()
+            self._report(is_quick=True)
             self.tracked.finish("KILLED")
+
+    def _report(self, is_ending: bool = False, is_quick: bool = False) -> None:
+        """Write the study's page; nothing that goes wrong with it stops the study."""
+        self.report = without_failing(partial(self._written, is_ending, is_quick), self.folder)
+
+    def _written(self, is_ending: bool, is_quick: bool) -> Path:
+        state = self.ledger.state
+        # Who pressed Ctrl+C does not wait for what takes seconds.
+        importances = None if is_quick else parameter_importances(state)
+        material = Material(state, self.folder, importances, is_ending=is_ending)
+        return write_and_log(material, self.tracked)
 
     # ---------------------------------------------------------------- transitions
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
+from synq_tune import error_log
+from synq_tune.errors import first_line, full_text
 from synq_tune.report.material import Material
 from synq_tune.report.page import REPORT_NAME, write_page
 from synq_tune.search.importances import parameter_importances
 from synq_tune.study.state import StudyState
-
-
-def material_of(state: StudyState, folder: Path) -> Material:
-    """What a report is written from."""
-    return Material(state, folder, parameter_importances(state))
+from synq_tune.tracking.writer import TrackedStudy
 
 
 def write_report(state: StudyState, folder: Path) -> Path:
@@ -22,5 +23,41 @@ def write_report(state: StudyState, folder: Path) -> Path:
         OSError: the file cannot be written.
     """
     path = folder / REPORT_NAME
-    write_page(material_of(state, folder), path)
+    write_page(Material(state, folder, parameter_importances(state)), path)
     return path
+
+
+def write_and_log(material: Material, tracked: TrackedStudy) -> Path:
+    """Write `report.html` into the study's folder, and give MLflow what it may have of it.
+
+    A store on another machine gets a copy without images, unless it was given images, too.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = material.folder / REPORT_NAME
+    write_page(material, path)
+    if tracked.may_log_images:
+        tracked.log_report(path)
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        public = Path(folder) / REPORT_NAME
+        write_page(material, public, is_private=False)
+        tracked.log_report(public)
+    return path
+
+
+def without_failing(write: Callable[[], Path], folder: Path) -> Path | None:
+    """A report at the end of a study spoils nothing: where it fails, one line says so.
+
+    Args:
+        write: writes it; returns its path.
+        folder: of the study; the full text of an error goes into its log.
+    """
+    try:
+        return write()
+    except Exception as error:
+        place = error_log.place(error_log.keep(full_text(error), "report", folder))
+        said = error_log.one_line(f"report    not written: {first_line(error)}. {place}")
+        print(said, file=sys.stderr, flush=True)
+        return None

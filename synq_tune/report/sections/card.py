@@ -16,7 +16,7 @@ from synq_tune.trial.evaluation import confidence_interval
 
 def card(material: Material) -> Section:
     """Bits, accuracy, loss, size, time, parity, duration, and the command to repeat it."""
-    blocks: list[Block] = [*_cautions(material.state), Facts(_facts(material))]
+    blocks: list[Block] = [*_cautions(material), Facts(_facts(material))]
     blocks += [Heading("Repeat it"), Prose(_HOW), Code(repeat_line())]
     return Section("card", "What came out", _lead(material), blocks)
 
@@ -43,9 +43,10 @@ def _lead(material: Material) -> str:
     )
 
 
-def _cautions(state: StudyState) -> list[Block]:
+def _cautions(material: Material) -> list[Block]:
+    state = material.state
     action = state.sessions[-1]["action"] if state.sessions else "started"
-    if action == "finished" or (action == "started" and state.stages.uploads is not None):
+    if action == "finished" or material.is_ending:
         return []
     word = "was interrupted" if action == "interrupted" else "has not ended"
     return [Caution(f"The study {word}. It has come this far: {stage_reached(state)}.")]
