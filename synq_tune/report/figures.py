@@ -9,6 +9,9 @@ from typing import Any
 
 from synq_tune.config import Domain
 from synq_tune.config.metrics import METRICS, mode_of
+from synq_tune.report.measured.histograms import Histogram
+from synq_tune.report.measured.layer_noise import LayerNoise
+from synq_tune.report.measured.mistakes import Mistakes, Reliability
 from synq_tune.report.numbers import value
 from synq_tune.study.state import Run
 
@@ -342,7 +345,7 @@ def timeline(runs: Sequence[Run]) -> Figure | None:
         xaxis={**_title(f"{name} since the first run began"), "zeroline": False},
         yaxis={"tickvals": list(range(count)), "ticktext": [f"place {n + 1}" for n in range(count)],
                "range": [count - 0.4, -0.6], "zeroline": False, "showgrid": False},
-        barmode="overlay", bargap=0.2, showlegend=True,
+        uniformtext={"minsize": 9, "mode": "hide"}, barmode="overlay", bargap=0.2, showlegend=True,
     )  # fmt: skip
 
 
@@ -378,3 +381,67 @@ def _spans(
 
 def _short(run: Run) -> str:
     return str(run.number) if run.kind == "search" else run.key
+
+
+def noise_line(noise: Sequence[LayerNoise]) -> Figure:
+    """The signal-to-noise ratio from the first layer to the last."""
+    line = {
+        "type": "scatter", "mode": "lines+markers", "line": {"color": BLUE, "width": 2},
+        "marker": {"size": 6}, "x": list(range(1, len(noise) + 1)),
+        "y": [row.decibels for row in noise], "hoverinfo": "text",
+        "text": [plain(f"{row.name}: {row.decibels:.1f} dB") for row in noise],
+    }  # fmt: skip
+    axis = {**_title("layer, in the order of the network"), "zeroline": False}
+    return figure([line], xaxis=axis, yaxis=_title("SNR (dB)"))
+
+
+def histogram(found: Histogram, title: str, axis: str) -> Figure:
+    """How often numbers lie where, and the points of the grid."""
+    top = max(found.shares) or 1.0
+    bars = {"type": "bar", "x": found.centers, "y": found.shares, "marker": {"color": "#7FB5D6"},
+            "hovertemplate": "%{x:.3g}: %{y:.2f} %<extra></extra>"}  # fmt: skip
+    x, y = [], []
+    for at in found.lines:
+        x += [at, at, None]
+        y += [0, top, None]
+    lines = {"type": "scatter", "mode": "lines", "x": x, "y": y, "hoverinfo": "skip",
+             "line": {"color": ORANGE, "width": 1.4}}  # fmt: skip
+    return figure(
+        [bars, lines], xaxis={**_title(axis), "zeroline": False}, yaxis=_title("%"), bargap=0,
+        title={"text": plain(title), "font": {"size": 12}, "x": 0, "xref": "container"},
+        margin={"l": 44, "r": 8, "t": 30, "b": 40},
+    )  # fmt: skip
+
+
+def confidences(shares: Sequence[float]) -> Figure:
+    """The teacher's confidence: a bar for each of equal bins from 0 to 100 %."""
+    width = 100 / len(shares)
+    bars = {"type": "bar", "marker": {"color": BLUE}, "width": width * 0.92,
+            "x": [width * (n + 0.5) for n in range(len(shares))], "y": list(shares),
+            "hovertemplate": "%{y:.1f} % of the images<extra></extra>"}  # fmt: skip
+    return figure(
+        [bars], xaxis={**_title("the teacher's confidence (%)"), "range": [0, 100]},
+        yaxis=_title("images (%)"),
+    )  # fmt: skip
+
+
+def reliability(found: Mistakes) -> Figure:
+    """Accuracy by confidence, a point a bin; the larger, the more images."""
+    line = {"type": "scatter", "mode": "lines", "x": [0, 100], "y": [0, 100], "hoverinfo": "skip",
+            "showlegend": False, "line": {"color": GREY, "width": 1, "dash": "dash"}}  # fmt: skip
+    networks = (("teacher", found.teacher, GREY), ("student", found.student, BLUE))
+    return figure(
+        [line, *(_bins(*network, found.count) for network in networks)],
+        xaxis={**_title("confidence (%)"), "range": [0, 104]},
+        yaxis={**_title("accuracy (%)"), "range": [0, 108]}, showlegend=True,
+    )  # fmt: skip
+
+
+def _bins(name: str, bins: Sequence[Reliability], color: str, total: int) -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "lines+markers", "name": name, "line": {"color": color},
+        "x": [b.confidence for b in bins], "y": [b.accuracy for b in bins], "hoverinfo": "text",
+        "text": [f"{name}: {b.count} images, sure {b.confidence:.1f} %, right {b.accuracy:.1f} %"
+                 for b in bins],
+        "marker": {"size": [6 + 16 * math.sqrt(b.count / total) for b in bins], "color": color},
+    }  # fmt: skip

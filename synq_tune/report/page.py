@@ -15,10 +15,14 @@ from plotly.offline import get_plotlyjs
 from synq_tune import __version__, store
 from synq_tune.report.blocks import Prose, Section, without_private
 from synq_tune.report.material import Material
+from synq_tune.report.sections.cams import cams
 from synq_tune.report.sections.card import card
 from synq_tune.report.sections.choice import choice
 from synq_tune.report.sections.export import export
+from synq_tune.report.sections.images import images
 from synq_tune.report.sections.ladder import ladder
+from synq_tune.report.sections.mistakes import mistakes
+from synq_tune.report.sections.quantization import quantization
 from synq_tune.report.sections.reproduce import reproduce
 from synq_tune.report.sections.search import search
 
@@ -30,6 +34,10 @@ _SECTIONS: tuple[Callable[[Material], Section], ...] = (
     ladder,
     choice,
     search,
+    quantization,
+    images,
+    cams,
+    mistakes,
     export,
     reproduce,
 )

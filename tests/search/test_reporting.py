@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 
 from synq_tune.process.signals import Interrupts
 from synq_tune.report import page
 from synq_tune.report.material import Material
+from synq_tune.report.sections.export import snippet
 from synq_tune.search.driver import Options, StudyDriver
 from synq_tune.search.importances import parameter_importances
 from synq_tune.search.reporting import without_failing, write_and_log
@@ -68,6 +72,20 @@ def test_a_search_ends_with_its_page(finished: tuple[Path, str]) -> None:
     assert Path(logged).read_bytes() == path.read_bytes()
     text = Page(path.read_text("utf-8")).text
     assert "The study has not ended" not in text and "the best found" in text
+    assert "Time per image" in text and "This part is left out" not in text
+
+
+def test_the_snippet_runs_the_exported_model(finished: tuple[Path, str]) -> None:
+    """As the page shows it, in the study's folder: the classes of the golden images."""
+    folder = finished[0]
+    path = folder / "report.html"
+    code = snippet()
+    assert code.splitlines()[-1] in path.read_text("utf-8").replace("&#39;", "'")
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+    )
+    logits = np.load(folder / "best" / "golden.npz")["logits"]
+    assert ran.stdout.strip("[]\n ").split() == [str(n) for n in logits.argmax(1)]
 
 
 def test_an_interrupted_search_leaves_its_page(study: Ledger) -> None:

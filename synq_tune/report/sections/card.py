@@ -117,7 +117,14 @@ def _sizes(state: StudyState) -> list[Fact]:
 
 
 def _latency(material: Material) -> list[Fact]:
-    return []
+    found = material.evidence.latency
+    if found is None:
+        return []
+    note = (
+        f"median of {found.times}, one image at a time, model.onnx in ONNX Runtime on the machine "
+        f"that wrote this page ({of(found.cores, 'core')}), which may have been busy"
+    )
+    return [Fact("Time per image", f"{found.milliseconds:.3g} ms", note)]
 
 
 def _parity(state: StudyState) -> list[Fact]:

@@ -26,7 +26,7 @@ def export(material: Material) -> Section:
     if best is None:
         return Section("export", title, "No model is exported yet.")
     blocks: list[Block] = [_files(material, best), *_parity(material)]
-    blocks += [Heading("Use it"), Prose(_USE), Code(snippet(material))]
+    blocks += [Heading("Use it"), Prose(_USE), Code(snippet())]
     lead = f"They lie in the folder best of the study and stand alone. They hold {best.key}."
     return Section("export", title, lead, blocks)
 
@@ -70,7 +70,7 @@ _USE = (
 )
 
 
-def snippet(material: Material) -> str:
+def snippet() -> str:
     """Six lines of Python that classify the golden images with the exported file."""
     return (
         "import numpy as np\n"

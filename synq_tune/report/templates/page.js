@@ -1,26 +1,25 @@
 "use strict";
 
-/* Plots are drawn when they come near the screen: a page of twenty opens at once. */
+/* Plots near the screen are drawn first, the others while the reader reads; those in a closed fold
+   have no size before it is opened. */
 function draw(canvas) {
   const source = canvas.querySelector("script");
-  if (!source) return;
+  if (!source || !canvas.clientWidth) return;
   const figure = JSON.parse(source.textContent);
   source.remove();
+  near.unobserve(canvas);
   Plotly.newPlot(canvas, figure.data, figure.layout, {
     responsive: true, displayModeBar: false, showLink: false,
   });
 }
 
-const canvases = document.querySelectorAll(".canvas");
+const canvases = [...document.querySelectorAll(".canvas")];
 const near = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    near.unobserve(entry.target);
-    draw(entry.target);
-  }
-}, { rootMargin: "600px" });
+  for (const entry of entries) if (entry.isIntersecting) draw(entry.target);
+}, { rootMargin: "400px" });
 canvases.forEach((canvas) => near.observe(canvas));
-window.addEventListener("beforeprint", () => canvases.forEach(draw));
+canvases.forEach((canvas, number) => setTimeout(draw, 200 + 40 * number, canvas));
+addEventListener("beforeprint", () => canvases.forEach(draw));
 
 /* Empty cells go last, whichever way a table is sorted. */
 function compare(a, b, isNumber, sign) {
