@@ -22,7 +22,6 @@ from synq_tune.report.measured.histograms import (
     value_histograms,
     weight_histograms,
 )
-from synq_tune.report.measured.latency import Latency, latency
 from synq_tune.report.measured.layer_noise import LayerNoise, layer_noise
 from synq_tune.report.measured.mistakes import Mistakes, mistakes
 from synq_tune.report.measured.synthetic import Synthetic, synthetic
@@ -47,7 +46,6 @@ class Evidence:
     synthetic: Synthetic | None = None
     cams: list[Cams] | None = None
     mistakes: Mistakes | None = None
-    latency: Latency | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
     """Name of a part → why it is not there, the end of a sentence."""
 
@@ -70,8 +68,6 @@ class Model:
     config: FineTune
     calibrated: Callable[[], fx.GraphModule | None]
     """Makes the same student with nothing trained; None where that would take long."""
-    file: Path
-    """`model.onnx`."""
 
 
 Part = TypeVar("Part")
@@ -153,10 +149,6 @@ def _cams(assets: Assets, model: Model) -> list[Cams]:
     return cams(assets.teacher, students, assets.dataset, model.config)
 
 
-def _latency(assets: Assets, model: Model) -> Latency:
-    return latency(model.file)
-
-
 def _images(assets: Assets) -> Any:
     return assets.probes.images[:NUM_IMAGES].float().to(assets.device)
 
@@ -166,5 +158,4 @@ _OF_MODEL: dict[str, Callable[[Assets, Model], Any]] = {
     "weights": _weights,
     "values": _values,
     "cams": _cams,
-    "latency": _latency,
 }

@@ -48,8 +48,7 @@ def material_of(
     model = None
     if student is not None and best is not None:
         config = state.spec.of_trial(best.params).finetune
-        file = folder / "best" / "model.onnx"
-        model = Model(student, config, partial(_calibrated, assets, config), file)
+        model = Model(student, config, partial(_calibrated, assets, config))
     evidence = gather(assets, model, folder)
     return Material(state, folder, parameter_importances(state), evidence, is_ending)
 

@@ -61,6 +61,7 @@ def test_the_card_and_the_ladder_say_what_came_out(whole: Ledger) -> None:
     """Numbers are the ledger's, each with its interval."""
     text = _page(whole).text
     assert "W3 A3" in text and "8.0 times smaller than 400 kB" in text
+    assert "Time per image 0.25 ms" in text
     assert "the best found 95.25 %" in text and "calibrated on noise diverged" in text
     if whole.state.spec.study.val_data is None:
         assert "95 % interval 88.99 to 98.03 on 96 synthetic images" in text
@@ -74,6 +75,7 @@ def test_why_the_best_was_chosen(whole: Ledger) -> None:
     text = _page(whole).text
     has_labels = whole.state.spec.study.val_data is not None
     assert "That is trial 0." in text and "failed seeds" in text
+    assert "What decided: trial 0: the only configuration that was repeated." in text
     assert ("Choosing half against reporting half" in text) is has_labels
 
 

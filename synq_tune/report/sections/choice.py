@@ -8,6 +8,7 @@ from synq_tune.report.numbers import of
 from synq_tune.study.rungs import BEST
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import Repeated, finalist, repeated
+from synq_tune.study.why import why_line
 
 
 def choice(material: Material) -> Section:
@@ -20,9 +21,11 @@ def choice(material: Material) -> Section:
     )
     blocks: list[Block] = []
     if groups:
-        blocks += [_finalists(groups, material.metric, best), *_ties(groups, material.metric)]
+        blocks += [_finalists(groups, material.metric, best)]
     else:
         blocks += [Prose("No finalist was repeated with other seeds, so luck is not ruled out.")]
+    why = why_line(material.state)
+    blocks += [Prose(f"What decided: {why}.")] if why else []
     return Section("choice", title, _rule(material, bool(groups)), [*blocks, *_halves(material)])
 
 
@@ -36,7 +39,8 @@ def _rule(material: Material, is_repeated: bool) -> str:
         asked = "The best trial ran" if confirm.top == 1 else f"The best {confirm.top} trials ran"
     return (
         f"{asked} again with other seeds. Whoever failed under the fewest seeds comes first, then "
-        f"the best mean of {metric}. That is trial {best.number}."
+        f"the best mean of {metric}; equal means go to the lower holdout_kl, the distance of the "
+        f"student's and the teacher's probabilities. That is trial {best.number}."
     )
 
 
@@ -56,16 +60,6 @@ def _row(group: Repeated, metric: str, most: int) -> list[str]:
 
 def _value(run: Run, metric: str) -> str:
     return f"{run.metrics[metric]:.2f}" if metric in run.metrics else run.state
-
-
-def _ties(groups: list[Repeated], metric: str) -> list[Block]:
-    means = [(group.num_failures, round(finalist(group, metric)["mean"], 6)) for group in groups]
-    if means.count(means[0]) < 2:
-        return []
-    numbers = ", ".join(
-        str(g.run.number) for g, m in zip(groups, means, strict=True) if m == means[0]
-    )
-    return [Prose(f"Trials {numbers} are tied: no difference between them was measured.")]
 
 
 def _halves(material: Material) -> list[Block]:

@@ -48,10 +48,16 @@ def _parity(material: Material) -> list[Block]:
     if not logits:
         return []
     rows = [
-        (name, f"{e['agreement']:.2f}", f"{e['max_difference']:.2g}", f"{e['images']:,}")
+        (
+            name,
+            f"{e['agreement']:.2f}",
+            f"{e['max_difference']:.2g}",
+            f"{e['images']:,}",
+            f"{e['ms_per_image']:.3g}" if e.get("ms_per_image") else "",
+        )
         for name, e in logits.items()
     ]
-    heads = ("file", "same class %", "largest difference of a logit", "images")
+    heads = ("file", "same class %", "largest difference of a logit", "images", "ms an image")
     codes = report.get("weight_codes", {}).values()
     wrong, total = sum(c["mismatches"] for c in codes), sum(c["codes"] for c in codes)
     return [
@@ -60,7 +66,7 @@ def _parity(material: Material) -> list[Block]:
             f"Parity: the files and the PyTorch student see the same images. {wrong:,} of "
             f"{of(total, 'weight code')} differ. BASIC and ALL are ONNX Runtime's optimisation levels."
         ),
-        Table(heads, rows, frozenset({1, 2, 3})),
+        Table(heads, rows, frozenset({1, 2, 3, 4})),
     ]
 
 
