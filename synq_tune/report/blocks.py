@@ -182,12 +182,11 @@ class Section:
     blocks: Sequence[Block] = field(default_factory=tuple)
 
 
-def without_private(section: Section) -> Section:
-    """The section without its private pictures, and a sentence where there were any."""
+def without_private(section: Section, why: str) -> Section:
+    """The section without its private pictures, and the sentence `why` where there were any."""
     blocks = [kept for block in section.blocks if (kept := _public(block)) is not None]
-    if len(blocks) < len(section.blocks):
-        blocks.append(Prose("Images are left out of this copy of the report."))
-    return replace(section, blocks=blocks)
+    is_cut = blocks != list(section.blocks)
+    return replace(section, blocks=[*blocks, Prose(why)]) if is_cut else section
 
 
 def _public(block: Block) -> Block | None:

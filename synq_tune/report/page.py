@@ -13,7 +13,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from synq_tune import __version__, store
-from synq_tune.report.blocks import Prose, Section, without_private
+from synq_tune.report.blocks import Section, without_private
 from synq_tune.report.material import Material
 from synq_tune.report.sections.cams import cams
 from synq_tune.report.sections.card import card
@@ -28,6 +28,7 @@ from synq_tune.report.sections.search import search
 
 REPORT_NAME = "report.html"
 MAX_BYTES = 8_000_000
+_NOT_HERE = "Images are left out of this copy of the report."
 _TEMPLATES = Path(__file__).parent / "templates"
 _SECTIONS: tuple[Callable[[Material], Section], ...] = (
     card,
@@ -58,22 +59,12 @@ def write_page(material: Material, path: Path, is_private: bool = True) -> None:
         OSError: the file cannot be written.
     """
     sections = [make(material) for make in _SECTIONS]
-    text = render(material, sections if is_private else list(map(without_private, sections)))
+    public = [without_private(section, _NOT_HERE) for section in sections]
+    text = render(material, sections if is_private else public)
     if len(text) > MAX_BYTES:
-        text = render(material, list(map(_too_large, sections)))
+        said = f"Images are left out: the page would be larger than {MAX_BYTES // 10**6} MB."
+        text = render(material, [without_private(section, said) for section in sections])
     store.write_bytes(path, text)
-
-
-def _too_large(section: Section) -> Section:
-    public = without_private(section)
-    if len(public.blocks) == len(section.blocks) and not _is_cut(section, public):
-        return section
-    said = Prose(f"Pictures are left out: the page would be larger than {MAX_BYTES // 10**6} MB.")
-    return Section(public.key, public.title, public.lead, [*public.blocks, said])
-
-
-def _is_cut(section: Section, public: Section) -> bool:
-    return list(section.blocks) != list(public.blocks)
 
 
 def render(material: Material, sections: Sequence[Section]) -> bytes:

@@ -18,6 +18,7 @@ from synq_tune.config.load import load_space
 from synq_tune.data.digits import digits_half
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
 from synq_tune.quantization.layers import QuantizedConv2d
+from synq_tune.report import page
 from synq_tune.report.evidence import Evidence, Model, gather
 from synq_tune.report.material import Material
 from synq_tune.report.measured.layer_noise import layer_noise
@@ -92,7 +93,7 @@ def test_the_page_shows_it_and_a_copy_without_images_does_not(
         write_page(material, path, is_private)
         assert path.stat().st_size <= MAX_BYTES
         pages.append(Page(path.read_text("utf-8")))
-    pictures = [[a for t, a in page.tags if t == "img"] for page in pages]
+    pictures = [[a for t, a in read.tags if t == "img"] for read in pages]
     assert len(pictures[0]) > 60 and pictures[1] == []
     assert all(a["src"].startswith("data:image/png;base64,") for a in pictures[0])
     assert "Images are left out of this copy" in pages[1].text
@@ -101,6 +102,19 @@ def test_the_page_shows_it_and_a_copy_without_images_does_not(
     for text in pages[0].scripts:
         if text.startswith("{"):
             go.Figure(json.loads(text))
+
+
+def test_a_page_that_would_be_too_large_leaves_pictures_out(
+    evidence: Evidence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so where they would stand, and keeps every number."""
+    ledger = begun(tmp_path / "study")
+    monkeypatch.setattr(page, "MAX_BYTES", 1_000_000)
+    write_page(Material(ledger.state, ledger.folder, {}, evidence), tmp_path / "page.html")
+    written = Page((tmp_path / "page.html").read_text("utf-8"))
+    assert not any(tag == "img" for tag, _ in written.tags)
+    assert "Images are left out: the page would be larger than 1 MB." in written.text
+    assert "Class by class" in written.text
 
 
 def test_histograms_add_up_and_lie_on_their_grids(evidence: Evidence) -> None:

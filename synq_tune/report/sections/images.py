@@ -58,9 +58,7 @@ def _by_class(found: Synthetic) -> list[Block]:
 
 
 def _filters(found: Synthetic) -> list[Block]:
-    rows = [
-        Row(_name(f), f.pictures, f"{f.energy:.1f} % of the energy kept") for f in found.filtered
-    ]
+    rows = [Row(_name(f), f.pictures, _kept(f)) for f in found.filtered]
     through = [f"D0 = {f.d0:g}" for f in found.filtered if f.d0 and f.energy > _ALL_PASS]
     said = f"{' and '.join(through)} let more than {_ALL_PASS:g} % through: hardly a filter."
     return [
