@@ -37,7 +37,7 @@ def test_the_wheel_holds_every_file_that_is_read(wheel: Path) -> None:
         held = {
             name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")
         }
-    code_and_data = ("*.yaml", "*.py", "*.safetensors", "*.jsonl")
+    code_and_data = ("*.yaml", "*.py", "*.safetensors", "*.jsonl", "*.html", "*.css", "*.js")
     spaces = {p for kind in code_and_data for p in (ROOT / "search_spaces").rglob(kind)}
     package = {p for kind in code_and_data for p in (ROOT / "synq_tune").rglob(kind)}
     needed = {f"synq_tune/{p.relative_to(ROOT)}" for p in spaces}

@@ -19,6 +19,7 @@ COMMANDS = {
     "synthesize": "make a study's synthetic dataset alone",
     "finetune": "run one trial without Ray",
     "status": "show a study",
+    "report": "write a study's page, to look at in a browser",
     "doctor": "check a study, and mend what can be mended",
     "export": "write a trial's model again, or in another format",
     "evaluate": "measure a model file on labelled images",

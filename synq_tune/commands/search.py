@@ -258,13 +258,23 @@ def _run(ledger: Ledger, store: Path, arguments: argparse.Namespace, interrupts:
     except KeyboardInterrupt:
         _session(ledger, "interrupted")
         driver.show_interrupted()
+        _say_report(driver.report)
         raise
     if best is None:
+        _say_report(driver.report)
         print(no_trial_line(ledger.state), file=sys.stderr)
         return NOTHING_FINISHED
-    print("\n".join([*study_lines(ledger.state), *driver.tracked.closing_lines()]))
+    print("\n".join(study_lines(ledger.state)))
+    _say_report(driver.report)
+    print("\n".join(driver.tracked.closing_lines()))
     missing = driver.tracked.missing
     return _not_uploaded(missing, resume_line(ledger.folder, arguments)) if missing else 0
+
+
+def _say_report(report: Path | None) -> None:
+    """Where the page is; that it could not be written is said already."""
+    if report is not None:
+        print(f"report    {report}", flush=True)
 
 
 def _not_uploaded(missing: list[str], resume: str) -> int:

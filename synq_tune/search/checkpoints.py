@@ -28,12 +28,17 @@ def load_student(assets: Assets, run: Run, folder: Path) -> fx.GraphModule:
 
     A trial is a function of its configuration and seed, so a lost file costs time, not the result.
     """
-    path = checkpoint_path(folder, run.key)
-    if not path.is_file() or sha256_file(path) != run.checkpoint_sha256:
+    if not is_kept(run, folder):
         return _train_again(assets, run)
     student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
-    student.load_state_dict(load_file(path))
+    student.load_state_dict(load_file(checkpoint_path(folder, run.key)))
     return student.to(assets.device)
+
+
+def is_kept(run: Run, folder: Path) -> bool:
+    """Whether a run's student is there, whole."""
+    path = checkpoint_path(folder, run.key)
+    return path.is_file() and sha256_file(path) == run.checkpoint_sha256
 
 
 def _train_again(assets: Assets, run: Run) -> fx.GraphModule:

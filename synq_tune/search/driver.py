@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import fx
 
 from synq_tune.config import StudySpec
 from synq_tune.config.metrics import mode_of, objective
@@ -22,6 +24,8 @@ from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.notes import counted
 from synq_tune.process.signals import Interrupts
+from synq_tune.report.evidence import Evidence
+from synq_tune.report.material import Material
 from synq_tune.search import gpu_sharing
 from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
@@ -31,6 +35,7 @@ from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.own_code_copies import Sources, open_sources
 from synq_tune.search.queue import RunQueue
+from synq_tune.search.reporting import LATER, material_of, without_failing, write_and_log
 from synq_tune.search.resources import Machine, Plan, plan_resources
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
@@ -85,6 +90,8 @@ class StudyDriver:
         self._last_plan: Plan | None = None
         self.tracked: TrackedStudy | None = None
         """None until the store is open, which a signal may come before."""
+        self.report: Path | None = None
+        """The page that was written."""
 
     def run(self) -> Run | None:
         """Do what is left to do; returns the best run, None if no trial completed.
@@ -100,6 +107,7 @@ class StudyDriver:
             dataset_path = self._search_all(prepared, sources, machines)
         best = best_run(self.ledger.state)
         if best is None:
+            self._report(lambda: self._whole_material(self._assets(dataset_path), None, True))
             self._end("FAILED")
             return None
         self._finish(best, self._assets(dataset_path))
@@ -280,10 +288,13 @@ class StudyDriver:
             self._export(best, student, assets, target)
         example = assets.teacher.preprocessing.denormalize(assets.probes.images[:1].float())
         self.stage(self.tracked.log_best(target, self.ledger.state, example.numpy()))
+        is_ending = not self.tracked.missing
+        self._report(partial(self._whole_material, assets, student, is_ending))
         if self.tracked.missing:
             # Not finished: the next driver has nothing left to do but this.
             self.ledger.append("session", action="interrupted")
-            self.show_interrupted()
+            self._sync()
+            self.tracked.finish("KILLED")
         else:
             self._end("FINISHED")
 
@@ -313,10 +324,26 @@ class StudyDriver:
         self.tracked.finish(status)
 
     def show_interrupted(self) -> None:
-        """Let MLflow show unfinished runs and the study as killed; the ledger says so already."""
+        """Let report and MLflow show unfinished runs and the study as killed; the ledger says so
+        already."""
         if self.tracked is not None:
             self._sync()
+            self._report(self._quick_material)
             self.tracked.finish("KILLED")
+
+    def _report(self, make: Callable[[], Material]) -> None:
+        """Write the study's page; nothing that goes wrong with it stops the study."""
+        self.report = without_failing(lambda: write_and_log(make(), self.tracked), self.folder)
+
+    def _quick_material(self) -> Material:
+        """What a page can be written from at once: who pressed Ctrl+C does not wait for more."""
+        return Material(self.ledger.state, self.folder, evidence=Evidence.absent(LATER))
+
+    def _whole_material(
+        self, assets: Assets, student: fx.GraphModule | None, is_ending: bool
+    ) -> Material:
+        print("report    measuring layers and images", flush=True)
+        return material_of(self.ledger.state, self.folder, assets, student, is_ending)
 
     # ---------------------------------------------------------------- transitions
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from synq_tune.config import Reconstruct
 from synq_tune.errors import NonFiniteError, stage
@@ -42,7 +42,13 @@ def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> R
     return _rung(name, accuracy, compared["agreement"], assets)
 
 
-def _calibrated(assets: Assets, calibrate_on: str, seed: int) -> Callable[[Tensor], Tensor]:
+def calibrated(assets: Assets, calibrate_on: str, seed: int) -> fx.GraphModule:
+    """A student of which nothing was trained.
+
+    Args:
+        calibrate_on: `noise` or `synthetic`.
+        seed: of the run.
+    """
     config = assets.spec.finetune.model_copy(update={"epochs": 0})
     return Trial(assets, config, seed, calibrate_on, reconstruct=Reconstruct()).untrained()
 
@@ -74,7 +80,7 @@ def build_ladder(assets: Assets, state: StudyState, best: Callable[[Tensor], Ten
 
 
 def _calibrated_rung(name: str, calibrate_on: str, assets: Assets) -> Rung:
-    student = _calibrated(assets, calibrate_on, assets.spec.study.seed)
+    student = calibrated(assets, calibrate_on, assets.spec.study.seed)
     return _measured(name, student, assets)
 
 

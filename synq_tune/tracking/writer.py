@@ -122,6 +122,18 @@ class TrackedStudy:
         """The picture of synthetic images before and after the filter."""
         self._send("synthetic images", lambda: self.tracker.log_image_grid(path))
 
+    @property
+    def may_log_images(self) -> bool:
+        """See `Tracker.may_log_images`."""
+        return self.tracker.may_log_images
+
+    def log_report(self, path: Path) -> None:
+        """A study's page, which shows no images unless they may be logged.
+
+        What the store refuses is not asked for again: the page lies in the study's folder.
+        """
+        self._do(lambda: self.tracker.log_artifact_files([path], "report"))
+
     def log_best(self, folder: Path, state: StudyState, input_example: np.ndarray) -> Uploads:
         """The exported files, the model ready to serve, and the accuracies on the parent.
 

@@ -1,0 +1,39 @@
+"""Which searched parameters mattered: fANOVA of the trials that completed (Hutter et al., 2014)."""
+
+from __future__ import annotations
+
+import warnings
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from synq_tune.search.to_optuna import to_optuna
+from synq_tune.study.state import StudyState
+
+_FOREST = {"n_trees": 16, "max_depth": 8, "seed": 0}
+"""A quarter of Optuna's trees say the same shares within a few percent, in a fifth of its time: ten
+seconds where 600 trials completed."""
+_FEWEST = 2
+
+
+def parameter_importances(state: StudyState) -> dict[str, float]:
+    """Share in [0, 1] of the metric's variation by parameter, the largest first.
+
+    Empty where fewer than two trials completed, or all measured the same: nothing varies.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = to_optuna(state)
+    done = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
+    if len(done) < _FEWEST or len({trial.value for trial in done}) == 1 or not _varied(done):
+        return {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(**_FOREST))
+    return {key: float(share) for key, share in shares.items()}
+
+
+def _varied(trials: list[FrozenTrial]) -> bool:
+    """Whether any parameter took two values."""
+    return any(len({str(t.params.get(key)) for t in trials}) > 1 for key in trials[0].params)
