@@ -19,8 +19,8 @@ in capitals are yours.
 bash and zsh complete commands, options and names of spaces after
 `eval "$(register-python-argcomplete synq-tune)"`.
 
-Exit codes: 0 done · 2 the input is wrong, in one line · 3 no trial finished · 4 done but for the upload to
-MLflow · 130 interrupted, and can go on.
+Exit codes: 0 done · 1 a fault of synq-tune · 2 the input is wrong, in one line · 3 no trial finished · 4 done
+but for the upload to MLflow · 130 interrupted, and can go on.
 """
 
 
