@@ -87,7 +87,7 @@ def test_a_machine_with_an_older_check_out_is_refused(tmp_path: Path) -> None:
     """Before any synthesis and any trial, with one line and without a trace."""
     package = tmp_path / "older" / "synq_tune"
     shutil.copytree(Path(synq_tune.__file__).parent, package)
-    (package / "search" / "nodes.py").unlink()
+    (package / "search" / "transfer.py").unlink()
     study = TinyStudy(tmp_path / "studies" / "tiny")
     with cluster(0, 1, within=("env", f"PYTHONPATH={package.parent}")) as (address, _):
         study.arguments = ("--ray-address", address)
