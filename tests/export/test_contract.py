@@ -26,6 +26,7 @@ CASES = [
     ("tiny_deit", "vit_lsq", 4, 8),
     ("residual_net", "lsq", 3, 8, 8),
     ("residual_net", "minmax", 3, 8, 6),
+    ("residual_net", "genie", 3, 8),
 ]
 SLOW = [
     pytest.param(case, marks=pytest.mark.slow)
@@ -49,7 +50,7 @@ def exported(request: pytest.FixtureRequest, export: Export) -> Exported:
 
 def test_every_format_is_written(exported: Exported) -> None:
     """The five files of design §6, and one for integer hardware where it can run the network."""
-    formats = (*ALWAYS, "hardware") if exported.spec.quantizer == "deploy" else ALWAYS
+    formats = (*ALWAYS, "hardware") if exported.spec.quantizer.endswith("deploy") else ALWAYS
     names = {*(FILE_NAMES[f] for f in formats), "golden.npz", "config.yaml", "parity.json"}
     assert {p.name for p in exported.folder.iterdir()} == names
     assert exported.report["weight_codes"].keys() == set(formats)
