@@ -37,13 +37,17 @@ FAMILIES: dict[str, dict[str, str]] = {
     "source": {
         "views": "synq_tune.views.source:view_source",
     },
-    "reconstruction": {},
+    "reconstruction": {
+        "genie": "synq_tune.reconstruction.genie:METHOD",
+    },
     "quantizer": {
         "minmax": "synq_tune.quantization.minmax:MINMAX",
         "lsq": "synq_tune.quantization.lsq:LSQ",
         "deploy": "synq_tune.quantization.lsq:DEPLOY",
         "vit_minmax": "synq_tune.quantization.vit_minmax:VIT_MINMAX",
         "vit_lsq": "synq_tune.quantization.lsq:VIT_LSQ",
+        "genie": "synq_tune.quantization.genie:GENIE",
+        "genie_deploy": "synq_tune.quantization.genie:GENIE_DEPLOY",
     },
 }
 """Family → name → where its object is."""

@@ -26,6 +26,8 @@ class WeightQuantizer(nn.Module, ABC):
 
     has_zero_points: ClassVar[bool]
     """Whether a channel's zero point can differ from 0, which integer kernels refuse."""
+    learns_rounding: ClassVar[bool] = False
+    """Whether a reconstruction can choose the codes; see `learned_rounding`."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -90,6 +92,15 @@ class ActivationQuantizer(nn.Module, ABC):
     def mask_gradient(self) -> None:
         """Let values beyond the grid pass no gradient; by default nothing changes."""
 
+    def drop(self, keeps: Callable[[Tensor], Tensor] | None) -> None:
+        """Keep values that `keeps(x)` (bool, shape of x) is true for; by default nothing changes.
+
+        None ends it.
+        """
+
+    def forget(self) -> None:
+        """Forget what was observed, so that calibration can begin anew; by default nothing."""
+
 
 class CalibratedActivation(ActivationQuantizer):
     """Asymmetric, per tensor, on the range observed in calibration."""
@@ -103,6 +114,9 @@ class CalibratedActivation(ActivationQuantizer):
 
     def observe(self, x: Tensor) -> None:
         self.observer.update(*self.batch_range(x, self.bits))
+
+    def forget(self) -> None:
+        self.observer.forget()
 
     def end_calibration(self) -> None:
         scale, zero_point = affine_parameters(*self.observer.range(), self.bits)

@@ -31,6 +31,11 @@ class MovingAverageMinMaxObserver(nn.Module):
         self.raw.mul_(DECAY).add_(torch.stack((low, high)).float(), alpha=1 - DECAY)
         self.steps += 1
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self.raw.zero_()
+        self.steps.zero_()
+
     def range(self) -> tuple[Tensor, Tensor]:
         """(low, high) so far; the range always contains zero."""
         low, high = self.raw / (1 - DECAY ** self.steps.clamp_min(1).to(self.raw.dtype))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import fx
 
 from synq_tune.config import StudySpec
 from synq_tune.config.metrics import auto_metric, mode_of
@@ -15,6 +16,7 @@ from synq_tune.data.labelled_cache import Halves, load_halves
 from synq_tune.errors import InputError, stage
 from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.names import resolve
 from synq_tune.own_code import find_object
 from synq_tune.quantization.student import quantize_student
 from synq_tune.synthesis import synthesizer
@@ -78,9 +80,18 @@ def check_parts(spec: StudySpec, teacher: LoadedTeacher) -> Inspection:
         InputError: they cannot; the message says what the network lacks.
     """
     with stage("quantizing", f"teacher.model={spec.teacher.model}, quantizer={spec.quantizer}"):
-        inspection = inspect_student(quantize_student(teacher, spec.bits, spec.quantizer))
+        student = quantize_student(teacher, spec.bits, spec.quantizer)
+        inspection = inspect_student(student)
+    _check_reconstruction(spec, student)
     synthesizer(spec.synthesis.method).check(teacher)
     return inspection
+
+
+def _check_reconstruction(spec: StudySpec, student: fx.GraphModule) -> None:
+    """Ask the reconstruction, where it has a `check`, whether it can be applied to the student."""
+    if spec.reconstruct.is_on:
+        method = resolve("reconstruction", spec.reconstruct.method)
+        getattr(method, "check", lambda student, config: None)(student, spec.reconstruct)
 
 
 def resolve_metric(spec: StudySpec) -> str:

@@ -4,38 +4,16 @@ fine-tune."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from synq_tune.config import Reconstruct
 from synq_tune.errors import InputError
 from synq_tune.names import resolve
+from synq_tune.reconstruction.progress import Position, Progress
 from synq_tune.trial.assets import Assets
 from synq_tune.views.source import Source
-
-
-@dataclass
-class Progress:
-    """One more part of a reconstruction is done."""
-
-    position: int
-    """Number of parts done, from 1."""
-    state: Callable[[], dict[str, Tensor]] = dict
-    """What the reconstruction needs besides the student to go on behind this part."""
-    losses: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a reconstruction goes on."""
-
-    parts: int = 0
-    """Parts done; 0 at the start."""
-    state: dict[str, Tensor] = field(default_factory=dict)
-    """What `Progress.state` gave behind them."""
-
 
 Reconstruction = Callable[
     [fx.GraphModule, Source, Assets, Reconstruct, Position], Iterator[Progress]

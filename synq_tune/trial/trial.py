@@ -59,6 +59,7 @@ class Trial:
         self._optimizer: torch.optim.Optimizer | None = None
         self._epoch = 0
         self._progress: Progress | None = None
+        self._unreported: dict[str, float] = {}  # losses of a reconstruction, until an evaluation
 
     def run(
         self, start: bytes | None = None, is_kept: Callable[[int], bool] = lambda epoch: False
@@ -80,7 +81,7 @@ class Trial:
             if is_kept(0):
                 yield row
         if self.config.epochs == 0:
-            yield EpochMetrics(0, {}, self._evaluate(0, is_last=True), is_last=True)
+            yield EpochMetrics(0, self._unreported, self._evaluate(0, is_last=True), is_last=True)
             return
         yield from self._train(is_kept)
 
@@ -121,6 +122,8 @@ class Trial:
             self._epoch, row.is_last = row.epoch, row.epoch == config.epochs
             if row.is_last or evaluated(row.epoch):
                 row.metrics = self._evaluate(row.epoch, row.is_last)
+                row.losses |= self._unreported
+                self._unreported = {}
             yield row
 
     def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
@@ -140,6 +143,8 @@ class Trial:
             check_finite_state(self.student)
         if stage != _FINETUNE:
             yield from self._reconstruct(start)
+        else:
+            self._unreported = about(start).get("unreported", {})
         let_through(self.student, self.config, width)
         self._optimizer = optimizer_of(self.student, self.config)
         if stage == _FINETUNE:
@@ -151,13 +156,16 @@ class Trial:
         if start is not None:
             restore_student(start, self.student)
             position = Position(about(start)["position"], own_tensors(start, _RECONSTRUCT))
+            self._unreported = about(start).get("unreported", {})
         rows = reconstruct(self.student, self._source, self.assets, self.reconstruct, position)
         for self._progress in rows:
             check_finite_state(self.student)
+            self._unreported |= self._progress.losses
             yield EpochMetrics(0, self._progress.losses, position=self._progress.position)
 
     def state(self, **more: float) -> bytes:
         """All it takes to go on behind what was yielded last; see `training_state`."""
+        more |= {"unreported": self._unreported} if self._unreported else {}
         if self._progress is not None:
             place = _RECONSTRUCT, self._progress.position, self._progress.state()
             return pack_stage(self.student, *place, **more)

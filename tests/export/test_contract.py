@@ -26,6 +26,7 @@ CASES = [
     ("tiny_deit", "vit_lsq", 4, 8),
     ("residual_net", "lsq", 3, 8, 8),
     ("residual_net", "minmax", 3, 8, 6),
+    ("residual_net", "genie", 3, 8),
 ]
 SLOW = [
     pytest.param(case, marks=pytest.mark.slow)

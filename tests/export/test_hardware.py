@@ -138,6 +138,13 @@ def test_a_wide_stream_is_rounded_again_in_integers(export: Export) -> None:
     assert stored.max() > 7 >= read.max()
 
 
+def test_learned_rounding_runs_on_integer_hardware(export: Export) -> None:
+    """`genie_deploy` stands on the grids of `deploy`: every layer in integers, the same codes."""
+    exported = export("residual_net", "genie_deploy", 4)
+    assert formats_of(freeze(exported.student)) == ("onnx", "packed", "hardware")
+    assert exported.report["weight_codes"]["hardware"]["mismatches"] == 0
+
+
 def test_weights_are_int8_and_biases_int32(export: Export) -> None:
     """Whatever the bits; each bias on the grid of its accumulator."""
     exported = export("residual_net", "deploy", 3)

@@ -1,0 +1,1 @@
+"""Reconstruction: the student is fitted to its teacher part by part."""
