@@ -33,7 +33,7 @@ class Reconstruct(Settings):
     batch_size: Count = 32
     """Images of an update."""
     lr: float = Field(1e-3, gt=0)
-    """For reconstructions of your own; `genie` has three rates."""
+    """Learning rate of reconstructions of your own; `genie` has three rates."""
     lr_rounding: float = Field(1e-3, gt=0)
     """Adam's rate of the soft bits; they have about 5 to go from one end to the other."""
     lr_weight_step: float = Field(1e-4, ge=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synq_tune.config import Bits
+from synq_tune.graph.blocks import Unit
 from synq_tune.inspection.student import Inspection
 from synq_tune.text_table import aligned
 
@@ -48,6 +49,16 @@ def tensor_lines(inspection: Inspection) -> list[str]:
         for row in inspection.tensors
     ]
     return aligned([("tensor", "made by", "shape", "bits"), *rows])
+
+
+def part_lines(units: list[Unit]) -> list[str]:
+    """One line per part that a reconstruction fits on its own: name, its layers."""
+    rows = [(unit.name, _layers(unit.layers)) for unit in units]
+    return aligned([("part", "layers fitted together"), *rows])
+
+
+def _layers(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} … {names[-1]} ({len(names)})"
 
 
 def _bits(bits: int | None, why: str = "") -> str:

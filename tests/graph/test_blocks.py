@@ -13,6 +13,7 @@ from torchvision import models
 from synq_tune.config import Bits
 from synq_tune.errors import InputError
 from synq_tune.graph.blocks import Unit, cut, unit_module
+from synq_tune.inspection.table import part_lines
 from synq_tune.models.cifar_resnet import cifar_resnet20
 from synq_tune.quantization.base import ActivationQuantizer
 from synq_tune.quantization.student import calibrate, quantize_student
@@ -134,3 +135,14 @@ def test_units_take_any_number_of_images() -> None:
     for unit in cut(student, is_grid=_is_grid):
         values = unit_module(student, unit)(values)
     assert torch.equal(values, student(images))
+
+
+def test_the_cut_is_printed() -> None:
+    """One line a part with its layers, many shortened."""
+    student, _ = _student("resnet18")
+    lines = part_lines(cut(student, ["layer1"]))
+    assert lines[2] == "layer1    layer1.0.conv1 … layer1.1.conv2 (4)"
+    assert lines[3].split(maxsplit=1) == [
+        "layer2.0",
+        "layer2.0.conv1, layer2.0.conv2, layer2.0.downsample.0",
+    ]
