@@ -48,6 +48,8 @@ class GenieWeight(LearnedRounding):
 class GenieDeployWeight(LearnedRounding):
     """Symmetric without the lowest code, as `DeployWeight`."""
 
+    has_zero_points = False
+
     def __init__(self, weight: Tensor, bits: int) -> None:
         super().__init__(weight, bits)
         self.limits = _symmetric(bits)

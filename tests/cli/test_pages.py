@@ -69,7 +69,9 @@ def test_links_of_the_pages_lead_somewhere() -> None:
 
 def test_bare_make_prints_its_targets() -> None:
     """One line each; nothing is installed or run."""
-    run = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    # Below another make, as in `make test`, this one would say which folder it enters.
+    command = ["make", "--no-print-directory"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     targets = [line.split()[1] for line in run.stdout.splitlines()]
     phony = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert sorted(targets) == sorted(phony[1].split())

@@ -78,5 +78,5 @@ def test_wrong_arrays_are_one_line(tmp_path: Path, images: Any, labels: Any, mes
 def test_a_missing_array_is_named(tmp_path: Path) -> None:
     """Images without labels measure nothing."""
     np.save(tmp_path / "images.npy", _images(3))
-    with pytest.raises(InputError, match=r"labels\.npy.*exists"):
+    with pytest.raises(InputError, match=r"holds labels\.npy"):
         load_labelled(f"npy:{tmp_path}", _input(3), 2)
