@@ -40,7 +40,8 @@ def run_line(state: StudyState, key: str) -> str | None:
             f"{count} {run.key}  {run.state:<9}  {_metrics(run)}  {counted(run.epochs_run, 'epoch')}  "
             f"{run.seconds:.1f} s  {_params(run.params)}{error}"
         )
-    if not run.history:
+    # A state kept between the parts of a reconstruction is no news.
+    if not run.history and not run.kept_position:
         return f"      {run.key}  started    {_params(run.params)}"
     return None
 
