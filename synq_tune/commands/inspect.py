@@ -6,10 +6,10 @@ from synq_tune import own_code
 from synq_tune.config import StudySpec
 from synq_tune.config.overrides import overrides_line
 from synq_tune.errors import stage
-from synq_tune.graph.blocks import cut
 from synq_tune.inspection.table import layer_lines, part_lines, summary_lines, tensor_lines
 from synq_tune.models.build import build_model
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
+from synq_tune.reconstruction.parts import units_of
 from synq_tune.trial.memory import memory_line
 from synq_tune.trial.requirements import check_parts
 
@@ -29,7 +29,6 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
         model = build_model(spec.teacher) if random_weights else None
     teacher = load_teacher(spec.teacher, cam_layer=spec.finetune.cam_layer, model=model)
     inspection = check_parts(spec, teacher)
-    blocks = spec.reconstruct.blocks
     head = f"{spec.teacher.model}, {teacher.num_classes} classes, input {_input(teacher)}"
     head += f", quantizer {own_code.label(spec.quantizer)}"
     return [
@@ -40,7 +39,7 @@ def inspect_space(spec: StudySpec, random_weights: bool = False) -> list[str]:
         "",
         *tensor_lines(inspection),
         "",
-        *part_lines(cut(teacher.graph, () if blocks == "auto" else blocks)),
+        *part_lines(units_of(teacher.graph, spec.reconstruct.blocks)),
         "",
         *summary_lines(inspection, spec.bits),
         memory_line(spec, teacher),

@@ -78,15 +78,11 @@ class OptimizerSettings(Settings):
     lr: float = Field(1e-3, gt=0)
     """Learning rate at the start."""
     lr_relative: bool = False
-    """Rates are `lr` times a size at the start, the root mean square: of each output channel in the
-    weights of quantized layers, of the whole tensor elsewhere. With Adam `lr` is then the share of
-    its size by which a channel moves in an update, alike in channels, layers and networks.
-    Gradients of such weights are measured in the same sizes where `grad_clip` clips them."""
+    """Rates are shares: `lr` times the root mean square at the start, of an output channel in
+    quantized weights, of the whole tensor elsewhere. `grad_clip` measures in the same sizes."""
     step_lr_factor: float = Field(1.0, gt=0)
-    """Learning rate of learned step sizes (`lsq`, `deploy`) over `lr`. The logarithm of a step
-    learns: with `lr_relative` and Adam an update moves each step by about `lr` times this factor of
-    itself. Without, it moves a layer's middle step by what the same rate moves any parameter by,
-    and the others in proportion to their size."""
+    """Learning rate of learned steps (`lsq`, `deploy`, `genie`) over `lr`; the logarithm learns, so
+    that steps move in proportion to their size."""
     norm_lr_factor: float = Field(1.0, gt=0)
     """Learning rate of BatchNorm's factors and of biases over `lr`: few parameters that shift whole
     channels, and with them the student, towards what only synthetic images show."""

@@ -8,7 +8,12 @@ from tqdm import tqdm
 
 
 def progress_bar(
-    total: int | None, stage: str, show: bool = True, unit: str = "it", may_be_short: bool = False
+    total: int | None,
+    stage: str,
+    show: bool = True,
+    unit: str = "it",
+    may_be_short: bool = False,
+    done: int = 0,
 ) -> tqdm:
     """A bar over what a stage does, with the time left.
 
@@ -20,11 +25,13 @@ def progress_bar(
         show: whether to draw it.
         unit: what is counted.
         may_be_short: draw nothing for what is over in a moment.
+        done: how much of it is done already.
     """
     is_watched = sys.stderr.isatty()
     least, most, moment = (0.1, 10.0, 1.0) if is_watched else (30.0, 60.0, 20.0)
     return tqdm(
         total=total,
+        initial=done,
         desc=stage,
         unit=unit,
         file=sys.stderr,

@@ -36,7 +36,7 @@ class Part:
 
 
 def units_of(student: fx.GraphModule, blocks: Blocks) -> list[Unit]:
-    """How a student is cut; grids belong to what reads them.
+    """How a student, or its teacher, is cut; grids belong to what reads them.
 
     Raises:
         InputError: a glob of `blocks` matches nothing.

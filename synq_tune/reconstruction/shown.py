@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 from torch import Tensor
-from tqdm import tqdm
+
+from synq_tune.process.progress import progress_bar
 
 _EVERY = 50
 """Updates between two looks at the loss: reading it off a GPU makes the program wait."""
 
 
 class PartsBar:
-    """A bar over the updates of all parts, with the part, its loss and the time left.
-
-    Drawn twice a minute where nobody watches: a job's log keeps every one of them.
-    """
+    """A bar over the updates of all parts, with the part, its loss and the time left."""
 
     def __init__(self, parts: int, iterations: int, done: int = 0) -> None:
         """Show `parts` · `iterations` updates, of which `done` parts are behind us."""
-        least, most = (0.1, 10.0) if sys.stderr.isatty() else (30.0, 60.0)
         self._parts, self._number = parts, done
-        self._bar = tqdm(
-            total=parts * iterations,
-            initial=done * iterations,
-            desc="reconstruction",
-            unit="it",
-            file=sys.stderr,
-            mininterval=least,
-            maxinterval=most,
-        )
+        self._bar = progress_bar(parts * iterations, "reconstruction", done=done * iterations)
 
     def __enter__(self) -> PartsBar:
         return self

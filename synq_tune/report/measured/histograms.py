@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils.hooks import RemovableHandle
 
 from synq_tune.quantization.affine import per_channel
 from synq_tune.quantization.base import ActivationQuantizer
@@ -88,19 +89,17 @@ def _inputs(quantizers: dict[str, ActivationQuantizer]) -> Iterator[dict[str, Te
     """What each is given inside the block, at most `_MOST_VALUES` numbers of it."""
     inputs: dict[str, Tensor] = {}
 
-    def keep(name: str) -> object:
+    def keep(name: str) -> RemovableHandle:
         def hook(module: nn.Module, given: tuple[Tensor, ...]) -> None:
             values = given[0].detach().flatten()
             inputs[name] = values[:: max(1, len(values) // _MOST_VALUES)]
 
         return quantizers[name].register_forward_pre_hook(hook)
 
-    handles = [keep(name) for name in quantizers]
-    try:
+    with contextlib.ExitStack() as stack:
+        for name in quantizers:
+            stack.enter_context(keep(name))
         yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _of_values(name: str, quantizer: ActivationQuantizer, values: Tensor) -> Histogram:

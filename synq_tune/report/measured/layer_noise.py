@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils.hooks import RemovableHandle
 
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.layers import QUANTIZED_LAYERS
@@ -59,18 +60,16 @@ def _results(model: nn.Module, names: list[str]) -> Iterator[dict[str, Tensor]]:
     """What the named layers give inside the block, in call order."""
     results: dict[str, Tensor] = {}
 
-    def keep(name: str) -> object:
+    def keep(name: str) -> RemovableHandle:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
             results[name] = output.detach()
 
         return model.get_submodule(name).register_forward_hook(hook)
 
-    handles = [keep(name) for name in names]
-    try:
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(keep(name))
         yield results
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _decibels(expected: Tensor, found: Tensor) -> float:
