@@ -247,10 +247,11 @@ def _ask(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """The recipe's method over a study; configurations to try first were of another recipe."""
     asked.check_sections(tree, f"--set recipe={name}")
     recipe = read_recipe(name)
-    rest = {k: v for k, v in recipe.items() if k not in ("finetune", "search")}
+    rest = {k: v for k, v in recipe.items() if k not in ("finetune", "reconstruct", "search")}
     own_finetune, own_search = tree.get("finetune") or {}, tree.get("search") or {}
     merged = deep_merge(tree, rest)
     merged["finetune"] = asked.finetune_of(own_finetune, recipe)
+    merged["reconstruct"] = asked.reconstruct_of(tree.get("reconstruct") or {}, recipe)
     merged["search"] = asked.search_of(own_search, recipe)
     if "quantizer" in merged:
         merged["quantizer"] = asked.quantizer_of(tree.get("quantizer"), recipe.get("quantizer"))

@@ -32,6 +32,8 @@ class Reconstruct(Settings):
     """Updates of each part that is reconstructed; 0 = off."""
     batch_size: Count = 32
     """Images of an update."""
+    num_images: Count | None = None
+    """Images that parts are fitted on, in the views of training; `null` = one epoch of them."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate of reconstructions of your own; `genie` has three rates."""
     lr_rounding: float = Field(1e-3, gt=0)

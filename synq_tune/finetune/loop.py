@@ -32,7 +32,7 @@ class EpochMetrics:
     """One evaluated epoch."""
 
     epoch: int
-    """Number of finished epochs, from 1; 0 is calibration only."""
+    """Number of finished epochs, from 1; 0 is before training: calibrated, and reconstructed."""
     losses: dict[str, float]
     """Mean of each weighted loss over the epoch's steps, `total` among them."""
     metrics: dict[str, float] = field(default_factory=dict)

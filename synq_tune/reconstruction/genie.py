@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator
 
 import torch
@@ -30,7 +32,7 @@ class Genie:
         config: Reconstruct,
         position: Position,
     ) -> Iterator[Progress]:
-        """Fit the student part by part, in call order, on the source's calibration images.
+        """Fit the student part by part, in call order, on the images of the source's first epochs.
 
         What a part reads is kept for all images, the teacher's and the student's: the parts in
         front of it are done, their rounding hard, nothing dropped. After a resumption both are
@@ -42,7 +44,7 @@ class Genie:
         check_parts(student, config)
         parts = parts_of(student, assets.teacher.graph, config.blocks)
         caches, size = Caches(config.memory_budget, assets.device), _forward_size(assets)
-        exact = given = caches.of(*_images(source), alive=[])
+        exact = given = caches.of(*_images(source, config.num_images), alive=[])
         with PartsBar(len(parts), config.iterations, position.parts) as bar:
             for number, part in enumerate(parts, 1):
                 target = caches.mapped(part.teacher, exact, size, [exact, given])
@@ -60,8 +62,15 @@ def _forward_size(assets: Material) -> int:
     return batch_size(shape.height, shape.width, assets.device)
 
 
-def _images(source: Source) -> tuple[Iterator[Tensor], int]:
-    images = torch.cat(list(source.calibration_images()))
+def _images(source: Source, count: int | None) -> tuple[Iterator[Tensor], int]:
+    """The first `count` images, of the first epoch and of those after it; None: of the first."""
+    epochs = itertools.count() if count else range(1)
+    batches = itertools.chain.from_iterable(map(source.batches, epochs))
+    found, missing = [], count or math.inf
+    while missing > 0 and (batch := next(batches, None)) is not None:
+        found.append(batch.images[: int(min(missing, len(batch.images)))])
+        missing -= len(found[-1])
+    images = torch.cat(found)
     return iter([images]), len(images)
 
 

@@ -160,6 +160,7 @@ class LedgerCallback(NotPickled, Callback):
                 metrics=result["metrics"],
                 losses=result["losses"],
                 partial=result["partial"],
+                **_position(result),
                 **kept,
             )
         elif kept:

@@ -60,11 +60,12 @@ class Trial:
         self._epoch = 0
         self._progress: Progress | None = None
         self._unreported: dict[str, float] = {}  # losses of a reconstruction, until an evaluation
+        self._parts: int | None = None  # that a reconstruction has finished in this process
 
     def run(
         self, start: bytes | None = None, is_kept: Callable[[int], bool] = lambda epoch: False
     ) -> Iterator[EpochMetrics]:
-        """Yield each evaluated epoch with losses and accuracies (percent).
+        """Yield each evaluated epoch with losses and accuracies (percent), a reconstruction first.
 
         Args:
             start: `state` of the same trial in another process; it goes on behind that epoch, or
@@ -83,6 +84,8 @@ class Trial:
         if self.config.epochs == 0:
             yield EpochMetrics(0, self._unreported, self._evaluate(0, is_last=True), is_last=True)
             return
+        if self._parts is not None:
+            yield self._reconstructed()
         yield from self._train(is_kept)
 
     def untrained(self) -> fx.GraphModule:
@@ -106,6 +109,12 @@ class Trial:
             yield from self._prepare(start)
         self._progress = None
 
+    def _reconstructed(self) -> EpochMetrics:
+        """What reconstruction alone gives; its state, of training, is one behind the last part."""
+        metrics = self._evaluate(0, is_last=False)
+        losses, self._unreported = self._unreported, {}
+        return EpochMetrics(0, losses, metrics, position=self._parts + 1)
+
     def _train(self, is_kept: Callable[[int], bool]) -> Iterator[EpochMetrics]:
         config = self.config
         evaluated = is_evaluated(self.assets.spec, config.epochs)
@@ -122,8 +131,6 @@ class Trial:
             self._epoch, row.is_last = row.epoch, row.epoch == config.epochs
             if row.is_last or evaluated(row.epoch):
                 row.metrics = self._evaluate(row.epoch, row.is_last)
-                row.losses |= self._unreported
-                self._unreported = {}
             yield row
 
     def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
@@ -143,8 +150,6 @@ class Trial:
             check_finite_state(self.student)
         if stage != _FINETUNE:
             yield from self._reconstruct(start)
-        else:
-            self._unreported = about(start).get("unreported", {})
         let_through(self.student, self.config, width)
         self._optimizer = optimizer_of(self.student, self.config)
         if stage == _FINETUNE:
@@ -157,8 +162,10 @@ class Trial:
             restore_student(start, self.student)
             position = Position(about(start)["position"], own_tensors(start, _RECONSTRUCT))
             self._unreported = about(start).get("unreported", {})
+        self._parts = position.parts if self.reconstruct.is_on else None
         rows = reconstruct(self.student, self._source, self.assets, self.reconstruct, position)
         for self._progress in rows:
+            self._parts = self._progress.position
             check_finite_state(self.student)
             self._unreported |= self._progress.losses
             yield EpochMetrics(0, self._progress.losses, position=self._progress.position)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from synq_tune.config import FineTune, StudySpec
-from synq_tune.config.asked import FITTED, KEPT
+from synq_tune.config import FineTune, Reconstruct, StudySpec, yaml12
+from synq_tune.config.asked import FITTED, KEPT, KEPT_OF_RECONSTRUCT
 from synq_tune.config.load import RECIPES_DIR, SPACES_DIR, load_space, names_in, read_recipe
 from synq_tune.config.overrides import overrides, overrides_line
 from synq_tune.errors import SearchSpaceError
@@ -34,6 +34,12 @@ def _method(config: FineTune) -> dict[str, Any]:
     return {k: v for k, v in config.model_dump(mode="json").items() if k not in KEPT}
 
 
+def _value(spec: StudySpec, key: str) -> Any:
+    """What a study has of a search key."""
+    room, _, field = key.rpartition(".")
+    return getattr(getattr(spec, room or "finetune"), field)
+
+
 def _own(tmp_path: Path, search: str = "", sets: tuple[str, ...] = ()) -> StudySpec:
     (tmp_path / "own.yaml").write_text(OWN + search)
     return load_space(str(tmp_path / "own.yaml"), sets)
@@ -48,8 +54,9 @@ def test_asking_for_a_recipe_gives_that_recipe(space: str, recipe: str) -> None:
         read_recipe(recipe),
     )
     assert _method(spec.finetune) == _method(FineTune.model_validate(tree["finetune"]))
+    budget = FineTune().model_dump() | yaml12.read(SPACES_DIR / f"{space}.yaml")["finetune"]
     for key in KEPT:
-        expected = tree["finetune"].get(key, getattr(own.finetune, key))
+        expected = tree["finetune"].get(key, budget[key])
         assert getattr(spec.finetune, key) == expected, key
     stated = tree.get("synthesis", {})
     for key, value in own.synthesis:
@@ -57,12 +64,16 @@ def test_asking_for_a_recipe_gives_that_recipe(space: str, recipe: str) -> None:
     assert (spec.teacher, spec.bits, spec.study) == (own.teacher, own.bits, own.study)
     is_transformer = own.quantizer.startswith("vit_")
     named = tree["quantizer"]
-    assert spec.quantizer == (TRANSFORMERS[named] if is_transformer else named)
-    assert set(spec.search) == set(tree["search"])
+    assert spec.quantizer == (TRANSFORMERS.get(named, named) if is_transformer else named)
+    assert set(spec.search) == {k for k in tree["search"] if k not in FITTED or k in own.search}
     for key, domain in spec.search.items():
         expected = own.search[key].values if key in FITTED else tuple(tree["search"][key]["choice"])
         assert sorted(map(str, domain.values)) == sorted(map(str, expected)), key
-        assert domain.contains(getattr(spec.finetune, key)), key
+        assert domain.contains(_value(spec, key)), key
+    stage = Reconstruct.model_validate(tree.get("reconstruct", {}))
+    assert spec.reconstruct == stage.model_copy(
+        update={k: _value(own, f"reconstruct.{k}") for k in KEPT_OF_RECONSTRUCT}
+    )
     assert overrides(spec).keys() <= {"quantizer"}
 
 
@@ -85,7 +96,8 @@ def test_a_recipe_is_a_set_of_all_its_keys_applied_in_order(space: str, recipe: 
     assert "tau" not in spec.search and spec.synthesis.seed == 7
     earlier = ["finetune.tau=0.123", "search.lr={choice: [0.5]}"]
     assert load_space(space, [*earlier, ask]) == load_space(space, [ask])
-    assert load_space(space, ["finetune.epochs=3", ask]).finetune.epochs == 3
+    epochs = read_recipe(recipe)["finetune"].get("epochs", 3)
+    assert load_space(space, ["finetune.epochs=3", ask]).finetune.epochs == epochs
     assert load_space(space, ["recipe=synq_code", ask]) == load_space(space, [ask])
 
 

@@ -44,7 +44,7 @@ ACCEPTED: dict[str, set[str]] = {
     "reconstruct.drop_probability": FRACTION, "reconstruct.rounding_weight": WEIGHT,
     "reconstruct.warmup": {"zero", "half"}, "reconstruct.beta": {"falling pair"},
     "reconstruct.blocks": {"pair of text"}, "reconstruct.free_weights": FLAG,
-    "reconstruct.memory_budget": POSITIVE,
+    "reconstruct.memory_budget": POSITIVE, "reconstruct.num_images": COUNT,
     "study": {"dict"}, "study.confirm": {"dict"}, "study.first": {"list"},
     "finetune.milestones": {"list"}, "synthesis.num_holdout": BIT,
     "synthesis.seed": COUNT | {"zero"}, "study.seed": COUNT | {"zero"},

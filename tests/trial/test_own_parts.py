@@ -216,8 +216,9 @@ def test_a_reconstruction_goes_on_where_it_was(teacher: LoadedTeacher, tmp_path:
     trial = digits_trial(spec, teacher, tmp_path)
     rows = list(trial.run(is_kept=lambda epoch: True))
     assert [(row.epoch, row.position) for row in rows] == [
-        (0, 1), (0, 2), (0, 3), (1, 0), (2, 0), (3, 0),
+        (0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (2, 0), (3, 0),
     ]  # fmt: skip
+    assert [bool(row.metrics) for row in rows[2:5]] == [False, True, bool(rows[4].metrics)]
     _goes_on(spec, teacher, tmp_path)
     plain = digits_trial(_spec(tmp_path, RECONSTRUCTION), teacher, tmp_path)
     assert list(plain.run())[-1].losses != rows[-1].losses
