@@ -13,6 +13,7 @@ BENCHES = {
     "step": "synq_tune.bench.step:bench_step",
     "trial": "synq_tune.bench.trial_speed:bench_trial",
     "synthesis": "synq_tune.bench.synthesis_speed:bench_synthesis",
+    "reconstruct": "synq_tune.bench.reconstruction_speed:bench_reconstruction",
     "memory": "synq_tune.bench.memory_use:bench_memory",
     "search": "synq_tune.bench.service:bench_search",
 }

@@ -14,7 +14,12 @@ import torch
 from torch import fx
 
 from synq_tune.config import FineTune, StudySpec
-from synq_tune.config.cost import final_runs, steps_per_epoch, trial_updates
+from synq_tune.config.cost import (
+    final_runs,
+    reconstruction_images,
+    steps_per_epoch,
+    trial_updates,
+)
 from synq_tune.finetune.loop import finetune
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.ready import make_ready
@@ -36,6 +41,8 @@ _GAMES = 200
 _PARITY_PASSES = 7
 """What comparing the exported files on an image costs, in a student's forward passes: the student,
 the packed file, and two ONNX files at two levels; 6.4 for EfficientNet-Lite0."""
+_RECONSTRUCTION = 1.3
+"""An update of a reconstruction, over a forward and backward of all parts; `bench.py reconstruct`."""
 STARTED = time.perf_counter()
 """About when this process began to import what a study needs."""
 
@@ -54,6 +61,8 @@ class UnitSeconds:
     """One image shown to a student."""
     step: float
     """One optimizer step of a trial."""
+    trained: float
+    """One image of such a step."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,10 @@ class Counts:
     synthesis_steps: int
     views: float
     """Images shown to the teacher for batches, at every cut-off that is likely to be tried."""
+    reconstructed: float
+    """Images that a trial's reconstruction shows to all parts, forward and backward."""
+    trials: int
+    finals: int
     trial_steps: float
     trial_images: float
     """Images that search trials show to students outside of steps."""
@@ -105,14 +118,15 @@ def estimate(spec: StudySpec, store: Path | None = None) -> Estimate:
     synthesis_step = _time_synthesis_step(spec, teacher)  # in the driver, which has every core
     torch.set_num_threads(plan.threads)
     view, student, step = _time_trial(spec, teacher)
-    units = UnitSeconds(start, synthesis_step, view, student, step)
+    shown = min(spec.finetune.batch_size, spec.synthesis.num_images)
+    units = UnitSeconds(start, synthesis_step, view, student, step, step / shown)
     labelled = sum(map(len, prepared.halves or ()))
     runs = max_trials(spec) + final_runs(spec)
     updates = runs * trial_updates(spec)
     return Estimate(
         trials=max_trials(spec),
         updates=updates,
-        images_seen=updates * min(spec.finetune.batch_size, spec.synthesis.num_images),
+        images_seen=updates * shown,
         step_seconds=step,
         parts=parts(
             counts(spec, teacher.num_classes, labelled, teacher.preprocessing.shape),
@@ -146,6 +160,10 @@ def counts(spec: StudySpec, num_classes: int, labelled: int, shape: tuple[int, .
     return Counts(
         synthesis_steps=synthesizer(spec.synthesis.method).steps(spec.synthesis, num_classes),
         views=cutoffs * min(config.num_views, max(epochs, 1)) * spec.synthesis.num_images,
+        reconstructed=_RECONSTRUCTION * reconstruction_images(spec),
+        trials=trials,
+        # The paper's defaults are trained without a reconstruction.
+        finals=max(0, finals - 1),
         trial_steps=epochs_run * per_epoch,
         trial_images=trials * calibration + evaluations * early,
         final_steps=finals * epochs * per_epoch,
@@ -157,10 +175,12 @@ def counts(spec: StudySpec, num_classes: int, labelled: int, shape: tuple[int, .
 
 def parts(count: Counts, unit: UnitSeconds, concurrent: int) -> dict[str, float]:
     """Expected seconds of each part of a study."""
+    fitting = count.reconstructed * unit.trained * (count.trials / concurrent + count.finals)
     return {
         "start": unit.start,
         "synthesis": count.synthesis_steps * unit.synthesis_step,
         "views": count.views * unit.view,
+        **({"reconstruction": fitting} if fitting else {}),
         "trials": (count.trial_steps * unit.step + count.trial_images * unit.student) / concurrent,
         "confirm and ladder": (count.final_steps * unit.step + count.final_images * unit.student),
         "export": count.export_images * unit.student,
@@ -277,10 +297,11 @@ def format_estimate(e: Estimate) -> str:
     """The estimate as lines of text."""
     hours = sum(e.parts.values()) / 3600
     runs = "at most (and the finalists' seeds and the paper's defaults)"
+    is_trained = e.updates > 0 or "reconstruction" in e.parts
     longest = [f"{name} {seconds / 3600:.2f}" for name, seconds in e.parts.items()]
     return "\n".join(
         [
-            f"trials       {e.trials} {runs if e.updates else '(calibration only, nothing is trained)'}",
+            f"trials       {e.trials} {runs if is_trained else '(calibration only, nothing is trained)'}",
             f"updates      {e.updates:,} optimizer steps at most, {1000 * e.step_seconds:.1f} ms each",
             f"images seen  {e.images_seen:,} at most",
             f"hours        {hours:.2f} expected ({', '.join(longest)})",

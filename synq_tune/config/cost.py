@@ -16,6 +16,18 @@ def trial_updates(spec: StudySpec) -> int:
     return spec.finetune.epochs * steps_per_epoch(spec)
 
 
+def reconstruction_images(spec: StudySpec) -> float:
+    """Images that a trial's reconstruction shows to all parts, forward and backward, counted with
+    repeats; of searched counts the mean."""
+    config = spec.reconstruct
+    if not config.is_on:
+        return 0.0
+    domain = spec.search.get("reconstruct.iterations")
+    counts = domain.values if domain else (config.iterations,)
+    most = config.num_images or spec.synthesis.num_images
+    return sum(counts) / len(counts) * min(config.batch_size, most)
+
+
 def final_runs(spec: StudySpec) -> int:
     """Trained runs after the search: the finalists' other seeds, and the ladder's defaults."""
     confirm = spec.study.confirm

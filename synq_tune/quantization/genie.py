@@ -19,6 +19,7 @@ from synq_tune.quantization.affine import affine_parameters, code_limits
 from synq_tune.quantization.base import Quantizer
 from synq_tune.quantization.learned_rounding import LearnedRounding
 from synq_tune.quantization.lsq import LsqActivation
+from synq_tune.quantization.mixed import mixed
 from synq_tune.quantization.placement import every_tensor
 from synq_tune.quantization.placement_vit import multiplied_tensors
 from synq_tune.quantization.primitives import Limits, on_grid
@@ -26,7 +27,7 @@ from synq_tune.quantization.primitives import Limits, on_grid
 EXPONENT = 2.4
 _COARSE = [number / 20 for number in range(20, 0, -1)]
 _FINE = [number / 100 for number in (4, 3, 2, 1, -1, -2, -3, -4)]
-_SAMPLED = 2**16
+_SAMPLED = 2**14
 """Values of a tensor that its range is searched on."""
 
 
@@ -101,7 +102,7 @@ class DroppingActivation(LsqActivation):
 
     def forward(self, x: Tensor) -> Tensor:
         rounded = super().forward(x)
-        return rounded if self._keeps is None else torch.where(self._keeps(x), x, rounded)
+        return rounded if self._keeps is None else mixed(self._keeps(x), x, rounded)
 
 
 class GenieActivation(DroppingActivation):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from synq_tune.config import Reconstruct
 from synq_tune.quantization.learned_rounding import SoftBits
 from synq_tune.quantization.learned_scale import LearnedScale
+from synq_tune.quantization.mixed import mixed
 from synq_tune.quantization.student import activation_quantizers, calibrate, weight_layers
 from synq_tune.reconstruction.cache import Cache
 from synq_tune.reconstruction.drop import ElementDrop
@@ -127,7 +128,7 @@ def _loss(
     """Squared error summed over channels, mean over images and places."""
     images = given.rows(rows)
     if given is not exact:
-        images = torch.where(drop(images), exact.rows(rows), images)
+        images = mixed(drop(images), exact.rows(rows), images)
     error = (part.student(images) - target.rows(rows)).square()
     return error.sum(-1 if part.channels_last else 1).mean()
 

@@ -22,6 +22,9 @@ _LIBRARIES = 600 * 2**20
 # synthesis; in fine-tuning 1.15 with minmax, 1.95 with lsq, 2.3 with deploy.
 _SYNTHESIS_COPIES = 1.25
 _TRIAL_COPIES = 2.5
+_CACHES = 4
+"""Of a reconstruction: what a part reads, of teacher and student, what the teacher's gives, and
+what is being made."""
 
 
 def dataset_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
@@ -58,11 +61,28 @@ def _written_out(node: fx.Node) -> int:
 
 
 def trial_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    """One trial: libraries, dataset, one set of views, four copies of the weights, activations."""
+    """One trial: libraries, dataset, one set of views, four copies of the weights, activations, and
+    what a reconstruction keeps."""
     data = dataset_bytes(spec, teacher) + views_bytes(spec, teacher)
     weights = 4 * model_bytes(teacher)
     values = activation_bytes(teacher, spec.finetune.batch_size)
-    return _LIBRARIES + data + weights + int(_TRIAL_COPIES * values)
+    kept = reconstruction_bytes(spec, teacher)
+    return _LIBRARIES + data + weights + max(kept, int(_TRIAL_COPIES * values))
+
+
+def reconstruction_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
+    """What parts read and give for all images, in memory, at most; 0 without a reconstruction.
+
+    Four tensors are alive at once; each is as large as the network's largest value at most.
+    """
+    config = spec.reconstruct
+    if not config.is_on:
+        return 0
+    shapes = (node.meta.get("shape") for node in teacher.graph.graph.nodes)
+    largest = max(math.prod(shape) for shape in shapes if shape) // BATCH
+    images = config.num_images or spec.synthesis.num_images
+    kept = _CACHES * largest * images * _BYTES["float32"]
+    return int(min(config.memory_budget * 1e9, kept))
 
 
 def synthesis_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:

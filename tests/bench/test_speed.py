@@ -129,3 +129,12 @@ def test_the_command_ends_with_one_json_object() -> None:
     command = [sys.executable, str(ROOT / "scripts/bench.py"), *arguments, "--device", "cpu"]
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(out.stdout.splitlines()[-1])["space"] == "digits_w3a3"
+
+
+def test_a_reconstruction_is_compared_with_its_parts() -> None:
+    """Seconds, ratio and the number of parts are there; another quantizer is refused."""
+    numbers = _numbers("reconstruct", "digits_genie_w2a2")
+    assert numbers["genie_seconds"] > 0 and numbers["ratio_to_floor"] > 0
+    assert numbers["parts"] == 14
+    with pytest.raises(InputError, match="learns its rounding"):
+        _numbers("reconstruct", "digits_w3a3")

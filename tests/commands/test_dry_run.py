@@ -53,8 +53,8 @@ def test_nothing_trained_takes_no_step() -> None:
 
 def test_parts_add_up_what_was_timed() -> None:
     """Trials share the machine; the rest comes one after the other."""
-    count = Counts(10, 20, 30, 40, 50, 60, 70)
-    units = UnitSeconds(start=1, synthesis_step=2, view=3, student=4, step=5)
+    count = Counts(10, 20, 0, 8, 3, 30, 40, 50, 60, 70)
+    units = UnitSeconds(start=1, synthesis_step=2, view=3, student=4, step=5, trained=6)
     assert parts(count, units, concurrent=2) == {
         "start": 1,
         "synthesis": 20,
@@ -63,3 +63,17 @@ def test_parts_add_up_what_was_timed() -> None:
         "confirm and ladder": 50 * 5 + 60 * 4,
         "export": 280,
     }
+
+
+def test_a_reconstruction_is_paid_by_every_trial_and_every_other_seed() -> None:
+    """Its images are shown at an image's share of a step; the paper's defaults have none."""
+    found = _counts("recipe=genie", "search.reconstruct.iterations={choice: [100, 300]}")
+    assert (found.reconstructed, found.trials, found.finals) == (
+        pytest.approx(1.3 * 200 * 32),
+        12,
+        2,
+    )
+    units = UnitSeconds(start=0, synthesis_step=0, view=0, student=0, step=0, trained=2)
+    seconds = parts(found, units, concurrent=3)["reconstruction"]
+    assert seconds == pytest.approx(1.3 * 200 * 32 * 2 * (12 / 3 + 2))
+    assert "reconstruction" not in parts(_counts(), units, concurrent=3)
