@@ -47,8 +47,8 @@ def bench_step(spec: StudySpec, rounds: int, device: torch.device) -> Report:
     teacher = bench_teacher(spec, device)
     source = bench_source(teacher, spec.finetune, device)
     functions = {
-        "floor": _floor(teacher, source),
-        "synq": _synq(spec, teacher, source),
+        "floor": floor_step(teacher, source),
+        "synq": trial_step(spec, teacher, source),
         "draw": lambda: next(iter(source.batches(0))),
         "released": _released(spec, teacher, source),
     }
@@ -56,7 +56,8 @@ def bench_step(spec: StudySpec, rounds: int, device: torch.device) -> Report:
     return _report(spec, timings, device)
 
 
-def _floor(teacher: LoadedTeacher, source: ViewSource) -> Callable[[], None]:
+def floor_step(teacher: LoadedTeacher, source: ViewSource) -> Callable[[], None]:
+    """Forward, backward and SGD of the plain network on one batch."""
     network = copy.deepcopy(teacher.graph).requires_grad_(True)
     optimizer = torch.optim.SGD(network.parameters(), lr=_STILL, momentum=0.9, fused=True)
     batch = next(iter(source.batches(0)))
@@ -69,7 +70,8 @@ def _floor(teacher: LoadedTeacher, source: ViewSource) -> Callable[[], None]:
     return step
 
 
-def _synq(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -> Callable[[], None]:
+def trial_step(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -> Callable[[], None]:
+    """An update of a trial, its batch drawn anew."""
     config = spec.finetune.model_copy(update={"lr": _STILL})
     student = bench_student(spec, teacher, source)
     step = TrainingStep(student, config, teacher.graph)

@@ -30,6 +30,7 @@ COMMANDS = {
     "regret": "how far searches end from the best of a recorded grid",
     "coverage": "take networks through the whole chain",
     "bench": "measure speed and memory",
+    "gpu_check": "check and time everything on a GPU",
 }
 """Command → what it does; its arguments are in `synq_tune.cli.COMMAND`."""
 
