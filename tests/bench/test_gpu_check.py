@@ -13,8 +13,8 @@ from synq_tune.bench.gpu import check as checked
 from synq_tune.bench.gpu.agreement import differing_codes
 from synq_tune.bench.gpu.precision import multiplying_in
 from synq_tune.bench.gpu.rows import Row, guarded, table
-from synq_tune.bench.material import bench_teacher
 from synq_tune.bench.gpu.visit import gpu_check
+from synq_tune.bench.material import bench_teacher
 from synq_tune.config.load import load_space
 from synq_tune.errors import InputError
 from synq_tune.quantization.student import calibrate, quantize_student

@@ -84,7 +84,7 @@ def _value_codes(
     for grid, twin in zip(
         *(activation_quantizers(m).values() for m in (student, other)), strict=True
     ):
-        scale = float(grid.qparams()[0])
+        scale = float(grid.qparams()[0].detach())
         values = torch.randn(4096, generator=generator) * scale * 2 ** (grid.bits - 1)
         with torch.no_grad():
             pair = grid(values), twin(values.to(device)).cpu()
