@@ -11,13 +11,20 @@ from typing import Any
 from pydantic import BaseModel
 
 from synq_tune import own_code
-from synq_tune.config import Bits, FineTune, StudySpec, Synthesis, yaml12
+from synq_tune.config import Bits, FineTune, Reconstruct, StudySpec, Synthesis, yaml12
 from synq_tune.config.asked import KEPT
 from synq_tune.config.load import load_space, parse_assignment, read_recipe
 from synq_tune.config.paths import absolute_names, find_file
 from synq_tune.errors import InputError, SearchSpaceError, lookup
 
 # A field that a variant fixes is no longer searched, which `first` could not be valid with.
+_NAMED_CODE = (
+    ("teacher", "model"),
+    ("synthesis", "method"),
+    ("finetune", "cam"),
+    ("reconstruct", "method"),
+)
+"""What may name the user's own code."""
 _NOTHING_FIRST = 'study={"first": []}'
 
 
@@ -38,8 +45,9 @@ def load_comparison(
 ) -> Comparison:
     """Read a file of variants and merge recipe < space < variant < assignments < flags.
 
-    A variant is a partial space. One that names a `recipe` takes the recipe's finetune in place of
-    the space's, all but the budget and the network's layer (`KEPT`), and its own settings over it.
+    A variant is a partial space. One that names a `recipe` takes the recipe's finetune and
+    reconstruct in place of the space's, all but the budget and the network's layer (`KEPT`), and
+    its own settings over it.
     Everything else of the recipe lies under the space, so that variants differ in nothing but what
     they name: images and quantizer stay the space's where it states them.
 
@@ -84,16 +92,24 @@ def settings_of(spec: StudySpec) -> dict[str, Any]:
     tree = spec.model_dump(mode="json", by_alias=True)
     kept = {key: tree[key] for key in ("teacher", "quantizer", "bits", "synthesis", "finetune")}
     del kept["teacher"]["weights"]
-    for room, key in (("teacher", "model"), ("synthesis", "method"), ("finetune", "cam")):
-        if own_code.is_own_code(kept[room][key]):
+    if spec.reconstruct.is_on:  # rows of before have none
+        kept["reconstruct"] = tree["reconstruct"]
+    for room, key in _NAMED_CODE:
+        if room in kept and own_code.is_own_code(kept[room][key]):
             kept[room][key] = own_code.identity(kept[room][key])
     return {**kept, "val_data": spec.study.val_data}
 
 
 def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Recorded settings with the defaults of fields that were added since."""
-    models = {"bits": Bits, "synthesis": Synthesis, "finetune": FineTune}
-    return {**settings, **{k: {**_defaults(m), **settings[k]} for k, m in models.items()}}
+    shapes = {
+        "bits": Bits,
+        "synthesis": Synthesis,
+        "finetune": FineTune,
+        "reconstruct": Reconstruct,
+    }
+    whole = {k: {**_defaults(m), **settings[k]} for k, m in shapes.items() if k in settings}
+    return {**settings, **whole}
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:
@@ -162,9 +178,17 @@ def _as_assignments(
         recipe = str(find_file("recipe", recipe, folders))
     own = load_space(space, [_NOTHING_FIRST]).finetune
     kept = {key: getattr(own, key) for key in KEPT}
-    method = FineTune.model_validate({**read_recipe(recipe).get("finetune", {}), **kept})
+    stated = read_recipe(recipe)
+    if stated.get("finetune", {}).get("epochs") == 0:  # to train nothing is a method, no budget
+        del kept["epochs"]
+    method = FineTune.model_validate({**stated.get("finetune", {}), **kept})
+    stage = Reconstruct.model_validate(stated.get("reconstruct", {}))
+    rooms = {
+        "finetune": method.model_dump(mode="json"),
+        "reconstruct": stage.model_dump(mode="json"),
+    }
     settings = {key: value for key, value in tree.items() if key != "recipe"}
-    return recipe, _spell({"finetune": method.model_dump(mode="json")}) + _spell(settings)
+    return recipe, _spell(rooms) + _spell(settings)
 
 
 def _spell(tree: Mapping[str, Any]) -> list[str]:

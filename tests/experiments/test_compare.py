@@ -337,3 +337,28 @@ def test_a_damaged_file_is_refused_by_its_line(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"variant": "ba')
     with pytest.raises(InputError, match="line 2: `the line is one run`"):
         read_recorded(comparison, path)
+
+
+def test_a_reconstruction_is_compared_too(tmp_path: Path) -> None:
+    """Its settings tell variants apart and come with the recipe; what is measured is the end."""
+    few = "reconstruct: {iterations: 1, batch_size: 8, blocks: [layer1, layer2, layer3]}"
+    variants = (
+        f"{{base: {{recipe: genie, {few}}}, more: {{recipe: genie, reconstruct: {{iterations: 2, "
+        "batch_size: 8, blocks: [layer1, layer2, layer3]}}, "
+        f"trained: {{recipe: genie_synq, finetune: {{epochs: 1}}, {few}}}, "
+        "plain: {recipe: synq, quantizer: genie, finetune: {epochs: 1}}}"
+    )
+    comparison = _load(tmp_path, variants, *SMALL, "quantizer=genie")
+    specs = comparison.variants
+    assert [spec.finetune.epochs for spec in specs.values()] == [0, 0, 1, 1]
+    assert [spec.reconstruct.is_on for spec in specs.values()] == [True, True, True, False]
+    assert "reconstruct" in settings_of(specs["base"]) and "reconstruct" not in settings_of(
+        specs["plain"]
+    )
+    shas = checked(comparison, Bench(tmp_path / "store"))
+    assert len(set(shas.values())) == 4
+    _run(comparison, tmp_path, 1)
+    rows = {row["variant"]: row for row in _rows(tmp_path)}
+    assert all(row["state"] == "completed" for row in rows.values())
+    assert rows["base"]["updates"] == 0 and rows["trained"]["updates"] == 2
+    assert all(read_recorded(comparison, tmp_path / "rows.jsonl").values())
