@@ -146,18 +146,23 @@ def _variant(name: str, rows: list[Row], baseline: Iterable[Row]) -> list[str]:
     """One line: variant, runs, top-1, gain, diverged, updates, seconds."""
     done = [row for row in rows if row["state"] == "completed"]
     diverged = sum(row["state"] == "diverged" for row in rows)
-    gain = paired_gain(_pairs(done, baseline))
+    gain = paired(done, baseline)
     updates = sorted({row["updates"] for row in done})
     seconds = f"{fmean(r['seconds'] for r in done):.1f}" if done else NOTHING
     return [
         name,
         str(len(done)),
         _spread([row["top1_report"] for row in done]),
-        _gain(gain),
+        gain_text(gain),
         str(diverged),
         ", ".join(map(str, updates)) or NOTHING,
         seconds,
     ]
+
+
+def paired(done: Iterable[Row], baseline: Iterable[Row]) -> Gain | None:
+    """The gain of completed rows over a baseline's of the same seeds; None without a pair."""
+    return paired_gain(_pairs(done, baseline))
 
 
 def _pairs(done: Iterable[Row], baseline: Iterable[Row]) -> list[tuple[float, float]]:
@@ -171,7 +176,8 @@ def _spread(values: list[float]) -> str:
     return f"{fmean(values):.2f} ± {stdev(values):.2f}"
 
 
-def _gain(gain: Gain | None) -> str:
+def gain_text(gain: Gain | None) -> str:
+    """Mean, interval and number of pairs."""
     if gain is None:
         return NOTHING
     if gain.half is None:

@@ -59,10 +59,22 @@ def load_comparison(
         SearchSpaceError: file, key or value is wrong.
         InputError: there are no labelled images to compare on.
     """
+    baseline, trees = _read(path)
+    return merge(baseline, trees, path, space, assignments, flags)
+
+
+def merge(
+    baseline: str,
+    trees: Mapping[str, dict[str, Any]],
+    path: Path,
+    space: str,
+    assignments: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> Comparison:
+    """The same for variants as they were read from `path`; their settings by name."""
     first, later = _split(list(assignments))
     common = load_space(space, [*first, *later], flags)
     _check_labelled(common)
-    baseline, trees = _read(path)
     _check_one_recipe(path, trees, first)
     folders = (Path(), path.resolve().parent, Path(space).resolve().parent)
     variants = {}
