@@ -36,6 +36,7 @@ FAMILIES: dict[str, dict[str, str]] = {
     },
     "source": {
         "views": "synq_tune.views.source:view_source",
+        "generator": "synq_tune.generators.source:GENERATOR",
     },
     "reconstruction": {
         "genie": "synq_tune.reconstruction.genie:METHOD",

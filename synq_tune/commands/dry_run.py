@@ -20,6 +20,7 @@ from synq_tune.config.cost import (
     steps_per_epoch,
     trial_updates,
 )
+from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.finetune.loop import finetune
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.ready import make_ready
@@ -32,7 +33,13 @@ from synq_tune.trial.evaluation import predict
 from synq_tune.trial.memory import study_disk_bytes, trial_bytes
 from synq_tune.trial.requirements import prepare
 from synq_tune.trial.rungs import REDUCTION_FACTOR, grace_epochs, is_evaluated
-from synq_tune.views.source import ViewSource
+from synq_tune.views.source import (
+    Source,
+    SourceMaterial,
+    ViewSource,
+    load_source,
+    stores_views,
+)
 from synq_tune.views.teacher_cache import TeacherCache, explain
 from synq_tune.views.transforms import draw_transforms
 
@@ -155,18 +162,20 @@ def counts(spec: StudySpec, num_classes: int, labelled: int, shape: tuple[int, .
     epochs_run, evaluations = _expected(spec, trials)
     cutoffs = _distinct(len(spec.search["d0"].values), trials) if "d0" in spec.search else 1.0
     reported = probes + labelled - chosen
+    stored = stores_views(config)
+    warmup = 0 if stored else config.generator_warmup_epochs
     ladder = 2 * calibration + 4 * reported  # the teacher, noise, synthetic set, the best
     finished = calibration + probes + chosen
     return Counts(
         synthesis_steps=synthesizer(spec.synthesis.method).steps(spec.synthesis, num_classes),
-        views=cutoffs * min(config.num_views, max(epochs, 1)) * spec.synthesis.num_images,
+        views=stored * cutoffs * min(config.num_views, max(epochs, 1)) * spec.synthesis.num_images,
         reconstructed=_RECONSTRUCTION * reconstruction_images(spec),
         trials=trials,
         # The paper's defaults are trained without a reconstruction.
         finals=max(0, finals - 1),
-        trial_steps=epochs_run * per_epoch,
+        trial_steps=(epochs_run + trials * warmup) * per_epoch,
         trial_images=trials * calibration + evaluations * early,
-        final_steps=finals * epochs * per_epoch,
+        final_steps=finals * (epochs + warmup) * per_epoch,
         final_images=finals * finished + ladder,
         export_images=_PARITY_PASSES
         * (min(labelled, parity_share(spec.study, shape)) + spec.synthesis.num_holdout),
@@ -262,9 +271,14 @@ def _time_trial(spec: StudySpec, teacher: LoadedTeacher) -> tuple[float, float, 
     def look() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         return explain(teacher, images.to(device), labels.to(device), techniques, config)
 
-    source = _random_source(spec, images, labels, *look(), config, device)
+    if stores_views(config):
+        source: Source = _random_source(spec, images, labels, *look(), config, device)
+    else:
+        dataset = SyntheticDataset(images, labels, 0, "none", "", "", Path(), {})
+        material = SourceMaterial(teacher, dataset, Path(), device)
+        source = load_source(material, config, spec.study.seed)
     student = quantize_student(teacher, spec.bits, spec.quantizer)
-    make_ready(student, config, spec.bits.activations, [source.images.float()])
+    make_ready(student, config, spec.bits.activations, [images.to(device)])
     ask = partial(predict, student, images, device)
     step = partial(_one_step, student, source, config, teacher)
     seconds = [_seconds(call, device) for call in (look, ask, step)]
@@ -272,7 +286,7 @@ def _time_trial(spec: StudySpec, teacher: LoadedTeacher) -> tuple[float, float, 
 
 
 def _one_step(
-    student: fx.GraphModule, source: ViewSource, config: FineTune, teacher: LoadedTeacher
+    student: fx.GraphModule, source: Source, config: FineTune, teacher: LoadedTeacher
 ) -> None:
     list(finetune(student, source, config, teacher=teacher.graph))
 

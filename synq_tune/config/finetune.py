@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from synq_tune.config.generator_source import GeneratorSourceSettings, rising_epochs
 from synq_tune.config.settings import (
     AreaRange,
     CamTechnique,
@@ -107,11 +108,7 @@ class OptimizerSettings(Settings):
     @field_validator("milestones")
     @classmethod
     def _milestones_rise(cls, milestones: tuple[int, ...]) -> tuple[int, ...]:
-        if any(m < 0 for m in milestones) or list(milestones) != sorted(set(milestones)):
-            raise ValueError(
-                f"`milestones are >= 0 and rise` must hold, but got {list(milestones)}."
-            )
-        return milestones
+        return rising_epochs(milestones)
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
@@ -127,6 +124,11 @@ class LossSettings(Settings):
     """T, by which both networks' logits are divided for distillation."""
     kd_weight: float = Field(1.0, ge=0)
     """Weight on T² · KL(teacher ‖ student), averaged over the batch (`batchmean`)."""
+    kd_reduction: Literal["batchmean", "mean"] = "batchmean"
+    """Average the KL over the batch, or over batch and classes (GDFQ's code): a K-th of it."""
+    gap_weight: float = Field(0.0, ge=0)
+    """Weight on T² · (ln K - entropy of the teacher's minus the student's logits over T), by which
+    AdaSG and AdaDFQ distil instead (`kd_weight` 0)."""
     lambda_ce: float = Field(0.005, ge=0)
     """Weight of the cross-entropy with the labels of the synthetic images."""
     tau: Fraction | None = 0.5
@@ -168,11 +170,14 @@ class RangeSettings(Settings):
     identity, as in the paper."""
 
 
-class FineTune(RangeSettings, ViewSettings, LossSettings, OptimizerSettings):
+class FineTune(
+    GeneratorSourceSettings, RangeSettings, ViewSettings, LossSettings, OptimizerSettings
+):
     """One trial's training; every difference between recipes is a field of this class."""
 
     source: SourceName = "views"
-    """Where batches come from: the stored views, or a source of your own, which may train along."""
+    """Where batches come from: the stored views, a generator that trains along, or a source of your
+    own."""
     epochs: int = Field(100, ge=0, le=1_000_000)
     """0 is calibration only."""
     batch_size: Count = 256

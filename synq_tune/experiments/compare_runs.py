@@ -29,6 +29,7 @@ from synq_tune.trial.assets import Assets, choose_device
 from synq_tune.trial.evaluation import AgreementSet, asking_teacher, make_probes, top1
 from synq_tune.trial.requirements import check_better_than_chance, check_cams, check_parts
 from synq_tune.trial.trial import Trial
+from synq_tune.views.source import stores_views
 from synq_tune.views.teacher_cache import load_teacher_cache
 
 _MEASURED = (
@@ -132,7 +133,8 @@ class Bench:
             assets = self._load_assets(spec)
             result["dataset"] = _about_dataset(assets.dataset)
             # Views are shared by later runs: the first does not pay for them.
-            load_teacher_cache(assets.teacher, assets.dataset, spec.finetune, self.store)
+            if stores_views(spec.finetune):
+                load_teacher_cache(assets.teacher, assets.dataset, spec.finetune, self.store)
             started = time.perf_counter()
             result |= {**_measure(assets, seed), "state": "completed", "error": None}
         except NonFiniteError as error:

@@ -19,6 +19,7 @@ from synq_tune.finetune.losses import (
     cam_loss,
     distillation_loss,
     feature_loss,
+    gap_loss,
     masked_cross_entropy,
 )
 from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, update, warmup_factor
@@ -74,6 +75,7 @@ def finetune(
     step = TrainingStep(student, config, teacher)
     optimizer = optimizer_of(student, config) if optimizer is None else optimizer
     total = max(1, config.epochs * source.steps_per_epoch)
+    source.watch(student)
     for epoch in range(first_epoch, config.epochs):
         rows = []
         for number, batch in enumerate(source.batches(epoch)):
@@ -125,7 +127,8 @@ class TrainingStep:
     def loss_names(self) -> list[str]:
         """Names of the losses returned."""
         config = self.config
-        parts = {"kd": True, "ce": config.lambda_ce > 0, "cam": self.cam_tap is not None}
+        parts = {"kd": True, "gap": config.gap_weight > 0, "ce": config.lambda_ce > 0}
+        parts |= {"cam": self.cam_tap is not None}
         parts |= {"feature": bool(self.feature_taps), "perturbed": config.perturbation_weight > 0}
         return ["total", *(name for name, is_on in parts.items() if is_on)]
 
@@ -171,11 +174,13 @@ class TrainingStep:
 
     def _kd_and_ce(self, logits: Tensor, teacher_logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         config = self.config
-        kd = distillation_loss(logits, teacher_logits, config.temperature)
-        parts = {"kd": config.kd_weight * kd}
+        pair = logits, teacher_logits, config.temperature
+        parts = {"kd": config.kd_weight * distillation_loss(*pair, config.kd_reduction)}
+        if config.gap_weight > 0:
+            parts["gap"] = config.gap_weight * gap_loss(*pair)
         if config.lambda_ce > 0:
             parts["ce"] = config.lambda_ce * masked_cross_entropy(
-                logits, batch.labels, batch.difficulty, config.tau, config.mask_strict
+                logits, batch.target, batch.difficulty, config.tau, config.mask_strict
             )
         return parts
 
@@ -194,7 +199,7 @@ class TrainingStep:
     def _perturbed(self, images: Tensor, parts: dict[str, Tensor], batch: Batch) -> Tensor:
         """The losses on images moved by ε against student and teacher (HAST, released SynQ)."""
         config = self.config
-        clean = sum(parts[name] for name in ("kd", "ce", "feature") if name in parts)
+        clean = sum(parts[name] for name in ("kd", "gap", "ce", "feature") if name in parts)
         (gradient,) = torch.autograd.grad(clean, images, retain_graph=True)
         moved = images.detach() + config.perturbation_epsilon * gradient.sign()
         with torch.no_grad(), record(self.teacher, self.feature_taps) as features:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """T² · KL(teacher ‖ student) at temperature T, summed over classes, averaged over the batch.
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    reduction: Literal["batchmean", "mean"] = "batchmean",
+) -> Tensor:
+    """T² · KL(teacher ‖ student) at temperature T, averaged over the batch.
 
     Args:
         student_logits: (N, K), differentiated through.
         teacher_logits: (N, K).
         temperature: T > 0; T² keeps the gradient's size as T changes.
+        reduction: over classes, `batchmean` sums and `mean` averages (GDFQ's code).
 
     Returns:
         Scalar, non-negative.
@@ -20,7 +29,18 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
     student = F.log_softmax(student_logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
     kl = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return temperature**2 * kl
+    return temperature**2 * kl / (student.shape[1] if reduction == "mean" else 1)
+
+
+def gap_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T² · (ln K - H(softmax((z_t - z_s) / T))), averaged over the batch (AdaSG, AdaDFQ).
+
+    It is least, 0, where the logits differ by the same number for every class. The papers leave ln K
+    out, which no gradient sees. Arguments as in `distillation_loss`.
+    """
+    gap = ((teacher_logits - student_logits) / temperature).log_softmax(1)
+    entropy = -(gap.exp() * gap).sum(1)
+    return temperature**2 * (math.log(gap.shape[1]) - entropy).mean()
 
 
 def masked_cross_entropy(
@@ -37,7 +57,7 @@ def masked_cross_entropy(
 
     Args:
         student_logits: (N, K), differentiated through.
-        labels: (N,), class indices in [0, K).
+        labels: (N,), class indices in [0, K), or (N, K), shares of the classes.
         difficulties: (N,) in [0, 1].
         tau: threshold in [0, 1]; None keeps every sample.
         strict: keep δ < τ (released code) instead of δ ≤ τ.

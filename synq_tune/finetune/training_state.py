@@ -46,16 +46,23 @@ def about(data: bytes) -> dict[str, Any]:
 
 
 def pack_stage(
-    student: nn.Module, stage: str, position: int, parts: dict[str, Tensor], **more: float
+    student: nn.Module,
+    stage: str,
+    position: int,
+    parts: dict[str, Tensor],
+    source: dict[str, Tensor] | None = None,
+    **more: float,
 ) -> bytes:
     """The state of a stage before fine-tuning, behind its part number `position`.
 
     Args:
         parts: the stage's own tensors, to be found again by `own_tensors(data, stage)`.
+        source: as in `pack`.
         more: numbers to find again in `about`.
     """
     info = {"format": FORMAT, "epoch": 0, "stage": stage, "position": position, **more}
-    return tensor_bytes({**_of_student(student), **_prefixed(stage, parts)}, info)
+    own = {**_prefixed(stage, parts), **_prefixed("source", source or {})}
+    return tensor_bytes({**_of_student(student), **own}, info)
 
 
 def own_tensors(data: bytes, owner: str) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from synq_tune.config import StudySpec
 from synq_tune.graph.attention import attention_outputs
 from synq_tune.graph.tokens import BATCH
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.names import resolve
 from synq_tune.synthesis import synthesizer
+from synq_tune.views.source import stores_views
 from synq_tune.views.teacher_cache import bytes_per_view
 
 _BYTES = {"float16": 2, "float32": 4}
@@ -35,9 +37,17 @@ def dataset_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
 
 
 def views_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
-    """The stored views of one D0."""
+    """The stored views of one D0; none where the source makes its images itself."""
+    if not stores_views(spec.finetune):
+        return 0
     rows = spec.synthesis.num_images * spec.finetune.num_views
     return rows * bytes_per_view(teacher, spec.finetune)
+
+
+def source_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
+    """What a source that trains along takes in each trial: its weights, gradients and moments."""
+    count = getattr(resolve("source", spec.finetune.source), "training_bytes", None)
+    return 0 if count is None else count(teacher, spec.finetune)
 
 
 def model_bytes(teacher: LoadedTeacher) -> int:
@@ -62,12 +72,13 @@ def _written_out(node: fx.Node) -> int:
 
 def trial_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
     """One trial: libraries, dataset, one set of views, four copies of the weights, activations, and
-    what a reconstruction keeps."""
+    what a reconstruction or a source that trains along keeps."""
     data = dataset_bytes(spec, teacher) + views_bytes(spec, teacher)
     weights = 4 * model_bytes(teacher)
     values = activation_bytes(teacher, spec.finetune.batch_size)
     kept = reconstruction_bytes(spec, teacher)
-    return _LIBRARIES + data + weights + max(kept, int(_TRIAL_COPIES * values))
+    trained = int(_TRIAL_COPIES * values)
+    return _LIBRARIES + data + weights + max(kept, trained) + source_bytes(spec, teacher)
 
 
 def reconstruction_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
@@ -96,19 +107,23 @@ def synthesis_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
 def study_disk_bytes(spec: StudySpec, teacher: LoadedTeacher) -> int:
     """The dataset, views of every D0, kept checkpoints, states of running trials, exported files.
 
-    A state is the student with Adam's two moments; `max_concurrent: auto` counts as two trials.
+    A state is the student with Adam's two moments, and a source that trains along with its own;
+    `max_concurrent: auto` counts as two trials.
     """
     domain = spec.search.get("d0")
     d0s = len(domain.values) if domain else 1
     concurrent = 2 if spec.study.max_concurrent == "auto" else spec.study.max_concurrent
     checkpoints = (spec.study.keep_checkpoints + 2 + 3 * concurrent) * model_bytes(teacher)
+    checkpoints += concurrent * source_bytes(spec, teacher)
     return dataset_bytes(spec, teacher) + d0s * views_bytes(spec, teacher) + checkpoints
 
 
 def memory_line(spec: StudySpec, teacher: LoadedTeacher) -> str:
     """What synthesis and one trial take, in GiB."""
     synthesis, trial = (f(spec, teacher) / 2**30 for f in (synthesis_bytes, trial_bytes))
+    along = source_bytes(spec, teacher) / 2**30
+    source = f", {along:.1f} GiB of it its generator" if along else ""
     return (
         f"memory    synthesis about {synthesis:.1f} GiB at batch {spec.synthesis.batch_size}, a "
-        f"trial about {trial:.1f} GiB at batch {spec.finetune.batch_size}"
+        f"trial about {trial:.1f} GiB at batch {spec.finetune.batch_size}{source}"
     )

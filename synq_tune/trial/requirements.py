@@ -83,6 +83,7 @@ def check_parts(spec: StudySpec, teacher: LoadedTeacher) -> Inspection:
         student = quantize_student(teacher, spec.bits, spec.quantizer)
         inspection = inspect_student(student)
     _check_reconstruction(spec, student)
+    _check_source(spec, teacher)
     synthesizer(spec.synthesis.method).check(teacher)
     return inspection
 
@@ -92,6 +93,12 @@ def _check_reconstruction(spec: StudySpec, student: fx.GraphModule) -> None:
     if spec.reconstruct.is_on:
         method = resolve("reconstruction", spec.reconstruct.method)
         getattr(method, "check", lambda student, config: None)(student, spec.reconstruct)
+
+
+def _check_source(spec: StudySpec, teacher: LoadedTeacher) -> None:
+    """Ask the source, where it has a `check`, whether it can work with the teacher."""
+    source = resolve("source", spec.finetune.source)
+    getattr(source, "check", lambda teacher, config: None)(teacher, spec.finetune)
 
 
 def resolve_metric(spec: StudySpec) -> str:

@@ -1,5 +1,5 @@
-"""One trial: quantize → calibrate → reconstruct → finetune → evaluate. Knows neither Ray nor
-MLflow."""
+"""One trial: quantize → warm up → calibrate → reconstruct → finetune → evaluate. Knows neither Ray
+nor MLflow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from synq_tune.trial.rungs import is_evaluated
 from synq_tune.trial.stages import Position, Progress, reconstruct
 from synq_tune.views.source import Source, SourceMaterial, load_source
 
-_RECONSTRUCT, _FINETUNE = "reconstruct", "finetune"
+_WARMUP, _RECONSTRUCT, _FINETUNE = "warmup", "reconstruct", "finetune"
 """Names of the stages in a checkpoint; one without a name is of fine-tuning."""
 
 
@@ -58,9 +58,10 @@ class Trial:
         self._source: Source | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._epoch = 0
+        self._stage = _FINETUNE
         self._progress: Progress | None = None
-        self._unreported: dict[str, float] = {}  # losses of a reconstruction, until an evaluation
-        self._parts: int | None = None  # that a reconstruction has finished in this process
+        self._unreported: dict[str, float] = {}  # losses of earlier stages, until an evaluation
+        self._parts: int | None = None  # before training that this process has finished
 
     def run(
         self, start: bytes | None = None, is_kept: Callable[[int], bool] = lambda epoch: False
@@ -70,9 +71,9 @@ class Trial:
         Args:
             start: `state` of the same trial in another process; it goes on behind that epoch, or
                 that part of a reconstruction, and ends as if it had never stopped.
-            is_kept: asked after each epoch (from 1), and with 0 after each part of a
-                reconstruction; one that is not evaluated but kept is yielded without accuracies, so
-                that the caller can take its `state`.
+            is_kept: asked after each epoch (from 1), and with 0 after each epoch of the source
+                alone and each part of a reconstruction; one that is not evaluated but kept is
+                yielded without accuracies, so that the caller can take its `state`.
 
         Raises:
             NonFiniteError: the trial diverged: a loss, a weight, a range, a logit or a metric is
@@ -99,15 +100,19 @@ class Trial:
         return self.student
 
     def _begin(self, start: bytes | None) -> Iterator[EpochMetrics]:
-        """Make everything for the first step; yields the parts that a reconstruction finishes."""
+        """Make everything for the first step; yields what of it is done, part by part."""
         assets, config = self.assets, self.config
         torch.manual_seed(self.seed)
-        self.student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
+        self.student = self._fresh_student()
         material = SourceMaterial(assets.teacher, assets.dataset, assets.store, assets.device)
         self._source = load_source(material, config, self.seed)
         with diverges_at(0, config):
             yield from self._prepare(start)
         self._progress = None
+
+    def _fresh_student(self) -> fx.GraphModule:
+        assets = self.assets
+        return quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
 
     def _reconstructed(self) -> EpochMetrics:
         """What reconstruction alone gives; its state, of training, is one behind the last part."""
@@ -131,6 +136,8 @@ class Trial:
             self._epoch, row.is_last = row.epoch, row.epoch == config.epochs
             if row.is_last or evaluated(row.epoch):
                 row.metrics = self._evaluate(row.epoch, row.is_last)
+                row.losses |= self._unreported
+                self._unreported = {}
             yield row
 
     def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
@@ -141,42 +148,82 @@ class Trial:
         """Make student and optimizer ready for the first step, or for the one after `start`.
 
         Yields:
-            The parts that a reconstruction finishes.
+            The epochs of the source alone, then the parts that a reconstruction finishes.
         """
-        width = self.assets.spec.bits.activations
         stage = None if start is None else about(start).get("stage", _FINETUNE)
-        if start is None:
-            fit_ranges(self.student, self.config, width, self._calibration_images())
-            check_finite_state(self.student)
+        if stage in (None, _WARMUP):
+            yield from self._warm_up(start)
         if stage != _FINETUNE:
-            yield from self._reconstruct(start)
-        let_through(self.student, self.config, width)
+            yield from self._reconstruct(start if stage == _RECONSTRUCT else None)
+        else:
+            self._unreported = about(start).get("unreported", {})
+        let_through(self.student, self.config, self.assets.spec.bits.activations)
         self._optimizer = optimizer_of(self.student, self.config)
         if stage == _FINETUNE:
             self._epoch = restore(start, self.student, self._optimizer)
             self._source.restore(own_tensors(start, "source"))
 
-    def _reconstruct(self, start: bytes | None) -> Iterator[EpochMetrics]:
-        position = Position()
+    def _warm_up(self, start: bytes | None) -> Iterator[EpochMetrics]:
+        """The source's epochs alone, with calibration where it belongs between them."""
+        source, done = self._source, 0
         if start is not None:
-            restore_student(start, self.student)
-            position = Position(about(start)["position"], own_tensors(start, _RECONSTRUCT))
-            self._unreported = about(start).get("unreported", {})
-        self._parts = position.parts if self.reconstruct.is_on else None
+            done = self._restore_stage(start).parts
+        self._stage = _WARMUP
+        for epoch in range(done, self._warmup_epochs + 1):
+            self._find_ranges(epoch)
+            if epoch < self._warmup_epochs:
+                source.warm_up(epoch)
+                losses = source.losses()
+                self._unreported = {f"warmup/{name}": value for name, value in losses.items()}
+                self._progress = Progress(epoch + 1)
+                yield EpochMetrics(0, dict(self._unreported), position=epoch + 1)
+
+    @property
+    def _warmup_epochs(self) -> int:
+        """Of the source; none where nothing reads what it would make."""
+        is_read = self.calibrate_on == "synthetic" or self.config.epochs > 0
+        return self._source.warmup_epochs if is_read or self.reconstruct.is_on else 0
+
+    def _find_ranges(self, epoch: int) -> None:
+        """Calibrate for good, or for now, before an epoch of the warm-up (behind the last: its
+        number)."""
+        source, last = self._source, min(self._source.freeze_epoch, self._warmup_epochs)
+        if epoch == last or (epoch < last and source.asks_student):
+            if epoch > 0:  # clipping and correcting are for fresh weights
+                self.student = self._fresh_student()
+            width = self.assets.spec.bits.activations
+            fit_ranges(self.student, self.config, width, self._calibration_images())
+            check_finite_state(self.student)
+        source.watch(self.student)
+
+    def _restore_stage(self, start: bytes) -> Position:
+        """Bring student, source and losses to a state of a stage before fine-tuning."""
+        restore_student(start, self.student)
+        if source := own_tensors(start, "source"):
+            self._source.restore(source)
+        self._unreported = about(start).get("unreported", {})
+        self._source.watch(self.student)
+        return Position(about(start)["position"], own_tensors(start, _RECONSTRUCT))
+
+    def _reconstruct(self, start: bytes | None) -> Iterator[EpochMetrics]:
+        position = Position() if start is None else self._restore_stage(start)
+        self._stage, before = _RECONSTRUCT, self._warmup_epochs
+        self._parts = before + position.parts if self.reconstruct.is_on else None
         rows = reconstruct(self.student, self._source, self.assets, self.reconstruct, position)
         for self._progress in rows:
-            self._parts = self._progress.position
+            self._parts = before + self._progress.position
             check_finite_state(self.student)
             self._unreported |= self._progress.losses
-            yield EpochMetrics(0, self._progress.losses, position=self._progress.position)
+            yield EpochMetrics(0, self._progress.losses, position=self._parts)
 
     def state(self, **more: float) -> bytes:
         """All it takes to go on behind what was yielded last; see `training_state`."""
         more |= {"unreported": self._unreported} if self._unreported else {}
+        source = self._source.state()
         if self._progress is not None:
-            place = _RECONSTRUCT, self._progress.position, self._progress.state()
-            return pack_stage(self.student, *place, **more)
-        return pack(self.student, self._optimizer, self._epoch, self._source.state(), **more)
+            place = self._stage, self._progress.position, self._progress.state()
+            return pack_stage(self.student, *place, source, **more)
+        return pack(self.student, self._optimizer, self._epoch, source, **more)
 
     def _calibration_images(self) -> Iterator[Tensor]:
         if self.calibrate_on == "synthetic":

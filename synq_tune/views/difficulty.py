@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
 def difficulty(teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """δ = 1 - p_teacher(label) (Eq. 3), (N,) in [0, 1]."""
-    return 1.0 - teacher_logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
+    """δ = 1 - p_teacher(label) (Eq. 3), (N,) in [0, 1].
+
+    Of an image of several classes, 1 - Σ_k min(share_k, p_teacher(k)): the total variation between
+    what it was asked to be and what the teacher sees, which is Eq. 3 for one class.
+
+    Args:
+        teacher_logits: (N, K).
+        labels: (N,) class indices, or (N, K) shares of the classes.
+    """
+    seen = teacher_logits.float().softmax(1)
+    if labels.dim() == 2:
+        return (1.0 - torch.minimum(seen, labels).sum(1)).clamp_min(0.0)
+    return 1.0 - seen.gather(1, labels[:, None])[:, 0]

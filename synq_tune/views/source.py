@@ -36,6 +36,14 @@ class Batch:
     """(N, h, w), the teacher's map of the trial's technique; None where CAM is off."""
     difficulty: Tensor
     """(N,) in [0, 1]."""
+    shares: Tensor | None = None
+    """(N, K) of images of several classes, whose label is the largest share; None: one class
+    each."""
+
+    @property
+    def target(self) -> Tensor:
+        """What cross-entropy asks for: labels (N,), or shares (N, K)."""
+        return self.labels if self.shares is None else self.shares
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,29 @@ class Source(ABC):
     @abstractmethod
     def calibration_images(self) -> Iterator[Tensor]:
         """Batches of images (N, C, H, W) on which ranges are observed."""
+
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs that the source trains alone before the student's first."""
+        return 0
+
+    @property
+    def freeze_epoch(self) -> int:
+        """Epochs of the warm-up behind which the student's ranges are found, for good."""
+        return self.warmup_epochs
+
+    @property
+    def asks_student(self) -> bool:
+        """Whether the warm-up looks at the student, which then has ranges from its start on."""
+        return False
+
+    def watch(self, student: nn.Module) -> None:
+        """Told which student trains on the batches: before an epoch, and where it is another."""
+        return None
+
+    def warm_up(self, epoch: int) -> None:
+        """Train for an epoch of the warm-up (0-based); the same for the same seed and state."""
+        return None
 
     def after_step(self, student: nn.Module, batch: Batch) -> None:
         """The student took its step on `batch`: a source that trains along takes its own."""
@@ -100,6 +131,11 @@ def load_source(material: SourceMaterial, config: FineTune, seed: int) -> Source
             f"Source` must hold, but got {type(source).__name__}."
         )
     return source
+
+
+def stores_views(config: FineTune) -> bool:
+    """Whether trials read stored views: of every source that does not say `stores_views = False`."""
+    return getattr(resolve("source", config.source), "stores_views", True)
 
 
 def view_source(material: SourceMaterial, config: FineTune, seed: int) -> ViewSource:

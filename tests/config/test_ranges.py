@@ -72,6 +72,14 @@ ACCEPTED: dict[str, set[str]] = {
         "cam_floor", "flip", "mix_keeps_variance", "clip_weights", "correct_norms")},
     "synthesis.margin": {"zero", "one", "1.0", "2.0"},
     "synthesis.smoothing": {"zero", "half", "one", "1.0", "2.0"},
+    "finetune.generator_latent": AUTO_COUNT, "finetune.generator_conditional_norm": FLAG,
+    "finetune.generator_mixing": COUNT, "finetune.generator_mixing_probability": FRACTION,
+    **{f"finetune.generator_{k}": WEIGHT for k in (
+        "ce", "bns", "disagreement", "agreement", "band")},
+    "finetune.generator_band_limits": {"zero pair"}, "finetune.generator_lr": POSITIVE,
+    "finetune.generator_milestones": {"list"}, "finetune.gap_weight": WEIGHT,
+    "finetune.generator_warmup_epochs": COUNT | {"zero"},
+    "finetune.generator_freeze_epoch": COUNT | {"zero"},
     "finetune.momentum": {"half"}, "finetune.warmup": {"zero", "half"},
     "finetune.range_share": {"one", "half", "1.0"}, "finetune.cam_layer": NAME,
     "study.val_data": NAME, "study.deterministic": COUNT,
@@ -129,6 +137,7 @@ def test_the_table_knows_every_field() -> None:
         "synthesis.generator_decay_every",
         "synthesis.crop_scale", "synthesis.precision", "synthesis.source", "finetune.optimizer",
         "finetune.schedule", "finetune.cam", "finetune.cam_class", "finetune.cam_reduction",
+        "finetune.generator_conditioning", "finetune.generator_embedding", "finetune.kd_reduction",
         "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric",
         "study.scheduler",
     }  # fmt: skip
@@ -217,12 +226,30 @@ def test_input_sizes_have_a_range(size: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [("crop_scale", [0, 1]), ("crop_scale", [0.9, 0.1]), ("mix_weight", [0.9, 0.1]),
-     ("milestones", [3, 2]), ("milestones", [-1]), ("milestones", [1, 1]), ("milestones", [1.5])],
+     ("milestones", [3, 2]), ("generator_milestones", [3, 2]), ("generator_band_limits", [0.9, 0.1]),
+     ("milestones", [-1]), ("milestones", [1, 1]), ("milestones", [1.5])],
 )  # fmt: skip
 def test_pairs_and_lists_are_ordered(key: str, value: list[float]) -> None:
     """Ranges go upwards, an area is more than none, milestones rise."""
     with pytest.raises(SearchSpaceError, match=rf"finetune\.{key}"):
         build_spec(_put(BASE, ("finetune", key), value), "here")
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["generator_ce=0", "generator_bns=0"], "`a loss of the generator has a weight` must hold"),
+        (
+            ["generator_warmup_epochs=1", "generator_freeze_epoch=2"],
+            "`generator_freeze_epoch <= gen",
+        ),
+        (["generator_embedding=classifier", "generator_conditioning=none"], "`a class enters the"),
+    ],
+)
+def test_a_generators_settings_fit_each_other(sets: list[str], message: str) -> None:
+    """What would be ignored, or could not be, is refused."""
+    with pytest.raises(SearchSpaceError, match=message):
+        load_space("digits_w3a3", [f"finetune.{text}" for text in sets])
 
 
 @pytest.mark.parametrize("sha1", ["xyz", "dead", "0" * 41, "deadbeeg"])

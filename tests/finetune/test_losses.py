@@ -12,6 +12,7 @@ from synq_tune.finetune.losses import (
     cam_loss,
     distillation_loss,
     feature_loss,
+    gap_loss,
     masked_cross_entropy,
 )
 from synq_tune.views.difficulty import difficulty
@@ -31,7 +32,33 @@ def test_distillation_is_t_squared_times_batchmean_kl(temperature: float) -> Non
 def test_equal_logits_cost_nothing() -> None:
     """The minimum is the teacher itself."""
     logits = torch.randn(3, 5)
-    assert float(distillation_loss(logits, logits, 4.0)) == pytest.approx(0.0, abs=1e-6)
+    for loss in (distillation_loss, gap_loss):
+        assert float(loss(logits, logits, 4.0)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_the_mean_over_classes_is_a_kth() -> None:
+    """GDFQ's code averages over classes as well."""
+    student, teacher = torch.randn(3, 5), torch.randn(3, 5)
+    whole, share = (distillation_loss(student, teacher, 4.0, r) for r in ("batchmean", "mean"))
+    torch.testing.assert_close(share, whole / 5)
+
+
+def test_the_gap_is_drawn_to_uniform() -> None:
+    """T² (ln K - H): by hand; a number added to all logits costs nothing."""
+    student, teacher = torch.randn(3, 5), torch.randn(3, 5)
+    p = ((teacher - student) / 2).softmax(1)
+    expected = 4 * (math.log(5) + (p * p.log()).sum(1).mean())
+    torch.testing.assert_close(gap_loss(student, teacher, 2.0), expected)
+    assert float(gap_loss(teacher + 3, teacher, 2.0)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_shares_of_classes_are_masked_like_labels() -> None:
+    """Shares of one class are that class; a hard image gives nothing."""
+    logits, labels, hard = torch.randn(4, 3), torch.tensor([0, 1, 2, 0]), torch.rand(4)
+    shares = F.one_hot(labels, 3).float()
+    expected = masked_cross_entropy(logits, labels, hard, 0.5)
+    torch.testing.assert_close(masked_cross_entropy(logits, shares, hard, 0.5), expected)
+    torch.testing.assert_close(difficulty(logits, shares), difficulty(logits, labels))
 
 
 def test_difficulty_is_one_minus_the_labels_probability() -> None:
@@ -85,7 +112,7 @@ def test_feature_loss_ignores_scale_and_place() -> None:
     assert float(feature_loss([one, one], [other, other])) == pytest.approx(2.0)
 
 
-@pytest.mark.parametrize("name", ["kd", "ce", "cam", "feature"])
+@pytest.mark.parametrize("name", ["kd", "gap", "ce", "cam", "feature"])
 def test_gradients_are_right(name: str) -> None:
     """Analytic gradients equal finite differences in float64."""
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
@@ -95,6 +122,7 @@ def test_gradients_are_right(name: str) -> None:
     labels, hard = torch.tensor([0, 1, 3]), torch.tensor([0.1, 0.9, 0.2], dtype=torch.float64)
     calls = {
         "kd": (lambda v: distillation_loss(v, y, 3.0), x),
+        "gap": (lambda v: gap_loss(v, y, 3.0), x),
         "ce": (lambda v: masked_cross_entropy(v, labels, hard, 0.5), x),
         "cam": (lambda v: cam_loss(v, torch.ones_like(v), "sum"), maps),
         "feature": (lambda v: feature_loss([v], [torch.ones_like(v)]), features),

@@ -1,0 +1,1 @@
+"""Batches out of a generator that trains along with the student."""
