@@ -104,6 +104,11 @@ class OptimizerSettings(Settings):
     """Epochs (0-based) at which `multistep` divides the learning rate by ten."""
     grad_clip: float | None = Field(None, gt=0)
     """Largest global gradient norm."""
+    inundation: Fraction = 0.0
+    """Share of each weight's codes that an update changes at least (AIT): it is made larger until
+    they do. Falls with the rate, goes with `weight_decay` 0; 0 = off."""
+    inundation_cap: float = Field(100.0, ge=1)
+    """The most that an update is multiplied by."""
 
     @field_validator("milestones")
     @classmethod
@@ -114,6 +119,15 @@ class OptimizerSettings(Settings):
     def _nesterov_has_momentum(self) -> Self:
         if self.nesterov and self.momentum == 0:
             raise ValueError("`momentum > 0` must hold with nesterov, but got momentum=0.")
+        return self
+
+    @model_validator(mode="after")
+    def _inundated_weights_do_not_decay(self) -> Self:
+        if self.inundation > 0 and self.weight_decay > 0:
+            raise ValueError(
+                "`weight_decay == 0` must hold with inundation, which would enlarge the decay, but got "
+                f"weight_decay={self.weight_decay}. Set finetune.weight_decay=0."
+            )
         return self
 
 

@@ -7,6 +7,7 @@ within the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, fx
 from synq_tune.config import FineTune
 from synq_tune.errors import NonFiniteLossError
 from synq_tune.finetune.divergence import check_finite_state, diverges_at, moment
+from synq_tune.finetune.inundation import inundated
 from synq_tune.finetune.losses import (
     cam_loss,
     distillation_loss,
@@ -24,6 +26,7 @@ from synq_tune.finetune.losses import (
 )
 from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, update, warmup_factor
 from synq_tune.graph.taps import FEATURE_TAP, record, tap_names
+from synq_tune.quantization.student import weight_layers
 from synq_tune.views.cam import cam_tap, normalize_maps, resize_maps, saliency_map
 from synq_tune.views.source import Batch, Source
 
@@ -76,13 +79,16 @@ def finetune(
     optimizer = optimizer_of(student, config) if optimizer is None else optimizer
     total = max(1, config.epochs * source.steps_per_epoch)
     source.watch(student)
+    layers = list(weight_layers(student).values()) if config.inundation > 0 else []
     for epoch in range(first_epoch, config.epochs):
         rows = []
         for number, batch in enumerate(source.batches(epoch)):
             done = epoch * source.steps_per_epoch + number
             rise = warmup_factor(config, (done + 1) / total)
-            set_lr(optimizer, config.lr * rise * lr_factor(config, epoch, done / total))
-            rows.append(_update(step, batch, optimizer, config))
+            fall = lr_factor(config, epoch, done / total)
+            set_lr(optimizer, config.lr * rise * fall)
+            with_codes = inundated(layers, config.inundation * fall, config.inundation_cap)
+            rows.append(_update(step, batch, optimizer, config, with_codes))
             source.after_step(student, batch)
         losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
         with diverges_at(epoch + 1, config):
@@ -96,13 +102,18 @@ def _of_source(source: Source) -> dict[str, float]:
 
 
 def _update(
-    step: TrainingStep, batch: Batch, optimizer: torch.optim.Optimizer, config: FineTune
+    step: TrainingStep,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    config: FineTune,
+    around: AbstractContextManager[None],
 ) -> Tensor:
-    """One optimizer step; returns the losses (L,), detached, still on the device."""
+    """One optimizer step, inside `around`; returns the losses (L,), detached, still on the device."""
     losses = step(batch)
     optimizer.zero_grad(set_to_none=True)
     losses[0].backward()
-    update(optimizer, config.grad_clip)
+    with around:
+        update(optimizer, config.grad_clip)
     return losses.detach()
 
 

@@ -6,12 +6,14 @@ import math
 import os
 
 import torch
+from torch import Tensor, nn
 
 from synq_tune.config import FineTune
 from synq_tune.errors import InputError
+from synq_tune.generators.build import build_generator
 from synq_tune.generators.classifier import first_vectors, latent_length
+from synq_tune.generators.draws import Draw
 from synq_tune.generators.losses import weights
-from synq_tune.generators.network import Generator
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.notes import say
 from synq_tune.synthesis.statistics import remembered
@@ -72,18 +74,41 @@ def _device_bytes(teacher: LoadedTeacher) -> int:
 
 def num_weights(teacher: LoadedTeacher, config: FineTune) -> int:
     """Weights of the generator, none of which is made."""
-    latent = latent_length(teacher, config)
-    with torch.device("meta"):
-        network = Generator(config, latent, teacher.num_classes, teacher.preprocessing.shape)
-    return sum(p.numel() for p in network.parameters())
+    return sum(p.numel() for p in _shapes(teacher, config).parameters())
 
 
 def training_bytes(teacher: LoadedTeacher, config: FineTune) -> int:
-    """Weights, gradients, Adam's moments and the maps of one batch, in float32."""
-    channels, height, width = teacher.preprocessing.shape
-    # Per pixel: Linear and BatchNorm at a sixteenth, the doubled map, convolution, BatchNorm and
-    # ReLU at a quarter, the doubled map and two behind it, four of the image's channels.
-    maps = 128 * (2 / 16 + 4 / 4 + 1) + 64 * 3 + 4 * channels
-    cells = 16 * math.ceil(height / 4) * math.ceil(width / 4)
-    batch = int(config.batch_size * cells * maps)
-    return _FLOAT32 * (_COPIES * num_weights(teacher, config) + batch)
+    """Weights, gradients, Adam's moments and what autograd keeps of one batch, in bytes."""
+    network, size = _shapes(teacher, config), config.batch_size
+    latent, classes = latent_length(teacher, config), config.generator_mixing
+    with torch.device("meta"):
+        draw = Draw(
+            torch.empty(size, classes, latent),
+            torch.empty(size, classes, dtype=torch.int64),
+            torch.empty(size, classes),
+        )
+    kept = _kept_bytes(network, draw)
+    return _FLOAT32 * _COPIES * num_weights(teacher, config) + kept
+
+
+def _shapes(teacher: LoadedTeacher, config: FineTune) -> nn.Module:
+    """The generator without memory for its weights."""
+    latent, shape = latent_length(teacher, config), teacher.preprocessing.shape
+    with torch.device("meta"):
+        return build_generator(config, latent, teacher.num_classes, shape)
+
+
+def _kept_bytes(network: nn.Module, draw: Draw) -> int:
+    """What a forward pass leaves for its backward pass, without the weights."""
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(draw)
+    for parameter in network.parameters():
+        kept.pop(parameter.untyped_storage()._cdata, None)
+    return sum(storage.nbytes() for storage in kept.values())

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from synq_tune.config import FineTune, ViewSettings
 from synq_tune.errors import NonFiniteLossError
+from synq_tune.generators.build import build_generator
 from synq_tune.generators.classifier import first_vectors, latent_length
 from synq_tune.generators.draws import Draw, draws
 from synq_tune.generators.losses import OF_STUDENT, Answers, weighted, weights
-from synq_tune.generators.network import Generator
 from synq_tune.generators.requirements import check, training_bytes
 from synq_tune.graph.batchnorm import batch_statistics
 from synq_tune.models.teacher import LoadedTeacher
@@ -55,12 +55,12 @@ class GeneratorSource(Source):
         self.optimizer = torch.optim.Adam(self.network.parameters(), betas=_BETAS, fused=True)
         self._epoch_losses: dict[str, float] = {}
 
-    def _network(self) -> Generator:
+    def _network(self) -> nn.Module:
         teacher, config = self.teacher, self.config
         rows = first_vectors(teacher, config)
         shape = teacher.preprocessing.shape
         with seeded_torch(derive_seed("generator", self.seed), torch.device("cpu")):
-            network = Generator(config, self.latent, teacher.num_classes, shape, rows)
+            network = build_generator(config, self.latent, teacher.num_classes, shape, rows)
         return network.to(self.device)
 
     @property
@@ -139,7 +139,7 @@ class GeneratorSource(Source):
         losses, logits = self._losses(images, draw)
         parameters = list(self.network.parameters())
         # Of these alone: neither network it is asked about collects a gradient.
-        gradients = torch.autograd.grad(losses[0], parameters)
+        gradients = torch.autograd.grad(losses[0], parameters, materialize_grads=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.contiguous()
         self.optimizer.step()

@@ -67,6 +67,8 @@ ACCEPTED: dict[str, set[str]] = {
         "weight_decay", "kd_weight", "lambda_ce", "lambda_cam", "feature_weight",
         "perturbation_weight", "perturbation_epsilon")},
     **{f"finetune.{k}": FRACTION for k in ("final_lr_factor", "tau", "paste_probability")},
+    "finetune.inundation": {"zero"},  # the base's weights decay
+    "finetune.inundation_cap": {"one", "1.0", "2.0", "10**30"},
     **{f"finetune.{k}": FLAG for k in (
         "lr_relative", "nesterov", "mask_strict", "filter_before_crop", "cam_normalize", "cam_resize",
         "cam_floor", "flip", "mix_keeps_variance", "clip_weights", "correct_norms")},
@@ -137,7 +139,8 @@ def test_the_table_knows_every_field() -> None:
         "synthesis.generator_decay_every",
         "synthesis.crop_scale", "synthesis.precision", "synthesis.source", "finetune.optimizer",
         "finetune.schedule", "finetune.cam", "finetune.cam_class", "finetune.cam_reduction",
-        "finetune.generator_conditioning", "finetune.generator_embedding", "finetune.kd_reduction",
+        "finetune.generator_conditioning", "finetune.generator_code", "finetune.generator_embedding",
+        "finetune.kd_reduction",
         "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric",
         "study.scheduler",
     }  # fmt: skip
@@ -238,6 +241,7 @@ def test_pairs_and_lists_are_ordered(key: str, value: list[float]) -> None:
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
+        (["inundation=0.1", "weight_decay=0.1"], "`weight_decay == 0` must hold with inundation"),
         (["generator_ce=0", "generator_bns=0"], "`a loss of the generator has a weight` must hold"),
         (
             ["generator_warmup_epochs=1", "generator_freeze_epoch=2"],
@@ -246,7 +250,7 @@ def test_pairs_and_lists_are_ordered(key: str, value: list[float]) -> None:
         (["generator_embedding=classifier", "generator_conditioning=none"], "`a class enters the"),
     ],
 )
-def test_a_generators_settings_fit_each_other(sets: list[str], message: str) -> None:
+def test_settings_fit_each_other(sets: list[str], message: str) -> None:
     """What would be ignored, or could not be, is refused."""
     with pytest.raises(SearchSpaceError, match=message):
         load_space("digits_w3a3", [f"finetune.{text}" for text in sets])

@@ -8,8 +8,10 @@ from torch import nn
 
 from synq_tune.config import FineTune
 from synq_tune.errors import InputError
+from synq_tune.generators.build import build_generator
 from synq_tune.generators.classifier import classifier_rows, first_vectors, latent_length
 from synq_tune.generators.draws import Draw, draws
+from synq_tune.generators.found import Cell, FoundGenerator
 from synq_tune.generators.network import Generator
 from synq_tune.models.teacher import LoadedTeacher
 from tests.helpers import teacher_of
@@ -86,6 +88,54 @@ def test_a_mixture_of_one_class_is_that_class() -> None:
     torch.testing.assert_close(network(one), network(three), atol=1e-5, rtol=1e-5)
 
 
+FOUND = {
+    "CIFAR-10": "000010|606546635666245|002001111222",
+    "CIFAR-100": "100000|666046425665446|021001021122",
+    "ResNet-18": "111111|666666666566455|121221221121",
+    "ResNet-50": "111111|666666632256645|222112111122",
+    "MobileNetV2": "111101|664664622236465|221222212221",
+}  # fmt: skip
+
+
+def _found(code: str, shape: tuple[int, int, int] = (3, 8, 8)) -> FoundGenerator:
+    torch.manual_seed(0)
+    return FoundGenerator(FineTune(generator_code=code, generator_conditioning="none"), 6, 4, shape)
+
+
+@pytest.mark.parametrize("code", FOUND.values(), ids=FOUND.keys())
+def test_found_generators_make_images(code: str) -> None:
+    """Of any size, normalised; every weight that is made learns."""
+    for shape in ((3, 8, 8), (1, 5, 9)):
+        network = _found(code, shape)
+        images = network(_draw(3))
+        assert images.shape == (3, *shape)
+    network = _found(code)
+    network(_draw(3)).square().mul(torch.rand(3, 3, 8, 8)).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_a_cell_is_what_its_code_says() -> None:
+    """Operations 0 and 1 lead into the third node, 2 to 4 into the fourth; crossings into both."""
+    draw, x = _draw(2), torch.randn(2, 64, 2, 2)
+    cell = Cell([0, 1], [1, 0, 0, 1, 1], [0] * 6, 4)
+    out, (first, second, third) = cell(x, [], draw)
+    torch.testing.assert_close(third, first)
+    torch.testing.assert_close(out, second + third)
+    before = [torch.randn(2, 64, 2, 2) for _ in range(3)]
+    crossed = Cell([0, 1], [0] * 5, [0, 2, 0, 0, 0, 1], 4)
+    out, (_, _, third) = crossed(x, before, draw)
+    torch.testing.assert_close(third, crossed.crosses[1](before[1], draw))
+    torch.testing.assert_close(out, crossed.crosses[5](before[2], draw))
+    assert crossed.crosses[1].mode == "bilinear" and crossed.crosses[5].mode == "nearest"
+
+
+def test_the_code_decides_which_generator() -> None:
+    """Without one it is the common trunk."""
+    asked = FineTune(generator_code=FOUND["CIFAR-10"])
+    assert isinstance(build_generator(asked, 6, 4, (3, 8, 8)), FoundGenerator)
+    assert isinstance(build_generator(FineTune(), 6, 4, (3, 8, 8)), Generator)
+
+
 def test_draws_are_uniform_and_shares_add_up() -> None:
     """A class that comes twice has both shares; the label is the largest share of one slot."""
     draw = _draw(400, mixing=5, classes=3)
@@ -126,7 +176,7 @@ def test_rows_of_a_classifier_are_found() -> None:
         )
         assert latent_length(teacher, config) == 5
         rows = first_vectors(teacher, config)
-        assert torch.equal(Generator(config, 5, 4, (3, 8, 8), rows).vectors.weight, rows)
+        assert torch.equal(Generator(config, 5, 4, (3, 8, 8), rows).latents.vectors.weight, rows)
 
 
 def test_rows_of_another_length_are_refused() -> None:

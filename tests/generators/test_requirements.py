@@ -37,6 +37,21 @@ def test_weights_are_those_of_the_generator(norm: bool) -> None:
     assert training_bytes(teacher, config) > 4 * 4 * made
 
 
+def test_what_a_batch_keeps_is_counted() -> None:
+    """In proportion to the batch; a found generator's more nodes take more."""
+    teacher = _teacher(2, 4, (3, 16, 16))
+    code = {"generator_code": "000010|606546635666245|002001111222"}
+    taken = []
+    for more in ({}, code):
+        small, twice = (FineTune(batch_size=size, **more) for size in (8, 16))
+        weights = 16 * num_weights(teacher, small)
+        kept = [training_bytes(teacher, config) - weights for config in (small, twice)]
+        assert kept[0] > 0 and kept[1] == pytest.approx(2 * kept[0], rel=0.01)
+        taken.append(kept[0])
+    # A trunk's maps: doubled ones, those of convolutions and norms, 128 and 64 wide.
+    assert 8 * 4 * 16 * 16 * 200 < taken[0] < 8 * 4 * 16 * 16 * 500 < taken[1]
+
+
 def test_qimeras_generator_for_resnet50_takes_12_gib() -> None:
     """822 million weights: 2,048 features to 128 maps of 56×56."""
     teacher = _teacher(2048, 10, (3, 224, 224))
