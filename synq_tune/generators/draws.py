@@ -31,7 +31,12 @@ class Draw:
         """(N,) int64, the class with the largest share."""
         return self.classes.gather(1, self.shares.argmax(1, keepdim=True))[:, 0]
 
-    def targets(self, num_classes: int) -> Tensor | None:
+    def target(self, num_classes: int) -> Tensor:
+        """What cross-entropy asks for: labels (N,), or the shares (N, K) of several classes."""
+        shares = self.mixture(num_classes)
+        return self.labels if shares is None else shares
+
+    def mixture(self, num_classes: int) -> Tensor | None:
         """(N, K), each class's share of an image; None where an image is of one class."""
         if self.classes.shape[1] == 1:
             return None

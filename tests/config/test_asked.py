@@ -135,6 +135,17 @@ def test_a_range_without_the_recipes_value_gives_way(tmp_path: Path) -> None:
     assert paper.search["d0"].values == (20, 40, 60, 80, 100)
 
 
+@pytest.mark.parametrize(("weight", "expected"), [(0, {"lr"}), (1, {"lr", "cam"})])
+def test_a_recipe_without_maps_searches_no_technique(
+    tmp_path: Path, weight: int, expected: set[str]
+) -> None:
+    """The space's CAM techniques stay where the recipe aligns maps."""
+    text = f"finetune: {{lambda_cam: {weight}}}\nsearch: {{lr: {{choice: [1e-3]}}}}\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    search = "search: {lr: {choice: [0.1]}, cam: {choice: [cam, gradcam]}}"
+    assert set(_own(tmp_path, search, ("recipe=mine.yaml",)).search) == expected
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

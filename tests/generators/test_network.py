@@ -139,12 +139,12 @@ def test_the_code_decides_which_generator() -> None:
 def test_draws_are_uniform_and_shares_add_up() -> None:
     """A class that comes twice has both shares; the label is the largest share of one slot."""
     draw = _draw(400, mixing=5, classes=3)
-    targets = draw.targets(3)
+    targets = draw.mixture(3)
     torch.testing.assert_close(targets.sum(1), torch.ones(400))
     torch.testing.assert_close(targets[0, 0], draw.shares[0][draw.classes[0] == 0].sum())
     assert torch.equal(draw.labels, draw.classes[range(400), draw.shares.argmax(1)])
     counts = draw.classes.flatten().bincount(minlength=3)
-    assert counts.min() > 550 and _draw(4).targets(3) is None
+    assert counts.min() > 550 and _draw(4).mixture(3) is None
 
 
 def test_mixed_batches_come_as_often_as_asked() -> None:

@@ -86,12 +86,12 @@ def test_mixed_images_have_shares(teacher: LoadedTeacher) -> None:
 def test_the_student_sees_images_from_before_the_step(teacher: LoadedTeacher) -> None:
     """The generator has moved when it hands over a batch, and not what it hands over."""
     source = _source(teacher)
-    before = source.network.linear.weight.clone()
+    before = source.training.network.linear.weight.clone()
     first = next(source.batches(0))
     other = _source(teacher)
     draw = next(other._draws(0))
-    torch.testing.assert_close(first.images, other.network(draw).detach())
-    assert not torch.equal(before, source.network.linear.weight)
+    torch.testing.assert_close(first.images, other.training.network(draw).detach())
+    assert not torch.equal(before, source.training.network.linear.weight)
 
 
 def test_neither_network_collects_a_gradient(teacher: LoadedTeacher) -> None:
@@ -129,7 +129,7 @@ def test_rates_fall_at_the_generators_own_epochs(teacher: LoadedTeacher) -> None
     for run in (lambda: source.warm_up(0), lambda: source.warm_up(1),
                 lambda: list(source.batches(0)), lambda: list(source.batches(1))):  # fmt: skip
         run()
-        rates.append(source.optimizer.param_groups[0]["lr"])
+        rates.append(source.training.optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3, 1e-4, 1e-4, 1e-5])
 
 
