@@ -15,7 +15,8 @@ from synq_tune.config.overrides import overrides, overrides_line
 from synq_tune.errors import SearchSpaceError
 
 SPACES = sorted(path.stem for path in SPACES_DIR.glob("*.yaml"))
-PAIRS = list(itertools.product(SPACES, names_in(RECIPES_DIR)))
+# A third of a thousand: every recipe on a third of the spaces, every space with a third of the recipes.
+PAIRS = list(itertools.product(SPACES, names_in(RECIPES_DIR)))[::3]
 TRANSFORMERS = {"minmax": "vit_minmax", "lsq": "vit_lsq"}
 OWN = """format: 1
 name: own
@@ -77,7 +78,7 @@ def test_asking_for_a_recipe_gives_that_recipe(space: str, recipe: str) -> None:
     assert overrides(spec).keys() <= {"quantizer"}
 
 
-@pytest.mark.parametrize(("space", "recipe"), PAIRS[:: len(SPACES) // 8])
+@pytest.mark.parametrize(("space", "recipe"), PAIRS[:: len(SPACES) // 16])
 def test_a_recipe_is_a_set_of_all_its_keys_applied_in_order(space: str, recipe: str) -> None:
     """What stands behind it wins over it; it wins over what stands before it, of method and ranges."""
     ask = f"recipe={recipe}"
@@ -133,17 +134,6 @@ def test_a_range_without_the_recipes_value_gives_way(tmp_path: Path) -> None:
     assert (set(spec.search), spec.finetune.d0) == ({"tau"}, None)
     paper = _own(tmp_path, search, ("recipe=synq_paper",))
     assert paper.search["d0"].values == (20, 40, 60, 80, 100)
-
-
-@pytest.mark.parametrize(("weight", "expected"), [(0, {"lr"}), (1, {"lr", "cam"})])
-def test_a_recipe_without_maps_searches_no_technique(
-    tmp_path: Path, weight: int, expected: set[str]
-) -> None:
-    """The space's CAM techniques stay where the recipe aligns maps."""
-    text = f"finetune: {{lambda_cam: {weight}}}\nsearch: {{lr: {{choice: [1e-3]}}}}\n"
-    (tmp_path / "mine.yaml").write_text(text)
-    search = "search: {lr: {choice: [0.1]}, cam: {choice: [cam, gradcam]}}"
-    assert set(_own(tmp_path, search, ("recipe=mine.yaml",)).search) == expected
 
 
 @pytest.mark.parametrize(
