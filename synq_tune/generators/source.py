@@ -24,8 +24,6 @@ from synq_tune.views.source import Batch, Source, SourceMaterial
 from synq_tune.views.teacher_cache import explain
 from synq_tune.views.transforms import draw_transforms
 
-_CALIBRATION = "calibration"
-
 
 class GeneratorSource(Source):
     """Batches of a generator in training; every draw follows from the seed and the epoch."""
@@ -80,12 +78,18 @@ class GeneratorSource(Source):
 
     def calibration_images(self) -> Iterator[Tensor]:
         """What the generator makes as it is now, filtered as the student's images are."""
-        count = self.config.calibration_batches
-        for number, draw in enumerate(itertools.islice(self._draws(_CALIBRATION), count)):
+        return self._made("calibration", self.config.calibration_batches)
+
+    def image_batches(self, epoch: int) -> Iterator[Tensor]:
+        """An epoch's worth of them, without a step of the generator."""
+        return self._made(f"images {epoch}", self.steps_per_epoch)
+
+    def _made(self, part: str, count: int) -> Iterator[Tensor]:
+        """Batches of the generator as it is now, in one view each."""
+        for number, draw in enumerate(itertools.islice(self._draws(part), count)):
             with torch.no_grad():
                 images = self.training.network(draw)
-            seed = derive_seed("generator view", self.seed, _CALIBRATION, number)
-            yield self._view(images, seed)
+            yield self._view(images, derive_seed("generator view", self.seed, part, number))
 
     def losses(self) -> dict[str, float]:
         """Mean of each weighted loss over the last epoch's steps, `total` among them."""

@@ -65,10 +65,10 @@ def _forward_size(assets: Material) -> int:
 def _images(source: Source, count: int | None) -> tuple[Iterator[Tensor], int]:
     """The first `count` images, of the first epoch and of those after it; None: of the first."""
     epochs = itertools.count() if count else range(1)
-    batches = itertools.chain.from_iterable(map(source.batches, epochs))
+    batches = itertools.chain.from_iterable(map(source.image_batches, epochs))
     found, missing = [], count or math.inf
-    while missing > 0 and (batch := next(batches, None)) is not None:
-        found.append(batch.images[: int(min(missing, len(batch.images)))])
+    while missing > 0 and (images := next(batches, None)) is not None:
+        found.append(images[: int(min(missing, len(images)))])
         missing -= len(found[-1])
     images = torch.cat(found)
     return iter([images]), len(images)

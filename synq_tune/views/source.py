@@ -71,6 +71,12 @@ class Source(ABC):
     def batches(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch (0-based)."""
 
+    def image_batches(self, epoch: int) -> Iterator[Tensor]:
+        """Batches of images (N, C, H, W) of an epoch (0-based) for a stage that asks nothing else;
+        one that trains along makes them as it is, without a step, so that they can be made
+        again."""
+        return (batch.images for batch in self.batches(epoch))
+
     @abstractmethod
     def calibration_images(self) -> Iterator[Tensor]:
         """Batches of images (N, C, H, W) on which ranges are observed."""

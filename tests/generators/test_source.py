@@ -112,6 +112,16 @@ def _student(teacher: LoadedTeacher, source: GeneratorSource) -> torch.fx.GraphM
     return student
 
 
+def test_images_can_be_made_again(teacher: LoadedTeacher) -> None:
+    """A stage that reads images alone moves no weight, and gets the same ones twice."""
+    source = _source(teacher)
+    before = source.training.network.linear.weight.clone()
+    first, again, others = (list(source.image_batches(epoch)) for epoch in (0, 0, 1))
+    assert len(first) == source.steps_per_epoch
+    assert all(map(torch.equal, first, again)) and not any(map(torch.equal, first, others))
+    assert torch.equal(before, source.training.network.linear.weight)
+
+
 def test_it_learns(teacher: LoadedTeacher) -> None:
     """The teacher recognises what the generator was asked for more and more."""
     source = _source(teacher, batch_size=16, steps_per_epoch=8)
