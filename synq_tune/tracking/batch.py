@@ -78,9 +78,17 @@ def points(
 
 
 def epoch_points(entry: Mapping[str, Any], at: float) -> list[Metric]:
-    """Metrics and losses of one entry of a run's history, and when it was evaluated."""
-    losses = {f"loss/{name}": value for name, value in (entry.get("losses") or {}).items()}
-    return points({**entry["metrics"], **losses}, entry["epoch"], at)
+    """Metrics and losses of one entry of a run's history, and when it was evaluated.
+
+    The losses of the epochs before it, which nobody evaluated, come with it and have its time.
+    """
+    earlier = (entry.get("earlier") or {}).items()
+    found = [m for epoch, losses in earlier for m in points(_named(losses), int(epoch), at)]
+    return found + points({**entry["metrics"], **_named(entry.get("losses"))}, entry["epoch"], at)
+
+
+def _named(losses: Mapping[str, float] | None) -> dict[str, float]:
+    return {f"loss/{name}": value for name, value in (losses or {}).items()}
 
 
 def final_points(run: Run, last_step: int) -> list[Metric]:
