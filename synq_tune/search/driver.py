@@ -34,9 +34,11 @@ from synq_tune.search.engine import Work, manifest_of, run_trials, worker_contex
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.own_code_copies import Sources, open_sources
+from synq_tune.search.planned import planned_line
 from synq_tune.search.queue import RunQueue
 from synq_tune.search.reporting import LATER, material_of, without_failing, write_and_log
 from synq_tune.search.resources import Machine, Plan, plan_resources
+from synq_tune.search.runs_bar import RunsBar
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
 from synq_tune.search.tune_adapter import StopRequest
@@ -88,6 +90,7 @@ class StudyDriver:
         self._loaded: Assets | None = None
         self._labelled: str | None = None
         self._last_plan: Plan | None = None
+        self.runs_bar = RunsBar()
         self.tracked: TrackedStudy | None = None
         """None until the store is open, which a signal may come before."""
         self.report: Path | None = None
@@ -140,8 +143,9 @@ class StudyDriver:
         dataset_path = self._dataset(prepared.teacher)
         sources.keep(self.folder)
         self.tracked.describe(self.ledger.state)
-        self._calibrate(dataset_path)
-        self._search(prepared, dataset_path, sources, machines)
+        with self.runs_bar:
+            self._calibrate(dataset_path)
+            self._search(prepared, dataset_path, sources, machines)
         return dataset_path
 
     def _share_labelled(self, prepared: Prepared) -> Prepared:
@@ -182,6 +186,7 @@ class StudyDriver:
         self.stage(Metric(prepared.metric, mode_of(prepared.metric)))
         accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
         print(f"study     {self.folder}")
+        print(f"search    {planned_line(self.ledger.state)}")
         print(f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}")
         print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
         print(overrides_line(self.spec))
@@ -269,6 +274,7 @@ class StudyDriver:
         plan = plan_resources(self.spec.study, machines, *room)
         if plan != self._last_plan:
             self._last_plan = plan
+            self._show_runs()
             share = f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
             number = counted(self.spec.study.num_trials, "trial")
             trials = f"{number}, {plan.max_concurrent} at a time"
@@ -353,8 +359,13 @@ class StudyDriver:
             print(line, flush=True)
         if self.ledger.state.runs[key].is_final:
             prune(self.folder, self.ledger.state)
+        self._show_runs()
         self.summary.transition(self.ledger.state)
         self.tracked.sync(self.ledger.state, key)
+
+    def _show_runs(self) -> None:
+        concurrent = 1 if self._last_plan is None else self._last_plan.max_concurrent
+        self.runs_bar.show(self.ledger.state, concurrent)
 
     def _sync(self) -> None:
         """Bring summary and MLflow up to the ledger."""
