@@ -52,6 +52,7 @@ from synq_tune.study.state import Run
 from synq_tune.study.summary import best_run, damaged_export
 from synq_tune.study.summary_writer import SummaryWriter
 from synq_tune.synthesis.dataset import synthesize
+from synq_tune.tracking.inputs import Labelled
 from synq_tune.tracking.writer import TrackedStudy
 from synq_tune.trial.assets import Assets, choose_device, golden_images, load_assets, parity_images
 from synq_tune.trial.memory import memory_line
@@ -89,6 +90,7 @@ class StudyDriver:
         self.spent_before = seconds_spent(ledger)
         self._loaded: Assets | None = None
         self._labelled: str | None = None
+        self._told_labelled: Labelled | None = None
         self._last_plan: Plan | None = None
         self.runs_bar = RunsBar()
         self.tracked: TrackedStudy | None = None
@@ -142,7 +144,7 @@ class StudyDriver:
         self.tracked.describe(self.ledger.state)
         dataset_path = self._dataset(prepared.teacher)
         sources.keep(self.folder)
-        self.tracked.describe(self.ledger.state)
+        self.tracked.describe(self.ledger.state, self._told_labelled)
         with self.runs_bar:
             self._calibrate(dataset_path)
             self._search(prepared, dataset_path, sources, machines)
@@ -155,6 +157,7 @@ class StudyDriver:
         """
         if prepared.halves is not None:
             self._labelled = share_halves(prepared.halves, self.options.store)
+            self._told_labelled = Labelled(self._labelled, *map(len, prepared.halves))
         return replace(prepared, halves=None)
 
     def _tidy(self) -> None:

@@ -16,6 +16,7 @@ from synq_tune.study.stages import Uploads
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run
 from synq_tune.tracking import STATUSES, Tracker, TrackingError, default_tracking_uri
+from synq_tune.tracking.batch import shown
 
 Child = dict[str, Any]
 
@@ -106,7 +107,7 @@ def _differences(run: Run, child: Child) -> Iterator[tuple[str, list[str]]]:
     if run.is_final:
         for name, value in run.metrics.items():
             found = child["metrics"].get(name)
-            if found != value:
+            if found not in (value, shown(name, value)):  # all digits are of an older version
                 yield f"MLflow says {name}={found} of {run.key}, which has {value}", [child["id"]]
 
 
