@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -161,9 +161,20 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def doctor_command(folder: Path, fix: bool, projections: tuple[Projection, ...] = ()) -> int:
+def doctor_command(
+    folder: Path,
+    fix: bool,
+    projections: tuple[Projection, ...] = (),
+    options: Sequence[str] = (),
+) -> int:
     """Print what is wrong with a study and, with `fix`, mend it; returns 0, or 3 if something is
     left.
+
+    Args:
+        folder: of the study.
+        fix: mend what can be mended.
+        projections: what else to examine.
+        options: more of the command line, for the command that is printed.
 
     Raises:
         InputError: there is no study, its ledger is damaged, or a driver is at work on it.
@@ -177,12 +188,13 @@ def doctor_command(folder: Path, fix: bool, projections: tuple[Projection, ...] 
             + as_called("scripts/status.py shows how far it is.")
         )
     if not fix:
-        return _report(examine(Ledger.open(folder, read_only=True), projections), folder)
+        found = examine(Ledger.open(folder, read_only=True), projections)
+        return _report(found, folder, options)
     with study_lock(folder):
-        return _mend_all(Ledger.open(folder), projections)
+        return _mend_all(Ledger.open(folder), projections, options)
 
 
-def _mend_all(ledger: Ledger, projections: tuple[Projection, ...]) -> int:
+def _mend_all(ledger: Ledger, projections: tuple[Projection, ...], options: Sequence[str]) -> int:
     """Mend, then look again: what one mend changed, another may have to follow."""
     for _ in range(3):
         mendable = [f for f in examine(ledger, projections) if f.mend is not None]
@@ -191,14 +203,14 @@ def _mend_all(ledger: Ledger, projections: tuple[Projection, ...]) -> int:
         for finding in mendable:
             print(f"mended: {finding.text}")
             finding.mend()
-    return _report(examine(ledger, projections), ledger.folder)
+    return _report(examine(ledger, projections), ledger.folder, options)
 
 
-def _report(findings: list[Finding], folder: Path) -> int:
+def _report(findings: list[Finding], folder: Path, options: Sequence[str]) -> int:
     for finding in findings:
         print(f"{'wrong ' if finding.mend else 'left  '}: {finding.text}")
     if not findings:
         print(f"{folder}: nothing is wrong")
     elif any(finding.mend for finding in findings):
-        print(f"mend it with: {command_line('doctor.py', folder, '--fix')}")
+        print(f"mend it with: {command_line('doctor.py', folder, '--fix', *options)}")
     return LEFT if findings else DONE
