@@ -31,6 +31,7 @@ from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.engine import Work, manifest_of, run_trials, worker_context
+from synq_tune.search.filter_lines import filter_lines
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.own_code_copies import Sources, open_sources
@@ -57,7 +58,7 @@ from synq_tune.tracking.writer import TrackedStudy
 from synq_tune.trial.assets import Assets, choose_device, golden_images, load_assets, parity_images
 from synq_tune.trial.memory import memory_line
 from synq_tune.trial.requirements import Prepared, prepare
-from synq_tune.views.low_pass import energy_line, low_pass
+from synq_tune.views.low_pass import low_pass
 
 GRID_IMAGES = 32
 
@@ -211,7 +212,7 @@ class StudyDriver:
         print(f"dataset   {'reused' if is_reused else 'made'}: {images}, {dataset.path}")
         d0 = self.spec.search.get("d0")
         d0s = d0.values if d0 else (self.spec.finetune.d0,)
-        print(f"filter    {energy_line(dataset.train_images[:256], d0s)}", flush=True)
+        print("\n".join(filter_lines(dataset.train_images[:256], d0s)), flush=True)
         self._draw(teacher, dataset.train_images[:GRID_IMAGES])
         return dataset.path
 
