@@ -72,6 +72,9 @@ def parser() -> argparse.ArgumentParser:
     add_shared(made, "--val-data", "--store")
     made.add_argument("--report", action="store_true", help="print the table, run nothing")
     made.add_argument(
-        "--page", type=Path, metavar="FILE.html", help="also write a page with a forest plot"
+        "--page",
+        type=Path,
+        metavar="FILE.html",
+        help="also write a page with a forest plot; default: none",
     )
     return made

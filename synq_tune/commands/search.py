@@ -175,7 +175,8 @@ def _extend(ledger: Ledger, arguments: argparse.Namespace) -> None:
     done = len(ledger.state.of_kind("search"))
     if changed.get("num_trials", done) < done:
         raise InputError(
-            f"`--num-trials >= trials started ({done})` must hold, but got {changed['num_trials']}."
+            f"`--num-trials >= trials started ({done})` must hold, but got "
+            f"{changed['num_trials']}. Give the new total, with those that were started."
         )
     if not 0 <= changed.get("target_loss", 0) < math.inf:
         raise InputError(

@@ -90,7 +90,7 @@ def _in_words(gain: Gain) -> str:
     if gain.half is None:
         return f"{gain.mean:+.2f} points, one pair"
     low, high = gain.mean - gain.half, gain.mean + gain.half
-    return f"{gain.mean:+.2f} points, {low:+.2f} to {high:+.2f}, {gain.pairs} pairs"
+    return f"{gain.mean:+.2f} points, {low:+.2f} to {high:+.2f}, {counted(gain.pairs, 'pair')}"
 
 
 def _cells(name: str, rows: Sequence[Row], gain: Gain | None) -> tuple[str, ...]:

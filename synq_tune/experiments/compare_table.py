@@ -12,6 +12,7 @@ from typing import Any
 
 from synq_tune.errors import InputError
 from synq_tune.experiments.variants import Comparison, filled, settings_of
+from synq_tune.notes import counted
 from synq_tune.process.invocation import recorded_command_line
 from synq_tune.store import content_address
 from synq_tune.text_table import markdown
@@ -81,7 +82,10 @@ def read_recorded(comparison: Comparison, path: Path) -> dict[str, list[Row]]:
         InputError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise InputError(f"{path}: `the rows are recorded` must hold. Run without --report first.")
+        raise InputError(
+            f"{path}: `the rows are recorded` must hold, but there is no such file. "
+            "Run without --report first."
+        )
     rows, chosen = read_rows(path), {}
     for name, spec in comparison.variants.items():
         wanted = content_address(settings_of(spec))
@@ -199,7 +203,7 @@ def gain_text(gain: Gain | None) -> str:
     if gain.half is None:
         return f"{gain.mean:+.2f}, 1 pair"
     low, high = gain.mean - gain.half, gain.mean + gain.half
-    return f"{gain.mean:+.2f} [{low:+.2f}, {high:+.2f}], {gain.pairs} pairs"
+    return f"{gain.mean:+.2f} [{low:+.2f}, {high:+.2f}], {counted(gain.pairs, 'pair')}"
 
 
 def legend(rows: Iterable[Row]) -> list[str]:

@@ -6,6 +6,7 @@ import math
 
 from synq_tune.config import StudySpec
 from synq_tune.config.cost import Runs, runs_of
+from synq_tune.notes import counted
 from synq_tune.search.queue import confirmations
 from synq_tune.search.sampler import max_trials
 from synq_tune.study.state import Run, StudyState
@@ -94,5 +95,5 @@ def duration(seconds: float) -> str:
 
 def how_far_line(done: int, left: int, seconds: float | None) -> str:
     """`7 of 11 runs, about 12 min left`."""
-    text = f"{done} of {done + left} runs"
+    text = f"{done} of {counted(done + left, 'run')}"
     return text if seconds is None or not left else f"{text}, about {duration(seconds)} left"

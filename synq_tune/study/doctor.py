@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.errors import InputError
+from synq_tune.notes import counted
 from synq_tune.process.exit_codes import DONE, LEFT
 from synq_tune.process.invocation import as_called, command_line
 from synq_tune.store import sha256_file
@@ -61,8 +62,8 @@ def examine(ledger: Ledger, projections: tuple[Projection, ...] = ()) -> list[Fi
 def _ledger(ledger: Ledger) -> Iterator[Finding]:
     if ledger.torn_bytes:
         yield Finding(
-            f"{ledger.path.name}: its last line was torn by a crash ({ledger.torn_bytes} bytes); it "
-            "did not happen",
+            f"{ledger.path.name}: its last line was torn by a crash "
+            f"({counted(ledger.torn_bytes, 'byte')}); it did not happen",
             ledger.drop_torn_line,
         )
     sessions = ledger.state.sessions
