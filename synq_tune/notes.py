@@ -15,9 +15,15 @@ def say(*lines: str) -> None:
             print(f"note: {line}", file=sys.stderr, flush=True)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 epoch`, `2 epochs`, `1,000 epochs`; for nouns whose plural ends in s."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 epoch`, `2 epochs`, `1,000 epochs`.
+
+    Args:
+        number: how many.
+        noun: of one.
+        plural: of several; by default the noun with an s.
+    """
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def printable(text: object, limit: int = 80) -> str:

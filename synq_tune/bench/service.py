@@ -17,6 +17,7 @@ from synq_tune.bench.noop import NoOpWorker
 from synq_tune.bench.process_memory import resident_bytes
 from synq_tune.config import StudySpec
 from synq_tune.config.metrics import mode_of
+from synq_tune.notes import counted
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.engine import Work, run_trials
 from synq_tune.search.queue import RunQueue
@@ -164,7 +165,7 @@ def _lines(numbers: dict[str, object]) -> list[str]:
         "driver memory a trial": in_kilobytes("driver_bytes_per_trial"),
         "  of the second half": in_kilobytes("driver_bytes_per_trial_second_half"),
     }
-    title = f"Service around {numbers['trials']} trials of {numbers['space']} that train nothing"
+    title = f"Service around {counted(numbers['trials'], 'trial')} of {numbers['space']} that train nothing"
     return [title, "", *(f"{name:26}{value}" for name, value in rows.items())]
 
 

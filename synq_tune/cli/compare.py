@@ -6,6 +6,7 @@ python scripts/compare.py --space digits_w3a3 --variants variants.yaml --output 
 
 variants.yaml holds `baseline: NAME` and `variants: {NAME: {quantizer: lsq, finetune: {…}, …}, …}`.
 A second call goes on where the first was interrupted; changed settings run again.
+`--page table.html` shows the same as a forest plot, in a page that loads nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"`--seeds >= 1` must hold, but got {arguments.seeds}.")
     flags = flags_of(arguments)
     comparison = load_comparison(arguments.variants, arguments.space, arguments.sets, flags)
-    shown = [argument for argument in argv if argument != "--report"]
+    shown = _without_output(argv)
     if arguments.report:
         lines = report(comparison.baseline, read_recorded(comparison, arguments.output), shown)
     else:
@@ -40,7 +41,22 @@ def main(argv: list[str] | None = None) -> int:
         lines = compare(comparison, arguments.seeds, arguments.output, store, shown)
     for line in lines:
         print(line, flush=True)
+    if arguments.page:
+        # plotly takes a second to import.
+        from synq_tune.experiments.compare_page import write_compare_page
+
+        chosen = read_recorded(comparison, arguments.output)
+        write_compare_page(comparison.baseline, chosen, shown, arguments.page)
+        print(f"\npage      {arguments.page.resolve()}", flush=True)
     return 0
+
+
+def _without_output(argv: list[str]) -> list[str]:
+    """The arguments that make the same table again: `--report` and `--page` show it only."""
+    page = [i for i, word in enumerate(argv) if word == "--page"]
+    left_out = {*page, *(i + 1 for i in page)}
+    rest = [word for i, word in enumerate(argv) if i not in left_out]
+    return [word for word in rest if word != "--report" and not word.startswith("--page=")]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,4 +71,10 @@ def parser() -> argparse.ArgumentParser:
     add_shared(made, "--set", "--weights")
     add_shared(made, "--val-data", "--store")
     made.add_argument("--report", action="store_true", help="print the table, run nothing")
+    made.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE.html",
+        help="also write a page with a forest plot; default: none",
+    )
     return made

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from synq_tune.cli.arguments import command_parser
 from synq_tune.study.doctor import doctor_command
+from synq_tune.study.places import place_options
 from synq_tune.tracking.check import mlflow_findings
 
 
@@ -31,4 +32,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parser().parse_args(argv)
     mlflow = partial(mlflow_findings, uri=arguments.tracking_uri)
-    return doctor_command(arguments.folder, arguments.fix, (mlflow,))
+    options = place_options(tracking_uri=arguments.tracking_uri)
+    return doctor_command(arguments.folder, arguments.fix, (mlflow,), options)

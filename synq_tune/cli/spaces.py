@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 
 from synq_tune.cli.arguments import command_parser
-from synq_tune.config.cost import final_runs, most_updates, trial_updates
+from synq_tune.config.cost import most_updates, runs_of, trial_updates
 from synq_tune.config.load import SPACES_DIR, load_space, names_in
 from synq_tune.config.measured import Measurement, measurements
 from synq_tune.config.weights_source import weights_source
@@ -67,7 +67,6 @@ def _row(name: str, measured: Measurement | None) -> tuple[str, ...]:
 
 def _one(name: str) -> Iterator[str]:
     spec, measured = load_space(name), measurements()[name]
-    study, runs = spec.study, spec.study.num_trials + final_runs(spec)
     yield purpose(name)
     yield ""
     images = f"{spec.synthesis.num_images:,} + {spec.synthesis.num_holdout:,} held out"
@@ -78,7 +77,7 @@ def _one(name: str) -> Iterator[str]:
             ("weights", weights_source(spec.teacher).plain),
             ("bits", f"{bits_text(name)}, quantizer {spec.quantizer}"),
             ("images", images),
-            ("runs", f"{runs:,} at most: {study.num_trials:,} trials, {final_runs(spec):,} more"),
+            ("runs", f"at most {runs_of(spec, spec.study.num_trials)}"),
             ("updates", f"{trial_updates(spec):,} a run, {most_updates(spec):,} at most"),
             ("measured", known),
             ("file", str(SPACES_DIR / f"{name}.yaml")),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from synq_tune.errors import InputError
+from synq_tune.notes import counted
 from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.study.lock import holder
 
@@ -143,4 +144,4 @@ def table(found: Iterable[Entry]) -> str:
         for entry in found
     ]
     total = sum(entry.size for entry in found) / 2**20
-    return "\n".join([*lines, f"{total:9.1f} MiB in {len(found)} entries"])
+    return "\n".join([*lines, f"{total:9.1f} MiB in {counted(len(found), 'entry', 'entries')}"])

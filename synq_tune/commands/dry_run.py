@@ -14,19 +14,14 @@ import torch
 from torch import fx
 
 from synq_tune.config import FineTune, StudySpec
-from synq_tune.config.cost import (
-    final_runs,
-    reconstruction_images,
-    steps_per_epoch,
-    trial_updates,
-)
+from synq_tune.config.cost import Runs, reconstruction_images, steps_per_epoch, trial_updates
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.finetune.loop import finetune
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.ready import make_ready
 from synq_tune.quantization.student import quantize_student
+from synq_tune.search.planned import planned_runs
 from synq_tune.search.resources import plan_resources
-from synq_tune.search.sampler import max_trials
 from synq_tune.synthesis import synthesizer
 from synq_tune.trial.assets import choose_device, parity_share
 from synq_tune.trial.evaluation import predict
@@ -97,7 +92,7 @@ class Counts:
 class Estimate:
     """What a study is expected to take; the updates are an upper bound."""
 
-    trials: int
+    runs: Runs
     updates: int
     """Optimizer steps of all runs, if ASHA stopped none."""
     images_seen: int
@@ -128,10 +123,10 @@ def estimate(spec: StudySpec, store: Path | None = None) -> Estimate:
     shown = min(spec.finetune.batch_size, spec.synthesis.num_images)
     units = UnitSeconds(start, synthesis_step, view, student, step, step / shown)
     labelled = sum(map(len, prepared.halves or ()))
-    runs = max_trials(spec) + final_runs(spec)
-    updates = runs * trial_updates(spec)
+    runs = planned_runs(spec)
+    updates = runs.total * trial_updates(spec)
     return Estimate(
-        trials=max_trials(spec),
+        runs=runs,
         updates=updates,
         images_seen=updates * shown,
         step_seconds=step,
@@ -154,7 +149,8 @@ def counts(spec: StudySpec, num_classes: int, labelled: int, shape: tuple[int, .
         labelled: number of labelled images.
         shape: (C, H, W) of an image.
     """
-    trials, finals, epochs = max_trials(spec), final_runs(spec), spec.finetune.epochs
+    runs, epochs = planned_runs(spec), spec.finetune.epochs
+    trials, finals = runs.trials, runs.final
     per_epoch, config = steps_per_epoch(spec), spec.finetune
     calibration = config.calibration_batches * min(config.batch_size, spec.synthesis.num_images)
     probes, chosen = 3 * spec.synthesis.num_holdout, labelled // 2
@@ -310,12 +306,10 @@ def _random_source(
 def format_estimate(e: Estimate) -> str:
     """The estimate as lines of text."""
     hours = sum(e.parts.values()) / 3600
-    runs = "at most (and the finalists' seeds and the paper's defaults)"
-    is_trained = e.updates > 0 or "reconstruction" in e.parts
     longest = [f"{name} {seconds / 3600:.2f}" for name, seconds in e.parts.items()]
     return "\n".join(
         [
-            f"trials       {e.trials} {runs if is_trained else '(calibration only, nothing is trained)'}",
+            f"runs         at most {e.runs}",
             f"updates      {e.updates:,} optimizer steps at most, {1000 * e.step_seconds:.1f} ms each",
             f"images seen  {e.images_seen:,} at most",
             f"hours        {hours:.2f} expected ({', '.join(longest)})",

@@ -113,7 +113,9 @@ def _inputs_of(path: Path, golden: Path | None) -> _Inputs:
     values = read_golden(beside) if golden or beside.is_file() else None
     if path.suffix != ".onnx":
         if values is None:
-            raise InputError(f"`golden values lie beside {path}` must hold. Pass --golden FILE.")
+            raise InputError(
+                f"`golden values lie beside {path}` must hold, but there are none. Pass --golden FILE."
+            )
         return _Inputs(values["images"].numpy(), 1, values["logits"])
     proto = load_onnx(path)
     batch, *shape = (d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim)  # 0: any

@@ -20,11 +20,10 @@ from synq_tune.models.fetch_first import fetch_first
 from synq_tune.process.exit_codes import INTERRUPTED, NOT_UPLOADED, NOTHING_FINISHED
 from synq_tune.process.invocation import command_line
 from synq_tune.process.signals import Interrupts, heeding
-from synq_tune.redact import redact_uri
 from synq_tune.store import store_folder
 from synq_tune.study.ledger import LEDGER_NAME, Ledger
 from synq_tune.study.lock import LOCK_NAME, study_lock
-from synq_tune.study.places import remember_places
+from synq_tune.study.places import place_options, remember_places
 from synq_tune.study.preflight import ask_output, ask_places, ask_process
 from synq_tune.study.stages import Budget
 from synq_tune.study.status import format_status
@@ -82,13 +81,12 @@ def _say_how_to_go_on(folder: Path, arguments: argparse.Namespace) -> None:
 def resume_line(folder: Path, arguments: argparse.Namespace) -> str:
     """The command that goes on with a study as this driver was told to, quoted for a shell.
 
-    Store and tracking store are in the ledger. A cluster's address is not: it may be another next
-    time. A password that was given is not printed.
+    The ledger remembers store and tracking store, but a signal may come before they are in it. It
+    does not hold a cluster's address: that may be another next time. A password that was given is
+    not printed.
     """
     more = ["--ray-address", arguments.ray_address] if arguments.ray_address else []
-    uri = arguments.tracking_uri
-    if uri and redact_uri(uri) != uri:
-        more += ["--tracking-uri", redact_uri(uri).replace("://", "://USER:PASSWORD@", 1)]
+    more += place_options(getattr(arguments, "store", None), arguments.tracking_uri)
     if arguments.resume:  # these are of a driver; a new study has them in its header
         for name in ("max_concurrent", "gpus_per_trial", "max_hours"):
             value = getattr(arguments, name)
@@ -177,7 +175,8 @@ def _extend(ledger: Ledger, arguments: argparse.Namespace) -> None:
     done = len(ledger.state.of_kind("search"))
     if changed.get("num_trials", done) < done:
         raise InputError(
-            f"`--num-trials >= trials started ({done})` must hold, but got {changed['num_trials']}."
+            f"`--num-trials >= trials started ({done})` must hold, but got "
+            f"{changed['num_trials']}. Give the new total, with those that were started."
         )
     if not 0 <= changed.get("target_loss", 0) < math.inf:
         raise InputError(

@@ -2,7 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from synq_tune.config.spec import StudySpec
+from synq_tune.notes import counted
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How many runs a study makes, if nothing ends it early."""
+
+    trials: int
+    finalists: int
+    """Configurations that are repeated at the end."""
+    repeats: int
+    """Runs of each of them, every one with another seed."""
+    defaults: int
+    """1 where the paper's defaults are run for the ladder, else 0."""
+
+    @property
+    def final(self) -> int:
+        """Runs after the search."""
+        return self.finalists * self.repeats + self.defaults
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.trials + self.final
+
+    def __str__(self) -> str:
+        """`11 runs: 4 trials, 3 × 2 to confirm, 1 of the paper's defaults`."""
+        if not self.final:
+            return f"{counted(self.total, 'run')}: calibration only, nothing is trained"
+        parts = [
+            counted(self.trials, "trial"),
+            *([f"{self.finalists} × {self.repeats} to confirm"] if self.finalists else []),
+            f"{self.defaults} of the paper's defaults",
+        ]
+        return f"{counted(self.total, 'run')}: {', '.join(parts)}"
+
+
+def runs_of(spec: StudySpec, trials: int) -> Runs:
+    """The runs of a study.
+
+    Args:
+        spec: the study.
+        trials: of its search; more than its space has are never run, see `search.planned`.
+    """
+    if not spec.is_trained:
+        return Runs(1, 0, 0, 0)
+    confirm = spec.study.confirm
+    if confirm is None or confirm.seeds < 2:
+        return Runs(trials, 0, 0, 1)
+    return Runs(trials, min(confirm.top, trials), confirm.seeds - 1, 1)
 
 
 def steps_per_epoch(spec: StudySpec) -> int:
@@ -30,13 +82,9 @@ def reconstruction_images(spec: StudySpec) -> float:
 
 def final_runs(spec: StudySpec) -> int:
     """Trained runs after the search: the finalists' other seeds, and the ladder's defaults."""
-    confirm = spec.study.confirm
-    if not spec.is_trained:
-        return 0
-    return 1 + (confirm.top * (confirm.seeds - 1) if confirm else 0)
+    return runs_of(spec, spec.study.num_trials).final
 
 
 def most_updates(spec: StudySpec) -> int:
     """Updates of all runs of a study, if nothing stops a trial early."""
-    trials = spec.study.num_trials if spec.is_trained else 1
-    return (trials + final_runs(spec)) * trial_updates(spec)
+    return runs_of(spec, spec.study.num_trials).total * trial_updates(spec)

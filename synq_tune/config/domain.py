@@ -38,11 +38,14 @@ class Domain(Settings):
                 "value is set with --set finetune.KEY=VALUE."
             )
         if self.choice is not None and _has_equals(self.choice):
-            raise ValueError(f"`choices differ` must hold, but got {list(self.choice)}.")
+            raise ValueError(
+                f"`choices differ` must hold, but got {list(self.choice)}. Name each value once."
+            )
         if self.log and (self.choice is not None or forms[0][0] <= 0):
             raise ValueError(
                 "`log comes with a positive interval` must hold, but got "
-                f"{'choices' if self.choice is not None else list(forms[0])}."
+                f"{'choices' if self.choice is not None else list(forms[0])}. Leave log out, or give "
+                "an interval above 0."
             )
         return self
 

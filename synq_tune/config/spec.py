@@ -63,7 +63,8 @@ class StudySpec(Settings):
                 if key not in self.search or not self.search[key].contains(value):
                     raise ValueError(
                         f"study.first[{number}]: `{key} is searched and {value!r} is one of its "
-                        f"values` must hold. Searched: {', '.join(sorted(self.search)) or 'nothing'}."
+                        f"values` must hold, but searched are: "
+                        f"{', '.join(sorted(self.search)) or 'none'}."
                     )
         return self
 

@@ -86,7 +86,7 @@ class Weights(Settings):
         """It is written into the ledger, the exported settings and MLflow."""
         if url is not None and redact_uri(url) != url:
             raise ValueError(
-                "`teacher.weights.url holds no password or token` must hold. Fetch the file "
+                "`teacher.weights.url holds no password or token` must hold, but it does. Fetch the file "
                 "yourself and pass --weights FILE"
             )
         return url

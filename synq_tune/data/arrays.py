@@ -9,6 +9,7 @@ import torch
 
 from synq_tune.data.images import LabelledImages
 from synq_tune.errors import InputError
+from synq_tune.notes import counted
 
 
 def read_arrays(folder: Path, num_classes: int) -> LabelledImages:
@@ -43,7 +44,7 @@ def read_arrays(folder: Path, num_classes: int) -> LabelledImages:
         folder,
         "labels",
         "one for each image, at least one",
-        f"{len(images)} images, {len(labels)} labels",
+        f"{counted(len(images), 'image')}, {counted(len(labels), 'label')}",
     )
     wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if len(wrong):

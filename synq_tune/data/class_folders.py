@@ -14,7 +14,7 @@ from synq_tune.data.images import LabelledImages
 from synq_tune.data.listing import Listing, listed
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
-from synq_tune.notes import say
+from synq_tune.notes import counted, say
 
 __all__ = ["class_order", "read_class_folders"]
 
@@ -91,7 +91,8 @@ def _refuse_unread(
     if empty is not None:
         raise InputError(
             f"{path}: `every class folder holds images` must hold, but got none in {empty!r} among "
-            f"{files[empty]} files. Images are known by their suffix, such as .jpg, .png, .webp, .tif."
+            f"{counted(files[empty], 'file')}. Images are known by their suffix, such as .jpg, .png, "
+            ".webp, .tif."
         )
 
 
@@ -119,7 +120,8 @@ def _notes(
     empty = [name for name, images in classes.items() if not images]
     if empty:
         shown = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
-        notes.append(f"{path}: {len(empty)} class folders are empty ({shown}).")
+        are = "folder is" if len(empty) == 1 else "folders are"
+        notes.append(f"{path}: {len(empty):,} class {are} empty ({shown}).")
     if listing.skipped:
         notes.append(f"{path}: {_summary(listing.skipped)}")
     return notes + [f"{path}: {count} {fact}." for fact, count in sorted(facts.items())]

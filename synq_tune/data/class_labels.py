@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from synq_tune.errors import InputError
-from synq_tune.notes import printable
+from synq_tune.notes import counted, printable
 
 _SYNSET = re.compile(r"n\d{8}")
 STRING_ORDER = "imagefolder"
@@ -59,7 +59,7 @@ def folder_labels(
     found = found or _by_synsets(folders, num_classes)
     if found is None and len(folders) < num_classes and _are_labels(folders, num_classes):
         labels = {name: int(name) for name in folders}
-        note = f"folders are taken as label numbers; {num_classes - len(folders)} classes have none"
+        note = f"folders are taken as label numbers; {_without(num_classes - len(folders))} none"
         found = Labels(labels, _names(num_classes, class_names), (note,))
     return found or _by_rank(class_order(folders), num_classes, class_names)
 
@@ -147,8 +147,21 @@ def _named(labels: dict[str, int], class_names: Sequence[str]) -> Labels:
     notes = ["class folders are matched to teacher.class_names by name"]
     missing = len(class_names) - len(labels)
     if missing:
-        notes[0] += f"; {missing} of {len(class_names)} classes have no folder"
+        have = "has" if missing == 1 else "have"
+        notes[0] += f"; {missing} of {len(class_names)} classes {have} no folder"
     return Labels(labels, tuple(class_names), tuple(notes))
+
+
+def _without(count: int) -> str:
+    return f"{counted(count, 'class', 'classes')} {'has' if count == 1 else 'have'}"
+
+
+def _folders(found: Collection[str]) -> str:
+    return f"{counted(len(found), 'synset folder')} {_are(found)}"
+
+
+def _are(found: Collection[str]) -> str:
+    return "is" if len(found) == 1 else "are"
 
 
 def _by_synsets(folders: Sequence[str], num_classes: int) -> Labels | None:
@@ -169,13 +182,13 @@ def _by_synsets(folders: Sequence[str], num_classes: int) -> Labels | None:
     notes = []
     if len(found) < num_classes or other:
         notes.append(
-            f"{len(found)} synset folders are mapped to the teacher's {num_classes} classes by timm's "
-            f"list; {num_classes - len(found)} classes have no folder"
+            f"{_folders(found)} mapped to the teacher's {num_classes:,} classes by timm's list; "
+            f"{_without(num_classes - len(found))} no folder"
         )
     if other:
         shown = ", ".join(other[:3]) + (", …" if len(other) > 3 else "")
         notes.append(
-            f"{len(other)} synset folders are no class of the teacher and are left out ({shown})"
+            f"{_folders(other)} no class of the teacher and {_are(other)} left out ({shown})"
         )
     return Labels(found, tuple(synsets), tuple(notes))
 

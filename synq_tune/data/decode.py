@@ -165,7 +165,10 @@ def _convert(image: Image.Image, channels: int) -> Image.Image:
         )
     # Pillow clips 16-bit and float pixels to 255 instead of scaling them.
     if image.mode == "F" or image.mode.startswith("I"):
-        raise InputError(f"`8 bits per channel` must hold, but got Pillow mode {image.mode!r}.")
+        raise InputError(
+            f"`8 bits per channel` must hold, but got Pillow mode {image.mode!r}. Convert the image: "
+            "which of its values is white cannot be told."
+        )
     return image.convert(_MODES[channels])
 
 

@@ -18,7 +18,7 @@ from synq_tune.data.images import LabelledImages
 from synq_tune.data.synsets import TEXTS, synsets_of_ids
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
-from synq_tune.notes import say
+from synq_tune.notes import counted, say
 
 _NUMBER = re.compile(r"_(\d{8})$")
 _LABEL = re.compile(r"-?[0-9]+")
@@ -212,7 +212,7 @@ def _by_line(file: Path, images: list[Path], lines: list[str]) -> dict[str, str]
     if len(lines) != len(images):
         raise InputError(
             f"{file}: `one line per image` must hold where names do not end in _00000001, but got "
-            f"{len(lines)} lines, {len(images)} images."
+            f"{counted(len(lines), 'line')}, {counted(len(images), 'image')}."
         )
     return {image.stem: line for image, line in zip(images, lines, strict=True)}
 

@@ -16,6 +16,7 @@ from synq_tune.data.labelled import load_labelled
 from synq_tune.data.split import split_halves
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.notes import counted
 from synq_tune.store import once
 
 Halves = tuple[LabelledImages, LabelledImages]
@@ -109,8 +110,9 @@ def load_halves(spec: StudySpec, teacher: LoadedTeacher) -> Halves | tuple[None,
     present = len(data.labels.unique())
     if len(data) < 2 * present:
         raise InputError(
-            f"val_data: `at least two images per class` must hold, but got {len(data)} images for "
-            f"{present} classes in {spec.study.val_data}."
+            "val_data: `at least two images per class` must hold, but got "
+            f"{counted(len(data), 'image')} for {counted(present, 'class', 'classes')} in "
+            f"{spec.study.val_data}."
         )
     return split_halves(data, SPLIT_SEED)
 

@@ -176,7 +176,10 @@ def read_trials(path: Path) -> list[Measured]:
             metric.
     """
     if not path.exists():
-        raise InputError(f"{path}: `a study's folder or a file of rows exists` must hold.")
+        raise InputError(
+            f"{path}: `a study's folder or a file of rows exists` must hold, but "
+            "there is neither. Name what scripts/search.py or scripts/compare.py wrote."
+        )
     trials = _of_study(path) if path.is_dir() else _of_file(path)
     if not metrics_of(trials):
         raise InputError(

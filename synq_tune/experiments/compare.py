@@ -26,6 +26,7 @@ from pathlib import Path
 from synq_tune.experiments.compare_runs import Bench
 from synq_tune.experiments.compare_table import Row, read_rows, report, rows_of
 from synq_tune.experiments.variants import Comparison
+from synq_tune.notes import counted
 
 
 def compare(
@@ -107,5 +108,5 @@ def progress_line(row: Row) -> str:
         return f"{head}  diverged: {row['error']}"
     return (
         f"{head}  top1 {row['top1_report']:.2f}  agreement {row['agreement']:.2f}  "
-        f"{row['updates']} updates  {row['seconds']:.1f} s"
+        f"{counted(row['updates'], 'update')}  {row['seconds']:.1f} s"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from synq_tune.errors import InputError
 from synq_tune.experiments.variants import Comparison, filled, settings_of
+from synq_tune.notes import counted
 from synq_tune.process.invocation import recorded_command_line
 from synq_tune.store import content_address
 from synq_tune.text_table import markdown
@@ -81,7 +82,10 @@ def read_recorded(comparison: Comparison, path: Path) -> dict[str, list[Row]]:
         InputError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise InputError(f"{path}: `the rows are recorded` must hold. Run without --report first.")
+        raise InputError(
+            f"{path}: `the rows are recorded` must hold, but there is no such file. "
+            "Run without --report first."
+        )
     rows, chosen = read_rows(path), {}
     for name, spec in comparison.variants.items():
         wanted = content_address(settings_of(spec))
@@ -109,7 +113,7 @@ def report(baseline: str, chosen: Mapping[str, list[Row]], arguments: Sequence[s
         chosen: the rows of each variant.
         arguments: of the command.
     """
-    rows = [row for mine in chosen.values() for row in mine]
+    rows = all_rows(chosen)
     head = (
         "variant",
         "runs",
@@ -119,12 +123,29 @@ def report(baseline: str, chosen: Mapping[str, list[Row]], arguments: Sequence[s
         "updates per run",
         "seconds per run",
     )
-    measured = [
-        _variant(name, mine, () if name == baseline else chosen[baseline])
-        for name, mine in chosen.items()
-    ]
+    gained = gains(baseline, chosen)
+    measured = [_variant(name, mine, gained[name]) for name, mine in chosen.items()]
     lines = markdown(head, [*_full_precision(rows), *measured])
-    return [*lines, "", *_legend(rows), *_same(chosen), "", *_about(rows, arguments)]
+    return [*lines, "", *legend(rows), *same(chosen), "", *_about(rows, arguments)]
+
+
+def all_rows(chosen: Mapping[str, list[Row]]) -> list[Row]:
+    """The rows of every variant."""
+    return [row for mine in chosen.values() for row in mine]
+
+
+def gains(baseline: str, chosen: Mapping[str, list[Row]]) -> dict[str, Gain | None]:
+    """What each variant gains over the baseline, in points of top-1 on the reporting half.
+
+    None for the baseline itself, and where no seed completed in both.
+    """
+    done = {name: _done(rows) for name, rows in chosen.items()}
+    against = {name: () if name == baseline else done.get(baseline, ()) for name in done}
+    return {name: paired(rows, against[name]) for name, rows in done.items()}
+
+
+def _done(rows: Iterable[Row]) -> list[Row]:
+    return [row for row in rows if row["state"] == "completed"]
 
 
 def _full_precision(rows: Iterable[Row]) -> list[list[str]]:
@@ -142,11 +163,10 @@ def _full_precision(rows: Iterable[Row]) -> list[list[str]]:
     ]
 
 
-def _variant(name: str, rows: list[Row], baseline: Iterable[Row]) -> list[str]:
+def _variant(name: str, rows: list[Row], gain: Gain | None) -> list[str]:
     """One line: variant, runs, top-1, gain, diverged, updates, seconds."""
-    done = [row for row in rows if row["state"] == "completed"]
+    done = _done(rows)
     diverged = sum(row["state"] == "diverged" for row in rows)
-    gain = paired(done, baseline)
     updates = sorted({row["updates"] for row in done})
     seconds = f"{fmean(r['seconds'] for r in done):.1f}" if done else NOTHING
     return [
@@ -183,10 +203,11 @@ def gain_text(gain: Gain | None) -> str:
     if gain.half is None:
         return f"{gain.mean:+.2f}, 1 pair"
     low, high = gain.mean - gain.half, gain.mean + gain.half
-    return f"{gain.mean:+.2f} [{low:+.2f}, {high:+.2f}], {gain.pairs} pairs"
+    return f"{gain.mean:+.2f} [{low:+.2f}, {high:+.2f}], {counted(gain.pairs, 'pair')}"
 
 
-def _legend(rows: Iterable[Row]) -> list[str]:
+def legend(rows: Iterable[Row]) -> list[str]:
+    """How the numbers are to be read."""
     report_count = _distinct(rows, lambda r: str(r["labelled"]["report"]))
     return [
         f"top-1: percent of the reporting half ({report_count} images) after the last epoch, mean ± "
@@ -196,7 +217,7 @@ def _legend(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def _same(chosen: Mapping[str, list[Row]]) -> list[str]:
+def same(chosen: Mapping[str, list[Row]]) -> list[str]:
     """Variants that are one: `--set` may have taken away what told them apart."""
     names: dict[str, list[str]] = {}
     for name, rows in chosen.items():
@@ -210,10 +231,14 @@ def _same(chosen: Mapping[str, list[Row]]) -> list[str]:
 
 
 def _about(rows: Iterable[Row], arguments: Sequence[str]) -> list[str]:
-    rows = list(rows)
     command = recorded_command_line("compare.py", arguments)
-    facts = {
-        "command": f"`{command}`",
+    facts = {"command": f"`{command}`", **facts_of(list(rows))}
+    return [f"- {key}: {value}" for key, value in facts.items()]
+
+
+def facts_of(rows: Sequence[Row]) -> dict[str, str]:
+    """What the rows were measured with."""
+    return {
         "teacher": _distinct(rows, _teacher),
         "labelled images": _distinct(rows, _labelled),
         "synthetic images": _distinct(rows, _dataset),
@@ -222,7 +247,6 @@ def _about(rows: Iterable[Row], arguments: Sequence[str]) -> list[str]:
             rows, lambda r: ", ".join(f"{k} {v}" for k, v in r["versions"].items())
         ),
     }
-    return [f"- {key}: {value}" for key, value in facts.items()]
 
 
 def _distinct(rows: Iterable[Row], text: Callable[[Row], str | None]) -> str:

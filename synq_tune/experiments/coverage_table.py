@@ -85,7 +85,8 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or "model" not in row:
             raise InputError(
-                f"{path}, line {number}: `the line is the row of a network` must hold."
+                f"{path}, line {number}: `the line is the row of a network` must hold, but got "
+                f"{lines[number - 1][:40]!r}. Delete the line: the network is tried again."
             )
     return rows
 

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from synq_tune.config import FineTune, StudySpec
 from synq_tune.config.load import with_recipe
 from synq_tune.errors import InputError, NonFiniteError
+from synq_tune.notes import counted
 from synq_tune.process.invocation import recorded_command_line
 from synq_tune.search.sampler import configuration_key
 from synq_tune.seeds import trial_seed
@@ -96,15 +97,18 @@ def read_grid(path: Path) -> Grid:
         InputError: the file is missing, damaged, of another format, or no seed is complete.
     """
     if not path.is_file():
-        raise InputError(f"{path}: `the table is recorded` must hold. Record it with --record.")
+        raise InputError(
+            f"{path}: `the table is recorded` must hold, but there is no such file. "
+            "Record it with --record."
+        )
     head, rows = _read(path)
     grid = Grid(path, head, _spec_of(path, head), rows, ())
     seeds = sorted({seed for _, seed in rows})
     complete = tuple(s for s in seeds if all((key, s) in rows for key in grid.keys))
     if not complete:
         raise InputError(
-            f"{path}: `every configuration is recorded` must hold, but {len(rows)} rows cover no "
-            "seed. Go on with --record."
+            f"{path}: `every configuration is recorded` must hold, but "
+            f"{counted(len(rows), 'row')} cover no seed. Go on with --record."
         )
     return Grid(path, head, grid.spec, rows, complete)
 
@@ -113,7 +117,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, int], Row]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     records = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
     if not records or records[0].get("format") != FORMAT:
-        raise InputError(f"{path}: `line 1 is the head of a grid, format {FORMAT}` must hold.")
+        found = f"format={records[0].get('format')!r}" if records else "an empty file"
+        raise InputError(
+            f"{path}: `line 1 is the head of a grid, format {FORMAT}` must hold, but got {found}. "
+            "Record the table anew with --record."
+        )
     return records[0], {(_key(row), row["seed"]): row for row in records[1:]}
 
 
@@ -158,7 +166,10 @@ def record_grid(
         InputError: the space cannot run, or the file is the table of another one.
     """
     if spec.study.val_data is None:
-        raise InputError("study.val_data: `labelled images are given` must hold. Pass --val-data.")
+        raise InputError(
+            "study.val_data: `labelled images are given` must hold, but got val_data=None. "
+            "Pass --val-data."
+        )
     planned = _planned(spec, num_seeds)
     assets = _load(spec, store)
     done = _begin(spec, path, arguments, assets.device)

@@ -14,6 +14,7 @@ from synq_tune.errors import InputError
 from synq_tune.experiments.compare_table import paired_gain
 from synq_tune.experiments.grid import BASELINES, Grid, read_grid
 from synq_tune.experiments.lookup import METHODS, Method, Metric, replay
+from synq_tune.notes import counted
 from synq_tune.study.rungs import PAPER
 from synq_tune.text_table import markdown
 
@@ -111,8 +112,9 @@ def _about(grid: Grid, seeds: int, workers: int) -> Iterator[str]:
     epochs = grid.spec.finetune.epochs
     by_agreement = max(grid.keys, key=lambda key: grid.value(key, "agreement") or 0.0)
     yield (
-        f"{grid.path.name}: {grid.spec.name}, {len(grid.keys)} configurations × {len(grid.seeds)} "
-        f"seeds of {epochs} epochs, recorded on {grid.head['machine']}."
+        f"{grid.path.name}: {grid.spec.name}, {counted(len(grid.keys), 'configuration')} × "
+        f"{counted(len(grid.seeds), 'seed')} of {counted(epochs, 'epoch')}, recorded on "
+        f"{grid.head['machine']}."
     )
     yield (
         f"Best top-1 {grid.best:.2f} % (mean of a configuration's seeds, choosing images); the highest "
@@ -123,8 +125,9 @@ def _about(grid: Grid, seeds: int, workers: int) -> Iterator[str]:
         "points on average: the luck of single runs."
     )
     yield (
-        f"Regret: points of top-1 below that best, over {seeds} searches with {workers} trials at once. "
-        f"A full trial is {epochs} epochs; a budget is never exceeded."
+        f"Regret: points of top-1 below that best, over "
+        f"{counted(seeds, 'search', 'searches')} with {counted(workers, 'trial')} at once. A full "
+        f"trial is {counted(epochs, 'epoch')}; a budget is never exceeded."
     )
 
 

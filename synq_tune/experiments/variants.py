@@ -135,7 +135,10 @@ def _read(path: Path) -> tuple[str, dict[str, dict[str, Any]]]:
         lookup(f"key of {path}", str(key), ("baseline", "variants"))
     variants = tree.get("variants")
     if not isinstance(variants, dict) or not variants:
-        raise SearchSpaceError(f"{path}: `variants: {{NAME: SETTINGS, …}}` must hold.")
+        raise SearchSpaceError(
+            f"{path}: `variants: {{NAME: SETTINGS, …}}` must hold, but got "
+            f"variants={variants!r}. Name at least one."
+        )
     trees = {str(name): _settings(path, str(name), value) for name, value in variants.items()}
     if str(tree.get("baseline")) not in trees:
         raise SearchSpaceError(
@@ -154,8 +157,9 @@ def _settings(path: Path, name: str, value: Any) -> dict[str, Any]:
     for key in ("search", "study"):
         if key in tree:
             raise SearchSpaceError(
-                f"{path}: variants.{name}: `a variant has no {key}` must hold. All variants run with "
-                "the same seeds on the same labelled images: use --seeds and --val-data."
+                f"{path}: variants.{name}: `a variant has no {key}` must hold, but got "
+                f"{key}={tree[key]!r}. All variants run with the same seeds on the same labelled images: "
+                "use --seeds and --val-data."
             )
     return tree
 
@@ -175,7 +179,8 @@ def _check_one_recipe(
     named = [name for name, tree in trees.items() if "recipe" in tree]
     if is_set and named:
         raise SearchSpaceError(
-            f"{path}: variants.{named[0]}: `no variant names a recipe beside --set recipe` must hold."
+            f"{path}: variants.{named[0]}: `no variant names a recipe beside --set recipe` must "
+            f"hold, but got recipe={trees[named[0]]['recipe']!r}. Leave one of them out."
         )
 
 

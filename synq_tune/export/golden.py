@@ -79,7 +79,10 @@ def read_golden(path: Path) -> dict[str, Tensor]:
         ) from error
     missing = {"images", "logits"} - golden.keys()
     if missing:
-        raise InputError(f"{path}: `a golden file has {', '.join(sorted(missing))}` must hold.")
+        raise InputError(
+            f"{path}: `a golden file has images and logits` must hold, but it lacks "
+            f"{' and '.join(sorted(missing))}. Use the golden.npz of an export."
+        )
     return golden
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from synq_tune.config import FineTune
 from synq_tune.errors import NonFiniteError
+from synq_tune.notes import counted
 
 
 def moment(epoch: int, config: FineTune, step: int | None = None) -> str:
@@ -47,5 +48,5 @@ def check_finite_state(student: nn.Module) -> None:
     is_finite = torch.stack([t.isfinite().all() for t in tensors.values()]).tolist()
     broken = [name for name, whole in zip(tensors, is_finite, strict=True) if not whole]
     if broken:
-        more = f" (and {len(broken) - 1} more tensors)" if broken[1:] else ""
+        more = f" (and {counted(len(broken) - 1, 'more tensor')})" if broken[1:] else ""
         raise NonFiniteError(f"{broken[0]}{more} of the student is not finite.")

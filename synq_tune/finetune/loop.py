@@ -43,6 +43,8 @@ class EpochMetrics:
     """Accuracies, filled in by whoever evaluates; empty where an epoch is not evaluated."""
     is_last: bool = False
     """Whether the trial ends with it."""
+    earlier: dict[int, dict[str, float]] = field(default_factory=dict)
+    """The same losses of the epochs since the one before it, by epoch; nobody evaluated those."""
     position: int = 0
     """Parts that reconstruction has finished, where that is what got further; else 0."""
 
@@ -69,7 +71,7 @@ def finetune(
             recipe's.
 
     Yields:
-        EpochMetrics of each evaluated epoch, its losses filled in.
+        EpochMetrics of each evaluated epoch, its losses and those of the epochs before it filled in.
 
     Raises:
         NonFiniteError: a loss, or after an epoch a weight, became NaN or infinite; names it, with
@@ -80,6 +82,7 @@ def finetune(
     total = max(1, config.epochs * source.steps_per_epoch)
     source.watch(student)
     layers = list(weight_layers(student).values()) if config.inundation > 0 else []
+    earlier: dict[int, dict[str, float]] = {}
     for epoch in range(first_epoch, config.epochs):
         rows = []
         for number, batch in enumerate(source.batches(epoch)):
@@ -93,8 +96,10 @@ def finetune(
         losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
         with diverges_at(epoch + 1, config):
             check_finite_state(student)
+        earlier[epoch + 1] = losses | _of_source(source)
         if is_evaluated(epoch + 1) or epoch + 1 == config.epochs:
-            yield EpochMetrics(epoch + 1, losses | _of_source(source))
+            yield EpochMetrics(epoch + 1, earlier.pop(epoch + 1), earlier=earlier)
+            earlier = {}
 
 
 def _of_source(source: Source) -> dict[str, float]:

@@ -51,14 +51,14 @@ def pack_stage(
     position: int,
     parts: dict[str, Tensor],
     source: dict[str, Tensor] | None = None,
-    **more: float,
+    **more: Any,
 ) -> bytes:
     """The state of a stage before fine-tuning, behind its part number `position`.
 
     Args:
         parts: the stage's own tensors, to be found again by `own_tensors(data, stage)`.
         source: as in `pack`.
-        more: numbers to find again in `about`.
+        more: JSON values to find again in `about`.
     """
     info = {"format": FORMAT, "epoch": 0, "stage": stage, "position": position, **more}
     own = {**_prefixed(stage, parts), **_prefixed("source", source or {})}
@@ -93,13 +93,13 @@ def pack(
     optimizer: torch.optim.Optimizer,
     epoch: int,
     source: dict[str, Tensor] | None = None,
-    **more: float,
+    **more: Any,
 ) -> bytes:
     """The state of a training that has finished `epoch` epochs.
 
     Args:
         source: state of the batches' source, to be found again by `own_tensors(data, "source")`.
-        more: numbers to find again in `about`.
+        more: JSON values to find again in `about`.
     """
     names = {parameter: name for name, parameter in student.named_parameters()}
     tensors = {**_of_student(student), **_prefixed("source", source or {})}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from synq_tune.config import Bits
 from synq_tune.graph.blocks import Unit
 from synq_tune.inspection.student import Inspection
+from synq_tune.notes import counted
 from synq_tune.text_table import aligned
 
 
@@ -15,11 +16,11 @@ def summary_lines(inspection: Inspection, bits: Bits) -> list[str]:
     weights = inspection.weight_share(bits.weights)
     maps = [row for row in inspection.tensors if row.bits is not None]
     return [
-        f"quantized {len(quantized)} of {len(inspection.layers)} layers, {len(maps)} of "
-        f"{len(inspection.tensors)} tensors; {weights:.1f} % of {inspection.macs / 1e6:,.1f} M "
-        f"multiplications have {bits.weights}-bit weights, {both:.1f} % also read "
-        f"{bits.activations}-bit values",
-        f"batchnorm {inspection.num_batchnorms} layers",
+        f"quantized {len(quantized)} of {counted(len(inspection.layers), 'layer')}, "
+        f"{len(maps)} of {counted(len(inspection.tensors), 'tensor')}; {weights:.1f} % of "
+        f"{inspection.macs / 1e6:,.1f} M multiplications have {bits.weights}-bit weights, "
+        f"{both:.1f} % also read {bits.activations}-bit values",
+        f"batchnorm {counted(inspection.num_batchnorms, 'layer')}",
         f"cam       gradcam and gradcam++ at {inspection.cam_layer or 'nothing'}, cam at "
         f"{inspection.final_map or 'nothing'}",
     ]

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from synq_tune.errors import InputError
-from synq_tune.notes import printable
+from synq_tune.notes import counted, printable
 
 Kind = Literal["safetensors", "torch", "archive"]
 """`torch`: what torch.save writes, zipped or older; `archive`: a zip file around a checkpoint."""
@@ -209,7 +209,7 @@ def _json(path: Path) -> _Other:
         return _Other("a JSON text", _OTHER)
     if isinstance(content, dict) and isinstance(content.get("weight_map"), dict):
         files = {str(name) for name in content["weight_map"].values()}
-        return _Other(f"the index of a checkpoint in {len(files)} files", _MERGE)
+        return _Other(f"the index of a checkpoint in {counted(len(files), 'file')}", _MERGE)
     return _Other("a JSON text", _OTHER)
 
 

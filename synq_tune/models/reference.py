@@ -16,6 +16,7 @@ from synq_tune.graph.trace import first_line
 from synq_tune.models.blame import TOLERANCE, distance, first_difference, first_non_finite
 from synq_tune.models.outputs import Path, described, find_logits, read
 from synq_tune.models.preprocessing import Preprocessing
+from synq_tune.notes import counted
 
 FEW, MORE = 2, 3
 """Two batch sizes: what counts the images while it is traced shows at the second."""
@@ -115,8 +116,8 @@ def _check_shape(logits: Tensor, count: int, name: str) -> None:
     if len(shape) != 2 or shape[0] != count or not logits.is_floating_point():
         kind = "" if logits.is_floating_point() else f" of {logits.dtype}"
         raise InputError(
-            f"`the network gives logits (N, K)` must hold, but got {shape}{kind} for {count} images "
-            f"from {name!r}."
+            f"`the network gives logits (N, K)` must hold, but got {shape}{kind} for "
+            f"{counted(count, 'image')} from {name!r}."
         )
 
 

@@ -91,9 +91,19 @@ def load_teacher(
     graph, fingerprint = traced.graph, _completed(digest, traced)
     num_classes = _num_classes(graph, config)
     insert_taps(graph, cam_layer)
-    return LoadedTeacher(
-        config, graph.to(device), preprocessing, num_classes, fingerprint, traced.notes
-    )
+    notes = (*_size_note(config, preprocessing), *traced.notes)
+    return LoadedTeacher(config, graph.to(device), preprocessing, num_classes, fingerprint, notes)
+
+
+def _size_note(config: Teacher, preprocessing: Preprocessing) -> list[str]:
+    """Nobody but its author knows at what size a network of the user's own was trained."""
+    if config.input_size is not None or not own_code.is_own_code(config.model):
+        return []
+    size = f"{preprocessing.height} x {preprocessing.width}"
+    return [
+        f"runs at {size} pixels, since nobody gave a size; teacher.input_size is the one that it was "
+        "trained at"
+    ]
 
 
 def load_network(config: Teacher, store: Path | None = None) -> nn.Module:

@@ -102,9 +102,10 @@ def same_command_line() -> str:
 
 
 def _python() -> str:
-    """The interpreter as the user named it, where that finds the same one; else its path."""
+    """The interpreter's name, where the user's shell finds the same one by it; else its path."""
     named = sys.orig_argv[0] if sys.orig_argv else ""
-    found = shutil.which(named) if named else None
+    is_name = named == os.path.basename(named)  # `.venv/bin/python` is found in one folder only
+    found = shutil.which(named) if named and is_name else None
     is_same = found is not None and os.path.samefile(found, sys.executable)
     # A virtual environment's link to the same file is another interpreter.
     is_same = is_same and os.path.abspath(found) == os.path.abspath(sys.executable)
@@ -124,10 +125,9 @@ def program(name: str) -> list[str]:
 
 
 def _place(script: str) -> str | None:
-    """The script beside the one that runs, as the user named that; else the checkout's, if there is
-    one."""
+    """The script beside the one that runs; else the checkout's, if there is one. Absolute."""
     running = Path(sys.argv[0])
     for folder in (running.parent, Path(synq_tune.__file__).parents[1] / "scripts"):
         if (folder / script).is_file():
-            return str(folder / script)
+            return os.path.abspath(folder / script)
     return None

@@ -9,6 +9,7 @@ from typing import Any
 
 from synq_tune.config import Domain
 from synq_tune.config.metrics import METRICS, mode_of
+from synq_tune.notes import counted
 from synq_tune.report.measured.histograms import Histogram
 from synq_tune.report.measured.layer_noise import LayerNoise
 from synq_tune.report.measured.mistakes import Mistakes, Reliability
@@ -441,7 +442,7 @@ def _bins(name: str, bins: Sequence[Reliability], color: str, total: int) -> dic
     return {
         "type": "scatter", "mode": "lines+markers", "name": name, "line": {"color": color},
         "x": [b.confidence for b in bins], "y": [b.accuracy for b in bins], "hoverinfo": "text",
-        "text": [f"{name}: {b.count} images, sure {b.confidence:.1f} %, right {b.accuracy:.1f} %"
+        "text": [f"{name}: {counted(b.count, 'image')}, sure {b.confidence:.1f} %, right {b.accuracy:.1f} %"
                  for b in bins],
         "marker": {"size": [6 + 16 * math.sqrt(b.count / total) for b in bins], "color": color},
     }  # fmt: skip

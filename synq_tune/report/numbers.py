@@ -42,8 +42,3 @@ def value(given: Any) -> str:
     if isinstance(given, float):
         return f"{given:g}"
     return given if isinstance(given, str) else json.dumps(given)
-
-
-def of(count: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -1,4 +1,4 @@
-"""A study's page: one HTML file that holds all it needs and loads nothing."""
+"""Pages, a study's above all: one HTML file that holds all it needs and loads nothing."""
 
 from __future__ import annotations
 
@@ -68,11 +68,25 @@ def write_page(material: Material, path: Path, is_private: bool = True) -> None:
 
 
 def render(material: Material, sections: Sequence[Section]) -> bytes:
-    """The page as UTF-8; whatever the user named is escaped."""
+    """A study's page as UTF-8; whatever the user named is escaped."""
+    name = material.folder.resolve().name
+    return render_page("Report of a study", name, _about(material), sections)
+
+
+def render_page(kind: str, title: str, about: str, sections: Sequence[Section]) -> bytes:
+    """Any page in this style, as UTF-8; texts are escaped.
+
+    Args:
+        kind: what it is, above the title.
+        title: of the page.
+        about: a line below the title.
+        sections: in the order in which they stand.
+    """
     template = _environment().get_template("page.html")
     page = template.render(
-        title=material.folder.resolve().name,
-        about=_about(material),
+        kind=kind,
+        title=title,
+        about=about,
         sections=sections,
         version=__version__,
         written=datetime.now(UTC).strftime("%Y-%m-%d at %H:%M UTC"),

@@ -31,12 +31,15 @@ from synq_tune.search.calibration import calibrates_first, run_calibration
 from synq_tune.search.checkpoints import load_student
 from synq_tune.search.cluster import ray_cluster
 from synq_tune.search.engine import Work, manifest_of, run_trials, worker_context
+from synq_tune.search.filter_lines import filter_lines
 from synq_tune.search.ladder import build_ladder
 from synq_tune.search.logical_time import waiting_line
 from synq_tune.search.own_code_copies import Sources, open_sources
+from synq_tune.search.planned import planned_line
 from synq_tune.search.queue import RunQueue
 from synq_tune.search.reporting import LATER, material_of, without_failing, write_and_log
 from synq_tune.search.resources import Machine, Plan, plan_resources
+from synq_tune.search.runs_bar import RunsBar
 from synq_tune.search.sampler import Sampler
 from synq_tune.search.schedulers import make_scheduler
 from synq_tune.search.tune_adapter import StopRequest
@@ -50,11 +53,12 @@ from synq_tune.study.state import Run
 from synq_tune.study.summary import best_run, damaged_export
 from synq_tune.study.summary_writer import SummaryWriter
 from synq_tune.synthesis.dataset import synthesize
+from synq_tune.tracking.inputs import Labelled
 from synq_tune.tracking.writer import TrackedStudy
 from synq_tune.trial.assets import Assets, choose_device, golden_images, load_assets, parity_images
 from synq_tune.trial.memory import memory_line
 from synq_tune.trial.requirements import Prepared, prepare
-from synq_tune.views.low_pass import energy_line, low_pass
+from synq_tune.views.low_pass import low_pass
 
 GRID_IMAGES = 32
 
@@ -87,7 +91,9 @@ class StudyDriver:
         self.spent_before = seconds_spent(ledger)
         self._loaded: Assets | None = None
         self._labelled: str | None = None
+        self._told_labelled: Labelled | None = None
         self._last_plan: Plan | None = None
+        self.runs_bar = RunsBar()
         self.tracked: TrackedStudy | None = None
         """None until the store is open, which a signal may come before."""
         self.report: Path | None = None
@@ -139,9 +145,10 @@ class StudyDriver:
         self.tracked.describe(self.ledger.state)
         dataset_path = self._dataset(prepared.teacher)
         sources.keep(self.folder)
-        self.tracked.describe(self.ledger.state)
-        self._calibrate(dataset_path)
-        self._search(prepared, dataset_path, sources, machines)
+        self.tracked.describe(self.ledger.state, self._told_labelled)
+        with self.runs_bar:
+            self._calibrate(dataset_path)
+            self._search(prepared, dataset_path, sources, machines)
         return dataset_path
 
     def _share_labelled(self, prepared: Prepared) -> Prepared:
@@ -151,6 +158,7 @@ class StudyDriver:
         """
         if prepared.halves is not None:
             self._labelled = share_halves(prepared.halves, self.options.store)
+            self._told_labelled = Labelled(self._labelled, *map(len, prepared.halves))
         return replace(prepared, halves=None)
 
     def _tidy(self) -> None:
@@ -182,6 +190,7 @@ class StudyDriver:
         self.stage(Metric(prepared.metric, mode_of(prepared.metric)))
         accuracy = "" if prepared.top1 is None else f", top1 {prepared.top1:.2f} %"
         print(f"study     {self.folder}")
+        print(f"search    {planned_line(self.ledger.state)}")
         print(f"teacher   {self.spec.teacher.model}{accuracy}, choosing by {prepared.metric}")
         print(*teacher.note_lines, sep="\n", end="\n" if teacher.notes else "")
         print(overrides_line(self.spec))
@@ -203,7 +212,7 @@ class StudyDriver:
         print(f"dataset   {'reused' if is_reused else 'made'}: {images}, {dataset.path}")
         d0 = self.spec.search.get("d0")
         d0s = d0.values if d0 else (self.spec.finetune.d0,)
-        print(f"filter    {energy_line(dataset.train_images[:256], d0s)}", flush=True)
+        print("\n".join(filter_lines(dataset.train_images[:256], d0s)), flush=True)
         self._draw(teacher, dataset.train_images[:GRID_IMAGES])
         return dataset.path
 
@@ -269,6 +278,7 @@ class StudyDriver:
         plan = plan_resources(self.spec.study, machines, *room)
         if plan != self._last_plan:
             self._last_plan = plan
+            self._show_runs()
             share = f"{plan.cpus_per_trial:g} CPU and {plan.gpus_per_trial:g} GPU each"
             number = counted(self.spec.study.num_trials, "trial")
             trials = f"{number}, {plan.max_concurrent} at a time"
@@ -353,8 +363,13 @@ class StudyDriver:
             print(line, flush=True)
         if self.ledger.state.runs[key].is_final:
             prune(self.folder, self.ledger.state)
+        self._show_runs()
         self.summary.transition(self.ledger.state)
         self.tracked.sync(self.ledger.state, key)
+
+    def _show_runs(self) -> None:
+        concurrent = 1 if self._last_plan is None else self._last_plan.max_concurrent
+        self.runs_bar.show(self.ledger.state, concurrent)
 
     def _sync(self) -> None:
         """Bring summary and MLflow up to the ledger."""

@@ -35,7 +35,7 @@ class RunQueue:
             return event
         if any(not run.is_final for run in state.of_kind("search")):
             return WAIT
-        return self._first_new(self._confirmations(state), state)
+        return self._first_new(confirmations(self.spec, state), state)
 
     def is_done(self, state: StudyState) -> bool:
         """Whether every run there is to do is over."""
@@ -56,19 +56,21 @@ class RunQueue:
         seed = trial_seed(self.spec.study.seed, number)
         return _event(f"trial-{number:04d}", "search", number, params, seed)
 
-    def _confirmations(self, state: StudyState) -> list[dict[str, Any]]:
-        confirm = self.spec.study.confirm
-        if confirm is None or confirm.seeds < 2:
-            return []
-        return [
-            _confirm_event(self.spec, run, repeat)
-            for run in finalists(state, confirm.top)
-            for repeat in range(1, confirm.seeds)
-        ]
-
     @staticmethod
     def _first_new(events: list[dict[str, Any]], state: StudyState) -> dict[str, Any] | None:
         return next((event for event in events if event["key"] not in state.runs), None)
+
+
+def confirmations(spec: StudySpec, state: StudyState) -> list[dict[str, Any]]:
+    """Fields of the `proposed` event of each finalist's other seeds, whether or not it was run."""
+    confirm = spec.study.confirm
+    if confirm is None:
+        return []
+    return [
+        _confirm_event(spec, run, repeat)
+        for run in finalists(state, confirm.top)
+        for repeat in range(1, confirm.seeds)
+    ]
 
 
 def _ladder_event(spec: StudySpec) -> dict[str, Any]:

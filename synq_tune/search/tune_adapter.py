@@ -161,6 +161,7 @@ class LedgerCallback(NotPickled, Callback):
                 losses=result["losses"],
                 partial=result["partial"],
                 **_position(result),
+                **({"earlier": result["earlier"]} if result.get("earlier") else {}),
                 **kept,
             )
         elif kept:

@@ -147,6 +147,9 @@ class TrialWorker(tune.Trainable):
         return {
             "metrics": row.metrics,
             "losses": row.losses,
+            "earlier": {
+                str(epoch): losses for epoch, losses in row.earlier.items()
+            },  # as JSON has it
             "partial": self._assets().is_partial(row.is_last),
             "objective": objective(row.metrics, self.context["metric"]),
         }

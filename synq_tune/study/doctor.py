@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from synq_tune.errors import InputError
+from synq_tune.notes import counted
 from synq_tune.process.exit_codes import DONE, LEFT
 from synq_tune.process.invocation import as_called, command_line
 from synq_tune.store import sha256_file
@@ -61,8 +62,8 @@ def examine(ledger: Ledger, projections: tuple[Projection, ...] = ()) -> list[Fi
 def _ledger(ledger: Ledger) -> Iterator[Finding]:
     if ledger.torn_bytes:
         yield Finding(
-            f"{ledger.path.name}: its last line was torn by a crash ({ledger.torn_bytes} bytes); it "
-            "did not happen",
+            f"{ledger.path.name}: its last line was torn by a crash "
+            f"({counted(ledger.torn_bytes, 'byte')}); it did not happen",
             ledger.drop_torn_line,
         )
     sessions = ledger.state.sessions
@@ -161,9 +162,20 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path)
 
 
-def doctor_command(folder: Path, fix: bool, projections: tuple[Projection, ...] = ()) -> int:
+def doctor_command(
+    folder: Path,
+    fix: bool,
+    projections: tuple[Projection, ...] = (),
+    options: Sequence[str] = (),
+) -> int:
     """Print what is wrong with a study and, with `fix`, mend it; returns 0, or 3 if something is
     left.
+
+    Args:
+        folder: of the study.
+        fix: mend what can be mended.
+        projections: what else to examine.
+        options: more of the command line, for the command that is printed.
 
     Raises:
         InputError: there is no study, its ledger is damaged, or a driver is at work on it.
@@ -177,12 +189,13 @@ def doctor_command(folder: Path, fix: bool, projections: tuple[Projection, ...] 
             + as_called("scripts/status.py shows how far it is.")
         )
     if not fix:
-        return _report(examine(Ledger.open(folder, read_only=True), projections), folder)
+        found = examine(Ledger.open(folder, read_only=True), projections)
+        return _report(found, folder, options)
     with study_lock(folder):
-        return _mend_all(Ledger.open(folder), projections)
+        return _mend_all(Ledger.open(folder), projections, options)
 
 
-def _mend_all(ledger: Ledger, projections: tuple[Projection, ...]) -> int:
+def _mend_all(ledger: Ledger, projections: tuple[Projection, ...], options: Sequence[str]) -> int:
     """Mend, then look again: what one mend changed, another may have to follow."""
     for _ in range(3):
         mendable = [f for f in examine(ledger, projections) if f.mend is not None]
@@ -191,14 +204,14 @@ def _mend_all(ledger: Ledger, projections: tuple[Projection, ...]) -> int:
         for finding in mendable:
             print(f"mended: {finding.text}")
             finding.mend()
-    return _report(examine(ledger, projections), ledger.folder)
+    return _report(examine(ledger, projections), ledger.folder, options)
 
 
-def _report(findings: list[Finding], folder: Path) -> int:
+def _report(findings: list[Finding], folder: Path, options: Sequence[str]) -> int:
     for finding in findings:
         print(f"{'wrong ' if finding.mend else 'left  '}: {finding.text}")
     if not findings:
         print(f"{folder}: nothing is wrong")
     elif any(finding.mend for finding in findings):
-        print(f"mend it with: {command_line('doctor.py', folder, '--fix')}")
+        print(f"mend it with: {command_line('doctor.py', folder, '--fix', *options)}")
     return LEFT if findings else DONE

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from synq_tune import store
 from synq_tune.config import FORMAT, StudySpec
 from synq_tune.errors import InputError
+from synq_tune.notes import counted
 from synq_tune.study.lock import LOCK_NAME, holder
 from synq_tune.study.stages import Stage
 from synq_tune.study.state import StudyState, apply, check, interrupt_running
@@ -309,8 +310,8 @@ def _check_unused(folder: Path) -> None:
     foreign = [f for f in files if f != LOCK_NAME and not f.startswith(f".{LEDGER_NAME}.")]
     if foreign:
         raise InputError(
-            f"`a new study's folder is empty` must hold, but {folder} holds {len(foreign)} other "
-            f"files, {foreign[0]!r} among them. Choose another --output-dir."
+            f"`a new study's folder is empty` must hold, but {folder} holds "
+            f"{counted(len(foreign), 'other file')}, {foreign[0]!r} among them. Choose another --output-dir."
         )
 
 

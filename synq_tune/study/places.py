@@ -7,6 +7,7 @@ MLflow to go by.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from synq_tune.redact import redact_uri
@@ -60,6 +61,21 @@ def remember_places(ledger: Ledger, store: str | None, tracking_uri: str | None)
     if not state.stages.says(places):
         ledger.record(places)
     return folder
+
+
+def place_options(store: str | None = None, tracking_uri: str | None = None) -> list[str]:
+    """`--store` and `--tracking-uri` for a printed command, as they were given to this one.
+
+    Absolute, since the next command may run in another folder; a password is left for the user to
+    fill in.
+    """
+    told = ["--store", os.path.abspath(os.path.expanduser(store))] if store else []
+    if not tracking_uri:
+        return told
+    shown = redact_uri(absolute_uri(tracking_uri))
+    if redact_uri(tracking_uri) != tracking_uri and "://" in shown and "***" not in shown:
+        shown = shown.replace("://", "://USER:PASSWORD@", 1)
+    return [*told, "--tracking-uri", shown]
 
 
 def absolute_uri(uri: str) -> str:

@@ -13,6 +13,7 @@ Events of a ledger, one JSON object per line, in the order they happened. Every 
     proposed   key, kind (search | confirm | ladder), number, params, seed, label
     started    key; epoch when it goes on from the state kept after it
     evaluated  key, epoch, metrics, losses; partial when top1 is of a subset of the labelled images;
+               earlier: epoch → losses of the epochs since the last evaluated one;
                kept_sha256 when the training state after it was kept
     kept       key, epoch, kept_sha256: the same after an epoch that is not evaluated
     finished   key, state, metrics, epochs_run, seconds, error, checkpoint_sha256, report_top1,
@@ -67,7 +68,8 @@ class Run:
     metrics: dict[str, float] = field(default_factory=dict)
     """Accuracies in percent; see design: top1, agreement, holdout_kl, …_best_epoch, epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
-    """{epoch, metrics, losses, partial} of each evaluated epoch that led to where the run is."""
+    """{epoch, metrics, losses, partial, earlier} of each evaluated epoch that led to where the run
+    is; `earlier` has the losses of the epochs before it that were not evaluated, by epoch."""
     moments: dict[int, tuple[float, dict[str, Any]]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -216,8 +218,9 @@ def _started(state: StudyState, event: Mapping[str, Any]) -> None:
 def _evaluated(state: StudyState, event: Mapping[str, Any]) -> None:
     run = state.runs[event["key"]]
     entry = {key: event.get(key) or {} for key in ("metrics", "losses")}
-    partial = {"partial": True} if event.get("partial") else {}
-    entry = {"epoch": event["epoch"], **entry, **partial}
+    # Absent where there is nothing to say: MLflow knows older entries by their digest.
+    more = {key: event[key] for key in ("partial", "earlier") if event.get(key)}
+    entry = {"epoch": event["epoch"], **entry, **more}
     run.history.append(entry)
     at, before = run.moments.get(event["epoch"], (event["at"], entry))
     run.moments[event["epoch"]] = (at if before == entry else event["at"], entry)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from synq_tune.config.metrics import METRICS, mode_of
+from synq_tune.notes import counted
 from synq_tune.study import summary
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.lock import holder
@@ -89,7 +90,7 @@ def _dataset(state: StudyState) -> str:
     made = state.stages.dataset
     if made is None:
         return ""
-    return f"{made.num_images} images by {made.method}, {made.sha256[:12]}, {made.path}"
+    return f"{counted(made.num_images, 'image')} by {made.method}, {made.sha256[:12]}, {made.path}"
 
 
 def _trials(state: StudyState) -> str:

@@ -17,6 +17,7 @@ from synq_tune.data.decode import ImageFile, decode_images
 from synq_tune.errors import InputError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.notes import counted
 from synq_tune.store import sha256_file
 from synq_tune.synthesis.labels import teacher_labels
 from synq_tune.synthesis.method import GeneratedImages, Synthesizer
@@ -92,8 +93,8 @@ def _files(source: Path) -> list[Path]:
 def _check_count(source: Path, found: int, needed: int) -> None:
     if found < needed:
         raise InputError(
-            f"{source}: `images >= num_images + num_holdout` must hold, but got {found} images for "
-            f"{needed}. Lower synthesis.num_images or synthesis.num_holdout."
+            f"{source}: `images >= num_images + num_holdout` must hold, but got "
+            f"{counted(found, 'image')} for {needed:,}. Lower synthesis.num_images or synthesis.num_holdout."
         )
 
 

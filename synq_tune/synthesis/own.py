@@ -13,6 +13,7 @@ from synq_tune import own_code
 from synq_tune.config import Synthesis
 from synq_tune.errors import InputError
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.notes import counted
 from synq_tune.synthesis.method import GeneratedImages, Synthesizer
 from synq_tune.synthesis.optimize import device_of, seeded_torch
 
@@ -121,7 +122,9 @@ def _checked_images(images: Any, shape: tuple[int, ...], config: Synthesis) -> T
     images = images.detach().to("cpu", torch.float16).contiguous()
     broken = (~images.isfinite().flatten(1).all(1)).sum().item()
     if broken:
-        raise _wrong(config, "images are finite in float16", f"{broken} images that are not")
+        raise _wrong(
+            config, "images are finite in float16", f"{counted(broken, 'image')} that are not"
+        )
     return images
 
 

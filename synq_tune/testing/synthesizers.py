@@ -73,8 +73,10 @@ def _check_unchanged(teacher: LoadedTeacher, before: dict[str, Tensor], hooks: i
     after = teacher.graph.state_dict()
     changed = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert not changed, f"`the teacher stays unchanged` must hold, but it changed {changed[0]}."
-    assert not teacher.graph.training, "`the teacher stays in evaluation mode` must hold."
+    assert not teacher.graph.training, (
+        "`the teacher stays in evaluation mode` must hold, but it trains."
+    )
     assert all(p.grad is None and not p.requires_grad for p in teacher.graph.parameters()), (
-        "`no gradient stays in the teacher` must hold. Ask autograd.grad for the images alone."
+        "`no gradient stays in the teacher` must hold, but one does. Ask autograd.grad for the images alone."
     )
     assert _hooks(teacher) == hooks, "`hooks are removed` must hold, but some stayed."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from synq_tune.config.metrics import METRICS
 from synq_tune.study.state import Run
 from synq_tune.tracking.describe import text_of
 
@@ -74,13 +75,37 @@ def points(
     from mlflow.entities import Metric
 
     then = milliseconds(at)
-    return [Metric(k, float(v), then, step, model_id=model_id) for k, v in metrics.items()]
+    return [Metric(k, shown(k, v), then, step, model_id=model_id) for k, v in metrics.items()]
+
+
+def shown(name: str, value: float) -> float:
+    """The value of a metric as MLflow gets it: a percentage with two decimals.
+
+    MLflow's pages write all digits of a number, and cut what has no room. The ledger and
+    `summary.json` have them all.
+
+    Args:
+        name: such as `top1`, `agreement_best_epoch`, `best/top1` or `ladder/the best found`.
+        value: as measured.
+    """
+    group, _, bare = name.rpartition("/")
+    metric = METRICS.get(bare.removesuffix("_best_epoch"))
+    is_percent = group == "ladder" or (metric is not None and metric.unit == "%")
+    return round(float(value), 2) if is_percent else float(value)
 
 
 def epoch_points(entry: Mapping[str, Any], at: float) -> list[Metric]:
-    """Metrics and losses of one entry of a run's history, and when it was evaluated."""
-    losses = {f"loss/{name}": value for name, value in (entry.get("losses") or {}).items()}
-    return points({**entry["metrics"], **losses}, entry["epoch"], at)
+    """Metrics and losses of one entry of a run's history, and when it was evaluated.
+
+    The losses of the epochs before it, which nobody evaluated, come with it and have its time.
+    """
+    earlier = (entry.get("earlier") or {}).items()
+    found = [m for epoch, losses in earlier for m in points(_named(losses), int(epoch), at)]
+    return found + points({**entry["metrics"], **_named(entry.get("losses"))}, entry["epoch"], at)
+
+
+def _named(losses: Mapping[str, float] | None) -> dict[str, float]:
+    return {f"loss/{name}": value for name, value in (losses or {}).items()}
 
 
 def final_points(run: Run, last_step: int) -> list[Metric]:

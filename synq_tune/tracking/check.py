@@ -11,11 +11,12 @@ from synq_tune.process.invocation import command_line
 from synq_tune.redact import redact_uri
 from synq_tune.study.doctor import Finding
 from synq_tune.study.ledger import Ledger
-from synq_tune.study.places import tracking_of
+from synq_tune.study.places import place_options, tracking_of
 from synq_tune.study.stages import Uploads
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import best_run
 from synq_tune.tracking import STATUSES, Tracker, TrackingError, default_tracking_uri
+from synq_tune.tracking.batch import shown
 
 Child = dict[str, Any]
 
@@ -28,6 +29,7 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
         uri: the store; by default the one that the ledger names.
     """
     state, folder = ledger.state, ledger.folder
+    given = uri
     if uri is None and state.stages.tracking is None and not state.runs:
         return []  # the study never got that far
     uri = uri or tracking_of(state, folder) or default_tracking_uri(folder)
@@ -45,7 +47,7 @@ def mlflow_findings(ledger: Ledger, uri: str | None = None) -> list[Finding]:
                 lambda: _mend(uri, ledger, []),
             )
         ]
-    missing = [Finding(text) for text in _not_uploaded(ledger)]
+    missing = [Finding(text) for text in _not_uploaded(ledger, given)]
     told = [*_wrong_runs(children, tracker, state), *_wrong_parent(tracker, state)]
     wrong = sorted({run_id for _, ids in told for run_id in ids})
     # One mend for all: the whole projection is made again where it differs.
@@ -67,12 +69,12 @@ def _ask_again(ledger: Ledger, uploads: Uploads) -> None:
     ledger.append("session", action="interrupted")
 
 
-def _not_uploaded(ledger: Ledger) -> Iterator[str]:
+def _not_uploaded(ledger: Ledger, uri: str | None) -> Iterator[str]:
     uploads = ledger.state.stages.uploads or Uploads()
     for name, error in uploads.refused.items():
         yield (
             f"MLflow has not taken the study's {name} ({error}); try again: "
-            + command_line("search.py", "--resume", ledger.folder)
+            + command_line("search.py", "--resume", ledger.folder, *place_options(tracking_uri=uri))
         )
 
 
@@ -106,7 +108,7 @@ def _differences(run: Run, child: Child) -> Iterator[tuple[str, list[str]]]:
     if run.is_final:
         for name, value in run.metrics.items():
             found = child["metrics"].get(name)
-            if found != value:
+            if found not in (value, shown(name, value)):  # all digits are of an older version
                 yield f"MLflow says {name}={found} of {run.key}, which has {value}", [child["id"]]
 
 

@@ -45,7 +45,7 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
     """
     tags = {
         "teacher": spec.teacher.model,
-        "bits": _widths(spec.bits),
+        "bits": widths(spec.bits),
         "recipe": spec.recipe,
         "space": spec.name,
         "quantizer": own_code.label(spec.quantizer),
@@ -57,7 +57,8 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
     return {**tags, "dataset": dataset} if dataset else tags
 
 
-def _widths(bits: Bits) -> str:
+def widths(bits: Bits) -> str:
+    """`W4A4`, and the width of what passes a block by where that is wider."""
     skip = f" skip {bits.skip}" if bits.skip else ""
     return f"W{bits.weights}A{bits.activations}{skip}"
 
@@ -70,13 +71,18 @@ def trials_view(spec: StudySpec, parent_id: str) -> dict[str, Any]:
     """
     metric = auto_metric(spec.study.metric, has_labels=spec.study.val_data is not None)
     trials = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.`synq.kind` = 'search'"
+    # Metrics stand left of parameters, and tags right of both: MLflow has one order.
     shown = ("top1", "agreement", *(() if metric in ("top1", "agreement") else (metric,)))
     columns = ["attributes.`Duration`", *(f"metrics.`{name}`" for name in shown)]
     return {
         "searchFilter": trials,
         "orderByKey": f"metrics.`{metric}`",
         "orderByAsc": mode_of(metric) == "min",
-        "selectedColumns": [*columns, *(f"params.`{key}`" for key in spec.search)],
+        "selectedColumns": [
+            *columns,
+            *(f"params.`{key}`" for key in spec.search),
+            *(f"tags.`{key}`" for key in ("state", "best")),
+        ],
     }
 
 

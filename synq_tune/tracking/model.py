@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -72,9 +73,20 @@ def _signature(model: Any, input_example: np.ndarray) -> Any:
     return ModelSignature(Schema([images]), Schema([logits]))
 
 
+def model_name(text: str) -> str:
+    """A name that MLflow takes for a logged model."""
+    return re.sub(r"[/:.%\"']", "_", text) or "model"
+
+
 def upload_model(
-    client: MlflowClient, experiment_id: str, description: Any, path: Path, tags: dict[str, str]
-) -> tuple[Any, bool]:
+    client: MlflowClient,
+    experiment_id: str,
+    description: Any,
+    path: Path,
+    name: str,
+    tags: dict[str, str],
+    params: dict[str, str],
+) -> Any:
     """Log a model folder as a model of its run, unless the same file is one already.
 
     An upload that did not get to its end is gone on with: it leaves no second, empty model.
@@ -84,24 +96,26 @@ def upload_model(
         experiment_id: of the run.
         description: what `save_model` returned.
         path: the folder.
+        name: of a new model.
         tags: of the model; `synq.sha256` of the model file is one of them.
+        params: of a new model.
 
     Returns:
-        MLflow's `LoggedModel`, and whether anything was uploaded.
+        MLflow's `LoggedModel`.
     """
     run_id = description.run_id
     model = _logged_model(client, experiment_id, run_id, tags["synq.sha256"])
     if model is None:
-        model = client.create_logged_model(experiment_id, "best", run_id, tags, model_type="onnx")
-    is_new = model.status != "READY"
-    if is_new:
+        made = name, run_id, tags, params, "onnx"
+        model = client.create_logged_model(experiment_id, *made)
+    if model.status != "READY":
         description.model_id = description.model_uuid = model.model_id
         description.artifact_path = model.artifact_location
         description.save(str(path / "MLmodel"))
         client.log_model_artifacts(model.model_id, str(path))
         model = client.finalize_logged_model(model.model_id, "READY")
     _link(client, run_id, model.model_id)
-    return model, is_new
+    return client.get_logged_model(model.model_id)
 
 
 def _logged_model(client: MlflowClient, experiment_id: str, run_id: str, sha256: str) -> Any:

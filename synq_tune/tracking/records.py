@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from synq_tune.study.state import Run
+from synq_tune.study.state import Run, StudyState
 
 STATUSES = {
     "running": "RUNNING",
@@ -18,6 +18,9 @@ STATUSES = {
     "interrupted": "KILLED",
 }
 """MLflow's status of a run by the ledger's state."""
+STATE, BEST = "state", "best"
+"""Tags for people to see, to filter and to group by: the ledger's state of a run, and `yes` on the
+runs of the best configuration."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,33 @@ class Child:
     state: str = ""
     has_params: bool = False
     logged: Logged = Logged()
+    is_best: bool = False
+    """Whether it is marked as the best configuration's."""
+    has_inputs: bool = False
 
     @classmethod
     def from_mlflow(cls, run: Any) -> Child:
         """What a run of MLflow's says."""
         tags = run.data.tags
         logged = Logged.parse(tags["synq.logged"]) if "synq.logged" in tags else Logged()
-        state = tags.get("synq.state", "")
-        return cls(run.info.run_id, run.info.status, state, bool(run.data.params), logged)
+        # One that an older version logged has no tag for people: it is told again.
+        state = tags.get("synq.state", "") if STATE in tags else ""
+        return cls(
+            run.info.run_id,
+            run.info.status,
+            state,
+            bool(run.data.params),
+            logged,
+            BEST in tags,
+            bool(run.inputs and run.inputs.dataset_inputs),
+        )
 
-    def shows(self, run: Run) -> bool:
-        """Whether MLflow is up to date with `run`."""
+    def shows(self, run: Run, is_best: bool = False) -> bool:
+        """Whether MLflow is up to date with `run`, which is one of the best configuration or
+        not."""
         if self.state != run.state or self.status != STATUSES[run.state]:
+            return False
+        if self.is_best != is_best:
             return False
         return run.is_final or not self.logged.missing(run.history)
 
@@ -90,3 +108,11 @@ class Child:
 def is_waiting(run: Run) -> bool:
     """Whether it is proposed and has never run."""
     return run.state == "running" and run.started_at is None
+
+
+def is_of_best(run: Run, state: StudyState) -> bool:
+    """Whether it is the exported trial, or that one again with another seed."""
+    best = state.stages.best
+    if best is None or run.number is None:
+        return False
+    return run.key == best.key or (run.kind == "confirm" and run.number == best.number)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from synq_tune.config import StudySpec
 from synq_tune.redact import redact_uri
 from synq_tune.store import sha256_file
 from synq_tune.study.state import Run, StudyState
@@ -22,18 +23,21 @@ from synq_tune.tracking.batch import (
     milliseconds,
     points,
     run_params,
+    shown,
 )
 from synq_tune.tracking.database import first_use_lock, make_database, sqlite_path
 from synq_tune.tracking.describe import study_id_of, trials_view
 from synq_tune.tracking.experiment import EXPERIMENT, find_or_create, runs_of
 from synq_tune.tracking.guard import tracking_errors
-from synq_tune.tracking.model import save_model, upload_model
-from synq_tune.tracking.records import STATUSES, Child, is_waiting
+from synq_tune.tracking.model import model_name, save_model, upload_model
+from synq_tune.tracking.records import BEST, STATE, STATUSES, Child, is_of_best, is_waiting
 from synq_tune.tracking.registry import is_there, register, registered_name
+from synq_tune.tracking.sentences import NOTE, note_tags, run_sentence
 
 if TYPE_CHECKING:
     import numpy as np
     from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
 
 
 class Tracker:
@@ -52,6 +56,8 @@ class Tracker:
         self._parent_params: set[str] = set()
         self._parent_tags: dict[str, str] = {}
         self._parent_metrics: dict[str, float] = {}
+        self._parent_has_inputs = False
+        self._inputs: list[DatasetInput] = []
         self._children: dict[str, Child] | None = None
 
     @classmethod
@@ -149,7 +155,7 @@ class Tracker:
         with tracking_errors(self.uri), self._records() as children:
             for run in state.runs.values():
                 if not is_waiting(run):
-                    self._sync_run(run, children)
+                    self._sync_run(run, state, children)
 
     def log_parent(
         self,
@@ -167,11 +173,41 @@ class Tracker:
         with tracking_errors(self.uri), self._records():
             params = {k: v for k, v in (params or {}).items() if k not in self._parent_params}
             tags = changed(tags or {}, self._parent_tags)
-            metrics = changed(metrics or {}, self._parent_metrics)
+            rounded = {name: shown(name, value) for name, value in (metrics or {}).items()}
+            metrics = changed(rounded, self._parent_metrics)
             log_batch(self._client, self.parent_id, points(metrics, step=0), params, tags)
             self._parent_params.update(params)
             self._parent_tags.update(tags)
             self._parent_metrics.update(metrics)
+
+    def describe_parent(self, text: str) -> None:
+        """The parent run's description; one that somebody wrote stays as it is."""
+        with tracking_errors(self.uri), self._records():
+            tags = note_tags(text, self._parent_tags)
+        self.log_parent(tags=tags)
+
+    def replace_tags(self, prefix: str, values: Mapping[str, str]) -> None:
+        """Let these be the parent run's only tags that begin with `prefix`.
+
+        Args:
+            prefix: such as `best.`.
+            values: by the rest of the name.
+        """
+        tags = {f"{prefix}{key}": value for key, value in values.items()}
+        self.log_parent(tags=tags)
+        with tracking_errors(self.uri), self._records():
+            old = [key for key in self._parent_tags if key.startswith(prefix) and key not in tags]
+            for key in old:
+                self._client.delete_tag(self.parent_id, key)
+                del self._parent_tags[key]
+
+    def log_inputs(self, datasets: Sequence[DatasetInput]) -> None:
+        """The datasets of the study; its runs get them at the next `sync`, too."""
+        self._inputs = list(datasets)
+        with tracking_errors(self.uri), self._records():
+            if not self._parent_has_inputs:
+                self._client.log_inputs(self.parent_id, self._inputs)
+                self._parent_has_inputs = True
 
     def log_image_grid(self, path: Path) -> bool:
         """Log a picture of synthetic images; returns whether it was allowed to."""
@@ -203,6 +239,8 @@ class Tracker:
         input_example: np.ndarray,
         extra_files: Sequence[Path] = (),
         metrics: Mapping[str, float] | None = None,
+        name: str = "best",
+        params: Mapping[str, str] | None = None,
     ) -> str:
         """Log the exported student as an MLflow model of the parent run, ready to serve.
 
@@ -213,7 +251,9 @@ class Tracker:
             input_example: (n, C, H, W) float32, RGB in [0, 1]; only its shape is used where
                 images may not be logged.
             extra_files: copied next to the model.
-            metrics: shown with the model.
+            metrics: shown with the model, and with the parent run.
+            name: of the model, cleaned of what MLflow does not take.
+            params: shown with the model.
 
         Returns:
             `models:/ID`, for `mlflow.pyfunc.load_model` and `mlflow models serve`.
@@ -224,11 +264,18 @@ class Tracker:
                 model, path, self.parent_id, input_example, self.may_log_images, extra_files
             )
             tags = {"synq.study": self.study_id, "synq.sha256": sha256_file(path / "model.onnx")}
-            logged, is_new = upload_model(self._client, self.experiment_id, description, path, tags)
-            if is_new:
-                of_model = points(metrics or {}, step=0, model_id=logged.model_id)
-                log_batch(self._client, self.parent_id, of_model, {}, {})
+            told = model_name(name), tags, dict(params or {})
+            logged = upload_model(self._client, self.experiment_id, description, path, *told)
+            self._log_model_metrics(logged, metrics or {})
         return f"models:/{logged.model_id}"
+
+    def _log_model_metrics(self, model: Any, metrics: Mapping[str, float]) -> None:
+        """Those that the model has not; a driver may have died before it had them."""
+        known = {metric.key: metric.value for metric in model.metrics or ()}
+        rounded = {name: shown(name, value) for name, value in metrics.items()}
+        of_model = points(changed(rounded, known), step=0, model_id=model.model_id)
+        log_batch(self._client, self.parent_id, of_model, {}, {})
+        self._parent_metrics.update(rounded)
 
     def register_best(self, model_uri: str, space: str, tags: Mapping[str, str]) -> str | None:
         """Make a logged model a version of the space's registered model; its alias names it then.
@@ -288,6 +335,7 @@ class Tracker:
         self._parent_params = set(parent.data.params)
         self._parent_tags = dict(parent.data.tags)
         self._parent_metrics = dict(parent.data.metrics)
+        self._parent_has_inputs = bool(parent.inputs and parent.inputs.dataset_inputs)
         self._children = {
             r.data.tags["synq.key"]: Child.from_mlflow(r)
             for r in runs
@@ -301,26 +349,30 @@ class Tracker:
         tags = {"synq.study": self.study_id, "synq.kind": "study"}
         return self._client.create_run(self.experiment_id, tags=tags, run_name=self.study_dir.name)
 
-    def _create_child(self, run: Run) -> Child:
+    def _create_child(self, run: Run, spec: StudySpec) -> Child:
         tags = {
             "mlflow.parentRunId": self.parent_id,
             "synq.study": self.study_id,
             "synq.key": run.key,
             "synq.kind": run.kind,
             **({"synq.label": run.label[:MAX_TAG_LENGTH]} if run.label else {}),
+            NOTE: run_sentence(spec, run),
         }
         created = self._client.create_run(
             self.experiment_id, milliseconds(run.started_at), tags, run_name=run.key
         )
         return Child(created.info.run_id)
 
-    def _sync_run(self, run: Run, children: dict[str, Child]) -> None:
-        child = children.get(run.key)
+    def _sync_run(self, run: Run, state: StudyState, children: dict[str, Child]) -> None:
+        child, is_best = children.get(run.key), is_of_best(run, state)
         if child is None:
-            child = children[run.key] = self._create_child(run)
-        if not child.shows(run):
+            child = children[run.key] = self._create_child(run, state.spec)
+        if not child.shows(run, is_best):
             self._set_status(run, child)
-            self._log_run(run, child)
+            self._log_run(run, child, is_best)
+        if self._inputs and not child.has_inputs:
+            self._client.log_inputs(child.run_id, self._inputs)
+            child.has_inputs = True
 
     def _set_status(self, run: Run, child: Child) -> None:
         """Before the metrics: their batch carries the state that says all is logged."""
@@ -337,14 +389,19 @@ class Tracker:
             self._client.set_terminated(child.run_id, status, end)
         child.status = status
 
-    def _log_run(self, run: Run, child: Child) -> None:
+    def _log_run(self, run: Run, child: Child, is_best: bool) -> None:
         logged = child.logged.after(run.history)
         missing = child.logged.missing(run.history)
         metrics = [m for e in missing for m in epoch_points(e, run.moments[e["epoch"]][0])]
         metrics += final_points(run, logged.last_step)
         params = {} if child.has_params else run_params(run)
-        tags = {"synq.state": run.state, "synq.logged": str(logged)}
+        tags = {"synq.state": run.state, STATE: run.state, "synq.logged": str(logged)}
+        if is_best:
+            tags[BEST] = "yes"
+        elif child.is_best:
+            self._client.delete_tag(child.run_id, BEST)
         if run.error:
             tags["synq.error"] = redact_uri(run.error)
         log_batch(self._client, child.run_id, metrics, params, tags)
         child.state, child.logged, child.has_params = run.state, logged, True
+        child.is_best = is_best

@@ -25,11 +25,16 @@ from synq_tune.tracking import (
     Tracker,
     TrackingError,
     default_tracking_uri,
+    is_local,
+    is_server,
     study_page,
     study_params,
     study_tags,
     ui_command,
 )
+from synq_tune.tracking.describe import text_of, widths
+from synq_tune.tracking.inputs import Labelled, dataset_inputs
+from synq_tune.tracking.sentences import study_sentences
 
 _HOLD_IMAGES = ("golden.npz",)
 _BEST = ("best files", "golden vectors", "best model")
@@ -111,12 +116,21 @@ class TrackedStudy:
                 # Tried again together with whatever changes next, or at the end.
                 self._waiting = runs | self._waiting
 
-    def describe(self, state: StudyState) -> None:
-        """Parameters and tags of the parent run."""
+    def describe(self, state: StudyState, labelled: Labelled | None = None) -> None:
+        """Parameters, tags and description of the parent run, and the datasets once they are
+        there."""
         dataset = state.stages.dataset.sha256 if state.stages.dataset else ""
         tags = study_tags(state.spec, resolve_metric(state), dataset)
         tags["teacher_fingerprint"] = state.stages.teacher.fingerprint
         self._send("parameters", lambda: self.tracker.log_parent(study_params(state.spec), tags))
+        self._send("description", lambda: self.tracker.describe_parent(study_sentences(state)))
+        if state.stages.dataset is not None:
+            self._send("datasets", lambda: self._put_inputs(state, labelled))
+
+    def _put_inputs(self, state: StudyState, labelled: Labelled | None) -> None:
+        """Without paths, unless the store is on this machine."""
+        told = state.spec, state.stages.dataset, labelled
+        self.tracker.log_inputs(dataset_inputs(*told, with_paths=is_local(self.tracker.uri)))
 
     def log_image_grid(self, path: Path) -> None:
         """The picture of synthetic images before and after the filter."""
@@ -153,11 +167,20 @@ class TrackedStudy:
         tags = {"best": state.stages.best.key}
         metrics = _parent_metrics(state)
         self._send("best accuracies", lambda: self.tracker.log_parent(tags=tags, metrics=metrics))
+        values = _best_params(state)
+        self._send("best parameters", lambda: self.tracker.replace_tags("best.", values))
+        self._send("description", lambda: self.tracker.describe_parent(study_sentences(state)))
         self._send_refused()
         return replace(self._model, refused=self.refused)
 
     def _put_model(self, model: Any, state: StudyState, input_example: np.ndarray) -> None:
-        uri = self.tracker.log_best_model(model, input_example)
+        uri = self.tracker.log_best_model(
+            model,
+            input_example,
+            metrics=_parent_metrics(state),
+            name=f"{state.spec.name}-{widths(state.spec.bits)}",
+            params={**_best_params(state), **_made_of(state)},
+        )
         version = self.tracker.register_best(uri, state.spec.name, _version_tags(state))
         self._model = Uploads(uri, version)
 
@@ -205,10 +228,10 @@ class TrackedStudy:
 
     def closing_lines(self) -> list[str]:
         """How to browse the study, and to name its model."""
-        lines = [
-            f"browse    {ui_command(self.tracker.uri)}",
-            f"          {study_page(self.tracker)}",
-        ]
+        page = study_page(self.tracker)
+        lines = [f"browse    {page}"]
+        if not is_server(self.tracker.uri):  # a server runs already: its page is all it takes
+            lines = [f"browse    {ui_command(self.tracker.uri)}", f"          {page}"]
         if self._model.version:
             lines.append(f"model     models:/{self._model.version}")
         elif self._model.model:
@@ -224,6 +247,16 @@ class TrackedStudy:
             print(f"tracking: {error} The study goes on.", file=sys.stderr)
             return str(error)
         return None
+
+
+def _best_params(state: StudyState) -> dict[str, str]:
+    return {key: text_of(value) for key, value in state.stages.best.params.items()}
+
+
+def _made_of(state: StudyState) -> dict[str, str]:
+    """What a model is a version of."""
+    tags = study_tags(state.spec, resolve_metric(state))
+    return {key: tags[key] for key in ("teacher", "bits", "quantizer", "recipe", "space")}
 
 
 def _version_tags(state: StudyState) -> dict[str, str]:

@@ -21,6 +21,7 @@ from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import InputError, NonFiniteError
 from synq_tune.models.preprocessing import Preprocessing
 from synq_tune.models.teacher import LoadedTeacher
+from synq_tune.notes import counted
 from synq_tune.process.progress import progress_bar
 from synq_tune.seeds import address_seed
 from synq_tune.store import content_address, once
@@ -82,7 +83,9 @@ def _finite(logits: Tensor) -> Tensor:
     chance."""
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
-        raise NonFiniteError(f"logits are not finite on {broken} of {len(logits)} images.")
+        raise NonFiniteError(
+            f"logits are not finite on {broken:,} of {counted(len(logits), 'image')}."
+        )
     return logits
 
 

@@ -4,7 +4,7 @@ nor MLflow."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
@@ -62,6 +62,7 @@ class Trial:
         self._progress: Progress | None = None
         self._unreported: dict[str, float] = {}  # losses of earlier stages, until an evaluation
         self._parts: int | None = None  # before training that this process has finished
+        self._earlier: dict[int, dict[str, float]] = {}  # losses of epochs, until the same
 
     def run(
         self, start: bytes | None = None, is_kept: Callable[[int], bool] = lambda epoch: False
@@ -134,10 +135,13 @@ class Trial:
         )
         for row in rows:
             self._epoch, row.is_last = row.epoch, row.epoch == config.epochs
+            self._earlier |= row.earlier
             if row.is_last or evaluated(row.epoch):
                 row.metrics = self._evaluate(row.epoch, row.is_last)
                 row.losses |= self._unreported
-                self._unreported = {}
+                row.earlier, self._earlier, self._unreported = self._earlier, {}, {}
+            else:
+                self._earlier[row.epoch] = row.losses
             yield row
 
     def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
@@ -162,6 +166,8 @@ class Trial:
         if stage == _FINETUNE:
             self._epoch = restore(start, self.student, self._optimizer)
             self._source.restore(own_tensors(start, "source"))
+            earlier = about(start).get("earlier", {})
+            self._earlier = {int(epoch): losses for epoch, losses in earlier.items()}
 
     def _warm_up(self, start: bytes | None) -> Iterator[EpochMetrics]:
         """The source's epochs alone, with calibration where it belongs between them."""
@@ -216,13 +222,14 @@ class Trial:
             self._unreported |= self._progress.losses
             yield EpochMetrics(0, self._progress.losses, position=self._parts)
 
-    def state(self, **more: float) -> bytes:
+    def state(self, **more: Any) -> bytes:
         """All it takes to go on behind what was yielded last; see `training_state`."""
         more |= {"unreported": self._unreported} if self._unreported else {}
         source = self._source.state()
         if self._progress is not None:
             place = self._stage, self._progress.position, self._progress.state()
             return pack_stage(self.student, *place, source, **more)
+        more |= {"earlier": self._earlier} if self._earlier else {}
         return pack(self.student, self._optimizer, self._epoch, source, **more)
 
     def _calibration_images(self) -> Iterator[Tensor]:

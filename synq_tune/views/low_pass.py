@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor
 
@@ -49,14 +47,3 @@ def energy_kept(images: Tensor, d0: float | None) -> float:
         return (x - x.mean((-2, -1), keepdim=True)).square().sum()
 
     return float(energy(low_pass(images, d0)) / energy(images.float()).clamp_min(1e-12))
-
-
-def energy_line(images: Tensor, d0s: Iterable[float | None]) -> str:
-    """What the filter lets through at each D0, in words: a D0 in bins means another filter at each size.
-
-    Args:
-        images: (N, C, H, W), normalised.
-        d0s: cut-offs in frequency bins.
-    """
-    shares = (f"D0={d0}: {100 * energy_kept(images, d0):.1f} %" for d0 in d0s)
-    return "energy kept at " + ", ".join(shares)

@@ -114,7 +114,7 @@ def _check_mlflow(state: StudyState) -> None:
     for child in mlflow_children(state):
         run = state.runs[child.data.tags["synq.key"]]
         assert child.info.status == STATUSES[run.state]
-        expected = [(e["epoch"], e["metrics"]["agreement"]) for e in run.history]
+        expected = [(e["epoch"], round(e["metrics"]["agreement"], 2)) for e in run.history]
         if run.history:
             points = client.get_metric_history(child.info.run_id, "agreement")
             assert [(p.step, p.value) for p in points] == expected, run.key

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from synq_tune.cli.compare import main
 from synq_tune.config import FineTune
 from synq_tune.errors import InputError, SearchSpaceError
 from synq_tune.experiments.compare import checked, compare
@@ -285,6 +286,22 @@ def _write(tmp_path: Path, rows: list[dict]) -> Path:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_a_page_is_written_of_recorded_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--report --page` runs nothing, prints the table, and says where the page is."""
+    comparison = _load(tmp_path, "{base: {}, lsq: {quantizer: lsq}}")
+    rows = [_recorded(comparison, name, 0, 90.0) for name in ("base", "lsq")]
+    _write(tmp_path, rows)
+    words = ["--space", "digits_w8a8", "--variants", f"{tmp_path}/variants.yaml", "--report"]
+    where = ["--output", f"{tmp_path}/rows.jsonl", "--page", f"{tmp_path}/table.html"]
+    assert main([*words, *where]) == 0
+    out = capsys.readouterr().out
+    assert "| lsq | 1 |" in out and f"page      {tmp_path}/table.html" in out
+    page = (tmp_path / "table.html").read_text()
+    assert "What each variant gains" in page and "--page" not in page.rpartition("<pre")[2]
 
 
 def test_the_report_of_a_recorded_file(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ def _spec(*sets: str) -> StudySpec:
     return load_space("digits_w3a3", [*small, f"finetune.epochs={EPOCHS}", *sets])
 
 
-def _facts(rows: list[EpochMetrics]) -> dict[int, tuple[dict, dict]]:
+def _facts(rows: list[EpochMetrics]) -> dict[int, tuple[dict, dict, dict]]:
     """What each evaluated epoch says."""
-    return {row.epoch: (row.losses, row.metrics) for row in rows if row.metrics}
+    return {row.epoch: (row.losses, row.metrics, row.earlier) for row in rows if row.metrics}
 
 
 def _tensors(trial: Trial) -> dict[str, Tensor]:
@@ -44,6 +44,18 @@ def _tensors(trial: Trial) -> dict[str, Tensor]:
         for slot, value in trial._optimizer.state[parameter].items()
     }
     return {**trial.student.state_dict(), **moments}
+
+
+def test_an_evaluated_epoch_brings_the_losses_of_those_before_it(
+    teacher: LoadedTeacher, store: Path
+) -> None:
+    """Every epoch's losses arrive once, and the same if a state was kept in between."""
+    spec = _spec("finetune.epochs=5", "study.eval_every=3")
+    plain = list(digits_trial(spec, teacher, store).run())
+    assert [(row.epoch, list(row.earlier)) for row in plain] == [(3, [1, 2]), (5, [4])]
+    assert all("total" in losses for row in plain for losses in row.earlier.values())
+    kept = list(digits_trial(spec, teacher, store).run(is_kept=lambda epoch: True))
+    assert _facts(kept) == _facts(plain)
 
 
 @pytest.mark.parametrize("quantizer", ["minmax", "lsq"])

@@ -47,6 +47,33 @@ def test_the_teacher_is_frozen_and_named() -> None:
     assert (teacher.num_classes, teacher.preprocessing.shape) == (10, (1, 8, 8))
 
 
+NET = """
+from torch import nn
+
+def net():
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 5),
+    )
+"""
+
+
+@pytest.mark.parametrize(("given", "is_said"), [({}, True), ({"input_size": 64}, False)])
+def test_an_own_network_says_at_what_size_it_runs(
+    tmp_path: Path, given: dict[str, int], is_said: bool
+) -> None:
+    """Where nobody gave one: it may have been trained at another."""
+    (tmp_path / "net.py").write_text(NET)
+    teacher = load_teacher(Teacher(model=f"{tmp_path}/net.py:net", **given))
+    said = "teacher   runs at 224 x 224 pixels, since nobody gave a size; teacher.input_size is the"
+    assert any(line.startswith(said) for line in teacher.note_lines) is is_said
+
+
+def test_a_bundled_network_needs_no_such_note() -> None:
+    """Its size is known."""
+    assert load_teacher(Teacher(model="digits_resnet26", channels=1)).notes == ()
+
+
 def test_taps_are_where_the_losses_look() -> None:
     """One per residual block, one at the last convolution, one at the final map."""
     graph = teacher_of(resnet18(), (3, 64, 64)).graph

@@ -53,6 +53,17 @@ def test_it_runs_as_printed(scripts: Path, python: str, script: str, where: str)
     assert shlex.split(first[1])[1:] == ["-u", script.format(scripts=scripts), "τ x"]
 
 
+@pytest.mark.parametrize("python", [sys.executable, os.path.relpath(sys.executable, "/")])
+def test_it_runs_from_another_folder(scripts: Path, python: str) -> None:
+    """Interpreter and script are absolute, however they were named."""
+    script = os.path.relpath(scripts / "one.py", "/")
+    first = subprocess.run(
+        [python, script], cwd="/", capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    again = subprocess.run(["bash", "-c", first[0]], cwd=scripts, capture_output=True, text=True)
+    assert again.stdout.strip() == str(["--resume", "a folder's; name"]), again.stderr
+
+
 def test_the_checkouts_script_is_named_where_another_runs() -> None:
     """Under a test runner, or in a notebook, there is no script beside the one that runs."""
     _, script, _ = shlex.split(invocation.command_line("search.py", "x"))

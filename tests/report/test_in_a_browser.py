@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from synq_tune.experiments.compare_page import write_compare_page
 from synq_tune.report.material import Material
 from synq_tune.report.page import REPORT_NAME, write_page
 from synq_tune.search.importances import parameter_importances
+from tests.experiments.test_compare_page import CHOSEN
 from tests.report.studies import add_trials, begun, end, repeat
 
 BROWSER = (
@@ -79,6 +81,19 @@ def test_it_is_drawn_without_a_word_or_a_request(
     assert [host for host in hosts if not any(own in host for own in OF_THE_BROWSER)] == []
     assert len(re.findall(r'<div class="canvas[^"]*js-plotly-plot', drawn)) >= 7
     assert '<script type="application/json">' not in drawn
+
+
+def test_a_comparisons_page_is_drawn_as_quietly(
+    asked: tuple[str, list[str]], tmp_path: Path
+) -> None:
+    """Its forest plot becomes a figure; nothing is said, nothing is asked for."""
+    path = tmp_path / "table.html"
+    write_compare_page("base", CHOSEN, [], path)
+    proxy, hosts = asked
+    drawn, said = _open(path, proxy, tmp_path / "profile", 500)
+    assert [line for line in said.splitlines() if ":CONSOLE" in line] == []
+    assert [host for host in hosts if not any(own in host for own in OF_THE_BROWSER)] == []
+    assert len(re.findall(r'<div class="canvas[^"]*js-plotly-plot', drawn)) == 1
 
 
 def test_requests_and_errors_are_seen(asked: tuple[str, list[str]], tmp_path: Path) -> None:

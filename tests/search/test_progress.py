@@ -85,6 +85,19 @@ def test_the_ledger_names_the_state_a_run_goes_on_from(
     assert set(state_files(ledger.folder).values()) == {(KEY, 2)}
 
 
+def test_losses_of_epochs_that_nobody_evaluated_are_in_the_ledger(
+    ledger: Ledger, callback: LedgerCallback
+) -> None:
+    """What the file gives back is what the driver had in memory, digest for digest."""
+    earlier = {str(epoch): {"total": 1.0 / epoch} for epoch in range(1, 12)}
+    _start(callback)
+    _report(callback, 12, **_evaluation(50.0), earlier=earlier)
+    _report(callback, 13, **_evaluation(51.0), earlier={})
+    read = Ledger.open(ledger.folder, read_only=True).state.runs[KEY].history
+    assert read == ledger.state.runs[KEY].history
+    assert [entry.get("earlier") for entry in read] == [earlier, None]
+
+
 def test_a_result_that_tune_keeps_weighs_nothing(ledger: Ledger, callback: LedgerCallback) -> None:
     """Tune holds every trial's last result in memory and prints it into unread messages."""
     _start(callback)

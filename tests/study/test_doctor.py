@@ -16,6 +16,7 @@ from synq_tune.study.doctor import LEFT, Finding, doctor_command, examine
 from synq_tune.study.files import checkpoint_path, ray_prefix, state_path
 from synq_tune.study.ledger import Ledger
 from synq_tune.study.lock import study_lock
+from synq_tune.study.places import place_options
 from synq_tune.study.summary import write_summary
 
 KEY, OPEN = "trial-0000", "trial-0001"
@@ -110,6 +111,17 @@ def test_a_fault_is_told_and_mended(
     code, said = _doctor(folder, capsys, fix=True)
     assert code == 0 and said.startswith("mended: ") and text in said
     assert _doctor(folder, capsys) == (0, f"{folder}: nothing is wrong\n")
+
+
+def test_the_line_that_mends_asks_the_same_tracking_store(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What this doctor was told goes on to the next one; a password does not."""
+    (folder / "summary.json").unlink()
+    options = place_options(tracking_uri="postgresql://me:s3cret@db/mlflow")
+    doctor_command(folder, fix=False, options=options)
+    line = f"{folder} --fix --tracking-uri postgresql://USER:PASSWORD@db/mlflow\n"
+    assert capsys.readouterr().out.endswith(line)
 
 
 @pytest.mark.parametrize("how", ["damaged", "missing"])

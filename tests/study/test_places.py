@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -115,6 +116,11 @@ def _arguments(**given: object) -> argparse.Namespace:
     [
         ({}, []),
         ({"ray_address": "head:6379"}, ["--ray-address", "head:6379"]),
+        ({"store": "my store"}, ["--store", os.path.abspath("my store")]),
+        (
+            {"tracking_uri": "sqlite:///runs.db"},
+            ["--tracking-uri", f"sqlite:///{os.path.abspath('runs.db')}"],
+        ),
         ({"max_concurrent": 2}, []),
         ({"resume": "x", "max_concurrent": 2}, ["--max-concurrent", "2"]),
         (
@@ -123,10 +129,10 @@ def _arguments(**given: object) -> argparse.Namespace:
         ),
     ],
 )
-def test_the_line_repeats_what_the_ledger_does_not_hold(
+def test_the_line_repeats_what_this_driver_was_told(
     given: dict[str, object], expected: list[str]
 ) -> None:
-    """And nothing else; any character of a path survives the shell."""
+    """And what was given for places, absolute; any character of a path survives the shell."""
     folder = "/x/it's a; $study"
     words = shlex.split(resume_line(Path(folder), _arguments(**given)))
     assert words[-len(expected) - 2 :] == ["--resume", folder, *expected]

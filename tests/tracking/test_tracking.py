@@ -123,6 +123,24 @@ def test_child_shows_its_run(study_dir, uri, client):
     assert [(p.step, p.value) for p in curve] == [(3, 0.5 / 3), (6, 0.5 / 6), (9, 0.5 / 9)]
 
 
+def test_losses_have_a_point_an_epoch(study_dir, uri, client):
+    """Also of epochs that nobody evaluated; logged again, none is doubled."""
+    run = trial(0, [50.0, 60.0])
+    for n, e in enumerate(run.history):
+        e["earlier"] = {str(3 * n + i): {"total": 10.0 / (3 * n + i)} for i in (1, 2)}
+    state = state_of(study_dir, run)
+    for _ in range(2):
+        tracker = Tracker.open(uri, study_dir, state)
+        tracker.sync(state)
+    curve = client.get_metric_history(the_child(client, tracker).info.run_id, "loss/total")
+    assert [(p.step, p.value) for p in sorted(curve, key=lambda p: p.step)] == [
+        (1, 10.0), (2, 5.0), (3, 1 / 3), (4, 2.5), (5, 2.0), (6, 1 / 6),
+    ]  # fmt: skip
+    assert {
+        p.step for p in client.get_metric_history(the_child(client, tracker).info.run_id, "top1")
+    } == {3, 6}
+
+
 @pytest.mark.parametrize(
     ("state", "status"),
     [

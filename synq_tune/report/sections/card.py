@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from synq_tune.notes import counted
 from synq_tune.process.invocation import command_line
 from synq_tune.report.blocks import Block, Caution, Code, Fact, Facts, Heading, Prose, Section
 from synq_tune.report.material import Material
-from synq_tune.report.numbers import duration, interval, of, percent, size
+from synq_tune.report.numbers import duration, interval, percent, size
 from synq_tune.study.rungs import BEST, FULL_PRECISION
 from synq_tune.study.stages import Rung
 from synq_tune.study.state import StudyState
@@ -88,7 +89,7 @@ def _so_far(material: Material) -> list[Fact]:
 
 def _top1(best: Rung) -> Fact:
     spread = interval(best.low, best.high)
-    note = f"95 % interval {spread} on {of(best.num_images or 0, 'image')} that chose nothing"
+    note = f"95 % interval {spread} on {counted(best.num_images or 0, 'image')} that chose nothing"
     return Fact("Top-1", percent(best.top1), note)
 
 
@@ -124,7 +125,7 @@ def _time(state: StudyState) -> list[Fact]:
         return []
     note = (
         f"model.onnx in ONNX Runtime on the searching machine's CPU, mean of "
-        f"{of(timed[-1]['images'], 'image')} in batches"
+        f"{counted(timed[-1]['images'], 'image')} in batches"
     )
     return [Fact("Time per image", f"{timed[-1]['ms_per_image']:.3g} ms", note)]
 
@@ -135,7 +136,9 @@ def _parity(state: StudyState) -> list[Fact]:
         return []
     worst = min(entry["agreement"] for entry in logits.values())
     count = next(iter(logits.values()))["images"]
-    note = f"share of {of(count, 'image')} on which the files name the same class as the student"
+    note = (
+        f"share of {counted(count, 'image')} on which the files name the same class as the student"
+    )
     return [Fact("Parity", percent(worst), note)]
 
 
@@ -162,5 +165,5 @@ def _trials(state: StudyState) -> Fact:
     found = {name: count for name, count in counts(state).items() if count}
     note = ", ".join(f"{count} {name}" for name, count in found.items())
     repeats = len(state.of_kind("confirm"))
-    note += f"; {of(repeats, 'repeat')} with other seeds" if repeats else ""
+    note += f"; {counted(repeats, 'repeat')} with other seeds" if repeats else ""
     return Fact("Trials", f"{sum(found.values())} of {state.num_trials}", note)

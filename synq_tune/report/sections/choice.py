@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from synq_tune.notes import counted
 from synq_tune.report.blocks import Block, Heading, Prose, Section, Table
 from synq_tune.report.material import Material
-from synq_tune.report.numbers import of
 from synq_tune.study.rungs import BEST
 from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import Repeated, finalist, repeated
@@ -77,7 +77,7 @@ def _halves(material: Material) -> list[Block]:
         Heading("Choosing half against reporting half"),
         Prose(
             "Labelled images are split in two halves. One chooses, the other only reports. "
-            f"Over {of(len(rows), 'run')} the choosing half gives {abs(flattery):.2f} points "
+            f"Over {counted(len(rows), 'run')} the choosing half gives {abs(flattery):.2f} points "
             f"{'more' if flattery > 0 else 'less'} on average."
         ),
         table,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from synq_tune.notes import counted
 from synq_tune.report.blocks import Block, Code, Heading, Prose, Section, Table
 from synq_tune.report.material import Material
-from synq_tune.report.numbers import of, size
+from synq_tune.report.numbers import size
 from synq_tune.study.stages import Best
 
 _WHAT = {
@@ -64,7 +65,7 @@ def _parity(material: Material) -> list[Block]:
         Heading("Do the files compute what the student computes?"),
         Prose(
             f"Parity: the files and the PyTorch student see the same images. {wrong:,} of "
-            f"{of(total, 'weight code')} differ. BASIC and ALL are ONNX Runtime's optimisation levels."
+            f"{counted(total, 'weight code')} differ. BASIC and ALL are ONNX Runtime's optimisation levels."
         ),
         Table(heads, rows, frozenset({1, 2, 3, 4})),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from synq_tune.notes import counted
 from synq_tune.report import figures
 from synq_tune.report.blocks import (
     Block,
@@ -15,7 +16,6 @@ from synq_tune.report.blocks import (
 )
 from synq_tune.report.material import Material
 from synq_tune.report.measured.synthetic import ALIKE, Filtered, Synthetic
-from synq_tune.report.numbers import of
 
 _ALL_PASS = 95.0
 """Percent of the energy from which a filter hardly filters."""
@@ -35,17 +35,17 @@ def _lead(material: Material, found: Synthetic) -> str:
     total = made.num_images if made else found.count
     of_all = "" if found.count == total else f" The numbers below are of the first {found.count:,}."
     return (
-        f"{of(total, 'image')} were made from the teacher alone. They are all that the student "
+        f"{counted(total, 'image')} were made from the teacher alone. They are all that the student "
         f"learned from; no real image was used.{of_all}"
     )
 
 
 def _by_class(found: Synthetic) -> list[Block]:
     rows = [
-        Row(c.name, c.pictures, f"{of(c.count, 'image')}, teacher {c.confidence:.1f} % sure")
+        Row(c.name, c.pictures, f"{counted(c.count, 'image')}, teacher {c.confidence:.1f} % sure")
         for c in found.classes
     ]
-    shown = f" {len(rows)} of {found.num_classes} classes are shown."
+    shown = f" {len(rows)} of the {found.num_classes} classes are shown."
     return [
         Heading("By class"),
         Prose(
@@ -86,7 +86,7 @@ def _duplicates(found: Synthetic) -> list[Block]:
     return [
         Heading("Near-duplicates"),
         Prose(
-            f"{found.duplicates:,} of {of(found.count, 'image')} ({share:.1f} %) have another one that "
+            f"{found.duplicates:,} of {counted(found.count, 'image')} ({share:.1f} %) have another one that "
             f"is nearly the same: the cosine of the two, each less its mean, is above {ALIKE:g}. "
             "The most alike are:"
         ),

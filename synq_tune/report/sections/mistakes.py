@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from synq_tune.notes import counted
 from synq_tune.report import figures
 from synq_tune.report.blocks import Block, Heading, Plot, Prose, Section, Table, Tiles
 from synq_tune.report.material import Material
 from synq_tune.report.measured.mistakes import Mistakes
-from synq_tune.report.numbers import of, percent
+from synq_tune.report.numbers import percent
 from synq_tune.study.rungs import BEST
 from synq_tune.trial.evaluation import confidence_interval
 
@@ -20,7 +21,7 @@ def mistakes(material: Material) -> Section:
         return _unlabelled(material)
     if found is None:
         return Section("mistakes", "What it gets wrong", material.evidence.why("mistakes"))
-    lead = f"{found.num_wrong:,} of {of(found.count, 'image')} that chose nothing are wrong."
+    lead = f"{found.num_wrong:,} of {counted(found.count, 'image')} that chose nothing are wrong."
     blocks = [*_classes(found), *_confusions(found), *_worst(found), *_reliability(found)]
     return Section("mistakes", "What it gets wrong", lead, blocks)
 

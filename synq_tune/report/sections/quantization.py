@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from synq_tune.inspection.student import Inspection, LayerRow
+from synq_tune.notes import counted
 from synq_tune.report import figures
 from synq_tune.report.blocks import Block, Fold, Heading, Plot, Prose, Section, Table, Tiles
 from synq_tune.report.material import Material
@@ -25,9 +26,14 @@ def _lead(material: Material) -> str:
     quantized = sum(row.bits is not None for row in found.layers)
     maps = sum(row.bits is not None for row in found.tensors)
     return (
-        f"{quantized} of {len(found.layers)} layers have rounded weights, {maps} of "
-        f"{len(found.tensors)} tensors rounded values. All else stays float, and the tables say why."
+        f"{quantized} of {counted(len(found.layers), 'layer')} have rounded weights, {maps} of "
+        f"{counted(len(found.tensors), 'tensor')} rounded values. All else stays float, and "
+        "the tables say why."
     )
+
+
+def _all(count: int, noun: str) -> str:
+    return f"The {counted(count, noun)}" if count == 1 else f"All {counted(count, noun)}"
 
 
 def _layers(material: Material) -> list[Block]:
@@ -41,8 +47,8 @@ def _layers(material: Material) -> list[Block]:
             "weight in bits, A that of the value it is multiplied with."
         ),
         _widths(found),
-        Fold(f"All {len(found.layers)} layers", [_layer_table(material, found)]),
-        Fold(f"All {len(found.tensors)} tensors", [_tensor_table(found)]),
+        Fold(_all(len(found.layers), "layer"), [_layer_table(material, found)]),
+        Fold(_all(len(found.tensors), "tensor"), [_tensor_table(found)]),
     ]
 
 

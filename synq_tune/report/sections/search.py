@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from synq_tune.config.metrics import METRICS
+from synq_tune.notes import counted
 from synq_tune.process.invocation import command_line
 from synq_tune.redact import redact_uri
 from synq_tune.report import figures
@@ -19,7 +20,7 @@ from synq_tune.report.blocks import (
     Tiles,
 )
 from synq_tune.report.material import Material
-from synq_tune.report.numbers import of, value
+from synq_tune.report.numbers import value
 from synq_tune.study.state import Run
 
 FEW = 20
@@ -41,7 +42,7 @@ def search(material: Material) -> Section:
 def _lead(material: Material) -> str:
     done = len(_completed(material))
     return (
-        f"{of(done, 'trial')} of {len(material.searched)} ran to the end. Every point below is a "
+        f"{counted(done, 'trial')} of {len(material.searched)} ran to the end. Every point below is a "
         "trial: move the pointer over it, or tap it, to read its settings."
     )
 
@@ -127,7 +128,7 @@ def _importances(material: Material) -> list[Block]:
         heading,
         Prose(
             f"How much of the variation of {material.metric} a parameter explains alone or with "
-            f"others (fANOVA), from n = {of(done, 'completed trial')}."
+            f"others (fANOVA), from n = {counted(done, 'completed trial')}."
         ),
     ]
     if done < FEW:
