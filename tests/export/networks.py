@@ -168,3 +168,29 @@ def tiny_swin() -> nn.Module:
             if name.endswith("bias_table"):
                 parameter.normal_()
     return net
+
+
+class _Gated(nn.Module):
+    """MobileNetV3's parts: Hardswish, squeeze-and-excite, Hardsigmoid, a concatenation, pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.swish, self.gate, self.soft = nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid()
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.left = nn.Conv2d(8, 6, 3, padding=2, dilation=2)
+        self.right, self.pool = nn.Conv2d(8, 6, 1, bias=False), nn.AvgPool2d(2)
+        self.mix, self.largest = nn.Conv2d(12, 8, 1, groups=2), nn.MaxPool2d(3, 2, 1)
+        self.linear = nn.Linear(8 * 2 * 2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.swish(self.norm(self.stem(x)))
+        x = x * self.gate(self.excite(self.squeeze(x.mean((2, 3), keepdim=True)).relu()))
+        x = torch.cat([self.left(x), self.right(x)], 1)
+        x = self.mix(self.pool(x)) * self.soft(self.mix(self.pool(x)))
+        return self.linear(self.largest(x).flatten(1))
+
+
+def gated_net() -> nn.Module:
+    """What mobile networks add to convolutions, each once."""
+    return _with_statistics(_Gated(), (3, 16, 16))
