@@ -99,6 +99,10 @@ def check_golden(model: ModelFile, path: Path) -> dict[str, Any]:
     weights = _named(golden, _WEIGHT)
     if model.options.absorb_batchnorm:
         weights |= _named(golden, _ABSORBED)
+    weights, codes = (
+        {name: tensor for name, tensor in named.items() if name not in model.left_out}
+        for named in (weights, codes)
+    )
     return {
         "weight_codes": code_mismatches(weights, model.weight_codes()),
         "activation_codes": code_mismatches(codes, _codes(model, golden["images"][:count])),

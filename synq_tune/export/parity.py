@@ -60,7 +60,8 @@ def parity_report(
 def _weight_codes(frozen: fx.GraphModule, model: ModelFile) -> dict[str, Any]:
     """Codes as the file's options make them, against those in the file."""
     weights = frozen_layers(prepared(frozen, model.options))
-    return code_mismatches({n: w.codes for n, w in weights.items()}, model.weight_codes())
+    codes = {n: w.codes for n, w in weights.items() if n not in model.left_out}
+    return code_mismatches(codes, model.weight_codes())
 
 
 def _load(

@@ -57,6 +57,11 @@ class ModelFile(ABC):
         """What was done to the student to make the file."""
         return options_of(self.metadata)
 
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Layers and grids of the network that the file lacks, since they change no logit."""
+        return frozenset(self.metadata.get("left_out", ()))
+
     def logits(self, images: Tensor, at_once: int | None = None) -> Tensor:
         """Logits (N, K), on the CPU, of float32 images (N, C, H, W) in [0, 1].
 

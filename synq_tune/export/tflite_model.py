@@ -53,11 +53,13 @@ def write_tflite(
         images = torch.rand(_NOISE, *model.preprocessing.shape, generator=chance)
     frozen = prepared(model.frozen, HARDWARE)
     written = Translation(frozen.cpu(), model.preprocessing, _logit_range(model, images))
-    about = _described(metadata, written, frozen, set(frozen_activations(model.frozen)))
     build = written.builder
-    build.model.description = "synq-tune"
-    build.describe(METADATA, canonical_json(to_texts(about)))
+    tensors = {n: build.graph.tensors[v.index].name for n, v in written.activations.items()}
     build.drop_unread()
+    build.model.description = "synq-tune"
+    grids = {name: tensors.get(name) for name in frozen_activations(model.frozen)}
+    about = _described(metadata, written, frozen, grids)
+    build.describe(METADATA, canonical_json(to_texts(about)))
     write_bytes(path, to_bytes(build.model))
     return about
 
@@ -94,25 +96,27 @@ def _unscaled(frozen: fx.GraphModule) -> Preprocessing:
 
 
 def _described(
-    metadata: dict[str, Any], written: Translation, frozen: torch.nn.Module, grids: set[str]
+    metadata: dict[str, Any],
+    written: Translation,
+    frozen: torch.nn.Module,
+    grids: dict[str, str | None],
 ) -> dict[str, Any]:
     weights = frozen_layers(frozen)
-    tensors = written.builder.graph.tensors
+    there = {tensor.name for tensor in written.builder.graph.tensors}
+    layers = {name: flat for name, flat in written.layers.items() if f"{name}.weight" in there}
+    values = {n: written.activations[n] for n, tensor in grids.items() if tensor in there}
+    left_out = (weights.keys() | grids.keys()) - layers.keys() - values.keys()
     return {
         **metadata,
         "containers": {
-            "weights": {name: container_of(weights[name]) for name in written.layers},
+            "weights": {name: container_of(weights[name]) for name in layers},
             "activations": "INT8",
         },
         "layout": "NHWC",
-        "layers": written.layers,
+        "layers": layers,
         "activations": {
-            name: {
-                "tensor": tensors[value.index].name,
-                "lowest": int(value.grid.low),
-                "flat": value.flat,
-            }
-            for name, value in written.activations.items()
-            if name in grids
+            name: {"tensor": grids[name], "lowest": value.grid.low, "flat": value.flat}
+            for name, value in values.items()
         },
+        **({"left_out": sorted(left_out)} if left_out else {}),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torchvision import models
 
@@ -189,6 +190,30 @@ class _Gated(nn.Module):
         x = torch.cat([self.left(x), self.right(x)], 1)
         x = self.mix(self.pool(x)) * self.soft(self.mix(self.pool(x)))
         return self.linear(self.largest(x).flatten(1))
+
+
+class _PreActivation(nn.Module):
+    """A BatchNorm that no layer absorbs, and a branch whose values are all zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv, self.dead = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.dead(self.conv(self.norm(x).relu()))
+        return self.linear(F.avg_pool2d(x.relu(), 8).flatten(1))
+
+
+def preactivation_net() -> nn.Module:
+    """As a residual network is that was never trained: each branch ends with a gamma of 0."""
+    net = _with_statistics(_PreActivation(), (3, 8, 8))
+    with torch.no_grad():
+        net.norm.weight.copy_(torch.linspace(-1.0, 1.5, 8))
+        net.dead.weight.zero_()
+    return net
 
 
 def gated_net() -> nn.Module:

@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 
 from synq_tune.commands.evaluate import evaluate_file
 from synq_tune.commands.export import refuse_shifted_weights
+from synq_tune.commands.runtimes import runtimes_table
 from synq_tune.config import Bits, StudySpec
 from synq_tune.errors import InputError
 from synq_tune.export import exporter_of, formats_of
@@ -44,6 +45,7 @@ from synq_tune.export.tflite_schema import (  # noqa: E402
 
 NETWORKS = [
     ("residual_net", 8), ("plain_net", 8), ("gated_net", 16), ("silu_net", 8), ("shared_net", 8),
+    ("preactivation_net", 8),
     *(pytest.param(*n, marks=pytest.mark.slow) for n in (("digits_resnet26", 8), ("mobilenet_v2", 32))),
 ]  # fmt: skip
 
@@ -110,6 +112,9 @@ def test_weights_are_the_absorbed_codes(name: str, size: int, bits: int, tmp_pat
     made = _write(name, size, bits, tmp_path)
     file = load_model_file(made.path)
     expected = frozen_layers(prepared(made.model.frozen, HARDWARE))
+    if name == "preactivation_net":  # a branch of zeros changes nothing
+        assert {"conv"} < file.left_out
+        del expected["conv"]
     codes = file.weight_codes()
     assert codes.keys() == expected.keys()
     assert all(torch.equal(codes[n], w.codes) for n, w in expected.items())
@@ -227,6 +232,20 @@ def test_parity_names_both_families(tmp_path: Path, capfd: pytest.CaptureFixture
     assert report["golden"]["tflite"]["weight_codes"]["mismatches"] == 0
     assert report["sizes"]["tflite"] == (tmp_path / "model.tflite").stat().st_size
     assert capfd.readouterr() == ("", "")
+
+
+def test_every_kernel_is_tried(tmp_path: Path) -> None:
+    """By the probes: XNNPACK where it can, built-in and reference kernels, all in integers."""
+    teacher = networks.teacher("digits_resnet26")
+    student, images = networks.student(teacher, "deploy", 8)
+    spec = _spec(teacher.config, "deploy")
+    export_student(student, teacher, spec, tmp_path, images, images, ("tflite",))
+    lines = runtimes_table([tmp_path / "model.tflite"], rounds=1)
+    rows = [line.split("|")[1:-1] for line in lines if "LiteRT" in line]
+    assert len(rows) == 3
+    for row in rows:
+        assert [cell.strip() for cell in row[3:6]] == ["yes", "yes", "32 of 32"]
+        assert row[8].strip() == "26 of 26"
 
 
 def test_evaluate_reads_it_by_both_families(tmp_path: Path) -> None:
