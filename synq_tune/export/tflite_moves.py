@@ -35,7 +35,11 @@ def max_pool(
 ) -> Value:
     """Max pooling with what PyTorch adds around the image: nothing that could be the largest."""
     size, stride, side = (_pair(v) for v in (pool.kernel_size, pool.stride, pool.padding))
-    pads = (side[0], side[0], side[1], side[1])
+    past = [  # with ceil_mode the last window may end behind the padding
+        max(0, (made - 1) * s + k - n - 2 * p)
+        for made, s, k, n, p in zip(shape[2:], stride, size, x.shape[2:], side, strict=True)
+    ]
+    pads = (side[0], side[0] + past[0], side[1], side[1] + past[1])
     source, kind = padded(builder, f"{name}.padded", x, pads, (size, stride), shape, x.grid.low)
     out = builder.codes(name, shape, x.grid)
     builder.operator(
@@ -45,17 +49,9 @@ def max_pool(
     return Value(out, x.grid, tuple(shape))
 
 
-def is_plain_max_pool(pool: nn.MaxPool2d, x: Value, shape: Sequence[int]) -> bool:
-    """Whether the runtime's max pooling can compute it: no gaps, and no window past the end."""
-    sizes = [
-        (side + 2 * p - k) // s + 1
-        for side, k, s, p in zip(
-            x.shape[2:],
-            *(_pair(v) for v in (pool.kernel_size, pool.stride, pool.padding)),
-            strict=True,
-        )
-    ]
-    return _pair(pool.dilation) == (1, 1) and sizes == list(shape[2:]) and not pool.return_indices
+def is_plain_max_pool(pool: nn.MaxPool2d) -> bool:
+    """Whether the runtime's max pooling can compute it: no gaps, and values alone."""
+    return _pair(pool.dilation) == (1, 1) and not pool.return_indices
 
 
 def every_nth(

@@ -243,10 +243,9 @@ class Translation:
             x = self._read(node.args[0])
             if pointwise.is_plain_average(module, x, shape):
                 return pointwise.average_pool(self.builder, name, module, x, shape)
-        if type(module) is nn.MaxPool2d:
+        if type(module) is nn.MaxPool2d and moves.is_plain_max_pool(module):
             x = self._read(node.args[0])
-            if moves.is_plain_max_pool(module, x, shape):
-                return moves.max_pool(self.builder, name, module, x, shape)
+            return moves.max_pool(self.builder, name, module, x, shape)
         return None
 
     def _move(
