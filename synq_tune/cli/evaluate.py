@@ -14,7 +14,10 @@ def parser() -> argparse.ArgumentParser:
     """The arguments."""
     made = command_parser(__doc__)
     made.add_argument(
-        "--model", metavar="FILE", required=True, help="model.onnx or model.packed.safetensors"
+        "--model",
+        metavar="FILE",
+        required=True,
+        help="model.onnx, model.packed.safetensors or model.tflite",
     )
     add_shared(made, "--val-data", required=("--val-data",), meaning=f"labelled images: {SOURCES}")
     made.add_argument(

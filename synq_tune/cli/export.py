@@ -3,6 +3,7 @@
 python scripts/export.py --study studies/digits_w3a3-20261121-120000 --format onnx
 python scripts/export.py --study DIR --trial 3 --format packed --output out
 python scripts/export.py --study DIR --format hardware --batch-size 1
+python scripts/export.py --study DIR --format tflite
 python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/mlflow.db
 """
 
@@ -24,7 +25,10 @@ def parser() -> argparse.ArgumentParser:
         "--trial", type=int, metavar="N", help="which of the study's trials; default: its best"
     )
     made.add_argument(
-        "--format", choices=("onnx", "packed", "hardware"), default="onnx", help="what is written"
+        "--format",
+        choices=("onnx", "packed", "hardware", "tflite"),
+        default="onnx",
+        help="what is written",
     )
     made.add_argument(
         "--batch-size",

@@ -31,7 +31,7 @@ def evaluate_file(
     """Lines to print; the last is `top1 NN.NN % on N images`.
 
     Args:
-        model: `.onnx` or `.safetensors` file.
+        model: `.onnx`, `.safetensors` or `.tflite` file.
         val_data: labelled images; see `load_labelled`.
         golden: golden vectors the file has to give.
         batch_size: images per forward; None takes what fits a CPU.
@@ -45,9 +45,21 @@ def evaluate_file(
     file = load_model_file(model, python_model=python_model)
     with stage("comparing with the golden vectors", f"--golden {golden}"):
         lines = [] if golden is None else [_golden_line(check_golden(file, Path(golden)), golden)]
+    if Path(model).suffix == ".tflite":
+        lines += _other_family(model, val_data, batch_size)
     with stage("evaluating", model):
         accuracy, count = file_top1(file, val_data, batch_size)
     return [*lines, f"top1 {accuracy:.2f} % on {count} images"]
+
+
+def _other_family(model: str, val_data: str, batch_size: int | None) -> list[str]:
+    """What XNNPACK's kernels make of a .tflite file, and what the last line is then."""
+    with stage("evaluating", f"{model}, kernel family float"):
+        accuracy, count = file_top1(load_model_file(model, family="float"), val_data, batch_size)
+    return [
+        f"kernel family float (XNNPACK): top1 {accuracy:.2f} % on {count} images",
+        "kernel family fixed (reference kernels, microcontrollers):",
+    ]
 
 
 def file_top1(file: ModelFile, val_data: str, batch_size: int | None) -> tuple[float, int]:

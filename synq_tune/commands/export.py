@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from synq_tune.config import StudySpec
 from synq_tune.errors import InputError, NonFiniteError, stage
@@ -71,13 +73,26 @@ def export_trial(
     agreement = min(entry["agreement"] for entry in report["logits"].values())
     return (
         f"{run.key}: {output / FILE_NAMES[format_]}, agrees with the student on {agreement:.2f} %"
+        + _kernels(report.get("kernels", {}))
     )
 
 
+def _kernels(report: Mapping[str, Any]) -> str:
+    """What a .tflite file's check found, by family of kernels."""
+    found = [
+        f"{family}: {counts['mismatches']} of {counts['codes']} codes differ from the reference"
+        for family, counts in report.items()
+    ]
+    return f"; LiteRT's kernels {', '.join(found)}" if found else ""
+
+
 def refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
-    """Raise InputError where a hardware file cannot be: before the student is loaded, or trained
+    """Raise InputError where a file for integer hardware cannot be: before the student is loaded, or trained
     again."""
-    if format_ == "hardware" and quantizer_family(spec.quantizer).weight.has_zero_points:
+    if (
+        format_ in ("hardware", "tflite")
+        and quantizer_family(spec.quantizer).weight.has_zero_points
+    ):
         raise InputError(
             "`weights have zero point 0` must hold for integer hardware, but got "
             f"quantizer={spec.quantizer}. Search with `quantizer: deploy`."

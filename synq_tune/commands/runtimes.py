@@ -82,7 +82,7 @@ def runtimes_table(
     """A markdown table with a line per file and runtime, and what is known of others.
 
     Args:
-        files: `.onnx`, ours or a float32 network's, or `.safetensors`.
+        files: `.onnx`, ours or a float32 network's, `.safetensors`, or `.tflite`.
         golden: golden values; None is `golden.npz` beside each file, where there is one.
         threads: each runtime's.
         rounds: timed runs of one batch each, taken in turn by all that run, of which the median
@@ -90,7 +90,7 @@ def runtimes_table(
         python_model: names the user's own network, whose code a packed file may then run.
 
     Raises:
-        InputError: a file is missing or of neither format.
+        InputError: a file is missing or of no such format.
     """
     probes = []
     inputs = {}
@@ -105,7 +105,9 @@ def runtimes_table(
 
 def _check(path: Path) -> None:
     if not path.is_file() or path.suffix not in {engine.suffix for engine in ENGINES}:
-        raise InputError(f"`an .onnx or .safetensors file exists` must hold, but got {path}.")
+        raise InputError(
+            f"`an .onnx, .safetensors or .tflite file exists` must hold, but got {path}."
+        )
 
 
 def _inputs_of(path: Path, golden: Path | None) -> _Inputs:

@@ -12,13 +12,15 @@ from typing import Any
 # Read when onnxruntime is loaded: since 1.31 it reports its use to its maker, on Linux too.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from torch import fx
+from torch import Tensor, fx
 
 from synq_tune.errors import InputError, lookup
 from synq_tune.export.hardware import reads_integers
 from synq_tune.export.onnx_model import write_onnx
 from synq_tune.export.options import HARDWARE, STORAGE, OnnxOptions
 from synq_tune.export.packed import write_packed
+from synq_tune.export.tflite_model import fits_tflite, write_tflite
+from synq_tune.export.tflite_schema import schema
 from synq_tune.quantization.frozen import StandaloneModel
 
 Exporter = Callable[[StandaloneModel, dict[str, Any], Path], dict[str, Any]]
@@ -30,12 +32,14 @@ EXPORTERS: dict[str, Exporter] = {
     "onnx": write_onnx,
     "packed": write_packed,
     "hardware": partial(write_onnx, options=HARDWARE),
+    "tflite": write_tflite,
 }
 
 FILE_NAMES = {
     "onnx": "model.onnx",
     "packed": "model.packed.safetensors",
     "hardware": "model.hardware.onnx",
+    "tflite": "model.tflite",
 }
 
 ALWAYS = ("onnx", "packed")
@@ -43,19 +47,36 @@ ALWAYS = ("onnx", "packed")
 
 
 def formats_of(frozen: fx.GraphModule) -> tuple[str, ...]:
-    """`ALWAYS`, and `hardware` for a network that integer hardware can run as it is."""
-    return (*ALWAYS, "hardware") if reads_integers(frozen) else ALWAYS
+    """`ALWAYS`, and `hardware` for a network that integer hardware can run as it is; `tflite` too
+    where LiteRT is installed and has an operator for all of it."""
+    if not reads_integers(frozen):
+        return ALWAYS
+    return (*ALWAYS, "hardware", *(("tflite",) if fits_tflite(frozen) else ()))
 
 
-def exporter_of(format_: str, batch_size: int | None = None, normalize: bool = True) -> Exporter:
-    """The exporter of a format, with what its ONNX file is to do differently.
+def exporter_of(
+    format_: str,
+    batch_size: int | None = None,
+    normalize: bool = True,
+    images: Tensor | None = None,
+) -> Exporter:
+    """The exporter of a format, with what its file is to do differently.
+
+    Args:
+        format_: key of `EXPORTERS`.
+        batch_size: of an ONNX file; None: any.
+        normalize: whether an ONNX file normalises its input itself.
+        images: see `write_tflite`.
 
     Raises:
-        InputError: the format is unknown, or no ONNX file and asked for something else.
+        InputError: the format is unknown, what writes it is not installed, or it is no ONNX file
+            and asked for something else.
     """
     lookup("format", format_, EXPORTERS)
+    if format_ == "tflite":
+        schema()
     if batch_size is None and normalize:
-        return EXPORTERS[format_]
+        return partial(write_tflite, images=images) if format_ == "tflite" else EXPORTERS[format_]
     if format_ not in ONNX_OPTIONS:
         raise InputError(
             "`a batch size or input without normalisation is asked of an ONNX file` must hold, but "

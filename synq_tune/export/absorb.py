@@ -53,7 +53,7 @@ def _norm_behind(frozen: fx.GraphModule, node: fx.Node) -> fx.Node | None:
 
 def _absorb(layer: FrozenConv2d | FrozenLinear, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
     weight = layer.frozen_weight
-    factor, offset = _affine(norm)
+    factor, offset = affine_of(norm)
     bias = offset if layer.bias is None else offset + layer.bias.double() * factor
     codes, zero_point = _mirrored(weight, factor < 0)
     scale = (weight.scale.double() * factor.abs()).float()
@@ -66,7 +66,7 @@ def _absorb(layer: FrozenConv2d | FrozenLinear, norm: nn.BatchNorm1d | nn.BatchN
     layer.bias = nn.Parameter(bias.float(), requires_grad=False)
 
 
-def _affine(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def affine_of(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Factor and offset of each channel, float64."""
     factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.weight is not None:

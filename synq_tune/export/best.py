@@ -16,6 +16,7 @@ from synq_tune.export.golden import check_golden, write_golden
 from synq_tune.export.metadata import describe
 from synq_tune.export.parity import parity_report
 from synq_tune.export.runtime import load_model_file
+from synq_tune.export.tflite_check import check_kernels
 from synq_tune.finetune.divergence import check_finite_state
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.frozen import StandaloneModel, freeze
@@ -51,7 +52,8 @@ def export_student(
         normalize: whether the ONNX files normalise their input themselves.
 
     Returns:
-        The parity report; see `parity_report`, and `golden` by format from `check_golden`.
+        The parity report; see `parity_report`, `golden` by format from `check_golden`, and of a
+        .tflite file `kernels` from `check_kernels`.
 
     Raises:
         NonFiniteError: a weight, step or range of the student is NaN or infinite; nothing is
@@ -63,13 +65,12 @@ def export_student(
         model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
         metadata = describe(teacher, spec.bits, spec.quantizer)
         formats = formats_of(model.frozen) if formats is None else formats
-        writers = {name: exporter_of(name, batch_size, normalize) for name in formats}
+        pixels = teacher.preprocessing.denormalize(golden_images.float())
+        writers = {name: exporter_of(name, batch_size, normalize, pixels) for name in formats}
         files = {name: folder / FILE_NAMES[name] for name in writers}
         for name, path in files.items():
             writers[name](model, metadata, path)
-        write_golden(
-            model, teacher.preprocessing.denormalize(golden_images.float()), folder / GOLDEN
-        )
+        write_golden(model, pixels, folder / GOLDEN)
         settings = yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False)
         write_bytes(folder / CONFIG, settings.encode())
         report = parity_report(student, files, parity_images, teacher.config.model)
@@ -79,5 +80,7 @@ def export_student(
             )
             for name, path in files.items()
         }
+        if "tflite" in files:
+            report["kernels"] = check_kernels(files["tflite"], pixels)
         write_json(folder / PARITY, report)
         return report

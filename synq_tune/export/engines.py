@@ -19,6 +19,8 @@ import onnxruntime
 import torch
 
 from synq_tune.export.runtime import ONNX_LEVELS, PRECISE, PROVIDERS, load_model_file
+from synq_tune.export.tflite_interpreter import opened
+from synq_tune.export.tflite_schema import is_installed, operators, read_model
 
 _INTEGER = ("QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger")
 _MULTIPLYING = (
@@ -31,6 +33,7 @@ _MULTIPLYING = (
     "MatMul",
     "MatMulNBits",
 )
+_LITERT_MULTIPLYING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _OPENVINO_MULTIPLYING = ("Convolution", "FullyConnected", "MatMul")
 
 
@@ -109,6 +112,27 @@ def _text(value: Any) -> str:
     return str(value.value) if hasattr(value, "value") else str(value)
 
 
+def _litert(kernels: str) -> Callable[[Path, int, str | None], Runner]:
+    def open_(path: Path, threads: int, python_model: str | None) -> Runner:
+        if not is_installed():
+            raise NotInstalledError("not installed")
+        model = read_model(path)
+        run = opened(path.read_bytes(), kernels, 1, threads)
+        source, end = (
+            about()[0]["index"] for about in (run.get_input_details, run.get_output_details)
+        )
+
+        def logits(images: np.ndarray) -> np.ndarray:
+            run.set_tensor(source, np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+            run.invoke()
+            return run.get_tensor(end)
+
+        layers = sum(name in _LITERT_MULTIPLYING for name, _ in operators(model))
+        return Runner(logits, f"{layers} of {layers}")
+
+    return open_
+
+
 def _torch(path: Path, threads: int, python_model: str | None) -> Runner:
     model = load_model_file(path, python_model=python_model)
     layers = len(model.weight_codes())
@@ -129,4 +153,7 @@ ENGINES = (
     Engine(f"ONNX Runtime, ALL, {PRECISE}=1", ".onnx", _onnxruntime("ALL", precise=True)),
     Engine("OpenVINO", ".onnx", _openvino),
     Engine("PyTorch", ".safetensors", _torch),
+    Engine("LiteRT, XNNPACK where it can", ".tflite", _litert("AUTO")),
+    Engine("LiteRT, built-in kernels", ".tflite", _litert("BUILTIN_WITHOUT_DEFAULT_DELEGATES")),
+    Engine("LiteRT, reference kernels", ".tflite", _litert("BUILTIN_REF")),
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 from synq_tune.errors import InputError
 from synq_tune.export.compare import LogitComparison, code_mismatches
 from synq_tune.export.hardware import prepared, reads_integers
-from synq_tune.export.options import HARDWARE, options_of
+from synq_tune.export.options import HARDWARE
 from synq_tune.export.runtime import ModelFile
 from synq_tune.quantization.frozen import StandaloneModel, activation_codes, frozen_layers
 from synq_tune.store import atomic_path
@@ -100,8 +100,12 @@ def check_golden(model: ModelFile, path: Path) -> dict[str, Any]:
     codes = _named(golden, _ACTIVATION)
     count = len(next(iter(codes.values()), ()))
     weights = _named(golden, _WEIGHT)
-    if options_of(model.metadata).absorb_batchnorm:
+    if model.options.absorb_batchnorm:
         weights |= _named(golden, _ABSORBED)
+    weights, codes = (
+        {name: tensor for name, tensor in named.items() if name not in model.left_out}
+        for named in (weights, codes)
+    )
     return {
         "weight_codes": code_mismatches(weights, model.weight_codes()),
         "activation_codes": code_mismatches(codes, _codes(model, golden["images"][:count])),

@@ -94,12 +94,21 @@ def _refuse_zero_points(frozen: fx.GraphModule) -> None:
             )
 
 
+def is_nothing(node: fx.Node, module: nn.Module | None) -> bool:
+    """Whether the node gives back what it reads, in evaluation mode."""
+    return isinstance(module, _NOTHING) or operation(node) in _NOTHING_TARGETS
+
+
 def _requantize_moved(frozen: fx.GraphModule) -> None:
     for node in list(frozen.graph.nodes):
         module = module_of(frozen, node)
-        does_nothing = isinstance(module, _NOTHING) or operation(node) in _NOTHING_TARGETS
         has_grid = all(isinstance(module_of(frozen, u), FrozenActivation) for u in node.users)
-        if does_nothing or has_grid or not is_passthrough(frozen, node) or not is_float_map(node):
+        if (
+            is_nothing(node, module)
+            or has_grid
+            or not is_passthrough(frozen, node)
+            or not is_float_map(node)
+        ):
             continue
         grid = input_grid(frozen, node)
         if grid is not None:

@@ -20,8 +20,9 @@ from synq_tune.export.metadata import from_texts, preprocessing_of
 from synq_tune.export.onnx_model import outputs_of_input, weight_codes, with_activation_codes
 from synq_tune.export.onnx_nodes import CODES
 from synq_tune.export.onnx_translate import INPUT, OUTPUT
-from synq_tune.export.options import options_of
+from synq_tune.export.options import OnnxOptions, options_of
 from synq_tune.export.packed import build_packed, packed_codes, read_packed
+from synq_tune.export.tflite_arithmetic import Family
 from synq_tune.quantization.frozen import activation_codes
 
 ONNX_LEVELS = {
@@ -50,6 +51,16 @@ class ModelFile(ABC):
         self.metadata = metadata
         self.preprocessing = preprocessing_of(metadata, path)
         self.num_classes = int(metadata["num_classes"])
+
+    @property
+    def options(self) -> OnnxOptions:
+        """What was done to the student to make the file."""
+        return options_of(self.metadata)
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Layers and grids of the network that the file lacks, since they change no logit."""
+        return frozenset(self.metadata.get("left_out", ()))
 
     def logits(self, images: Tensor, at_once: int | None = None) -> Tensor:
         """Logits (N, K), on the CPU, of float32 images (N, C, H, W) in [0, 1].
@@ -89,7 +100,7 @@ class OnnxFile(ModelFile):
         texts = {entry.key: entry.value for entry in self.proto.metadata_props}
         super().__init__(path, from_texts(texts, path))
         self.level = level
-        self.exact = options_of(self.metadata).integer_biases
+        self.exact = self.options.integer_biases
         self.session = _session(self.proto, level, path, self.exact)
 
     def _logits(self, images: Tensor) -> Tensor:
@@ -151,17 +162,20 @@ def load_model_file(
     level: str = "BASIC",
     python_model: str | None = None,
     device: torch.device | str = "cpu",
+    family: Family = "fixed",
 ) -> ModelFile:
-    """Load `*.onnx` or `*.safetensors`.
+    """Load `*.onnx`, `*.safetensors` or `*.tflite`.
 
     Args:
         path: the file.
         level: key of `ONNX_LEVELS`; BASIC fuses nothing that changes an integer code.
         python_model: names the user's own network, whose code a packed file may then run.
         device: where a packed file runs.
+        family: of the kernels that run a .tflite file; see `tflite_arithmetic`.
 
     Raises:
-        InputError: the file is missing, of neither format, damaged, or not written by synq-tune.
+        InputError: the file is missing, of no such format, damaged, or not written by synq-tune, or
+            what runs it is not installed.
     """
     path = Path(path)
     if not path.is_file():
@@ -170,8 +184,12 @@ def load_model_file(
         return OnnxFile(path, lookup("optimisation level", level, ONNX_LEVELS))
     if path.suffix == ".safetensors":
         return PackedFile(path, python_model, device)
+    if path.suffix == ".tflite":
+        from synq_tune.export.tflite_runtime import TfliteFile
+
+        return TfliteFile(path, family)
     raise InputError(
-        f"`a model file ends in .onnx or .safetensors` must hold, but got {path.name}."
+        f"`a model file ends in .onnx, .safetensors or .tflite` must hold, but got {path.name}."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torchvision import models
 
@@ -168,3 +169,54 @@ def tiny_swin() -> nn.Module:
             if name.endswith("bias_table"):
                 parameter.normal_()
     return net
+
+
+class _Gated(nn.Module):
+    """MobileNetV3's parts: Hardswish, squeeze-and-excite, Hardsigmoid, a concatenation, pooling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8)
+        self.swish, self.gate, self.soft = nn.Hardswish(), nn.Hardsigmoid(), nn.Sigmoid()
+        self.squeeze, self.excite = nn.Conv2d(8, 4, 1), nn.Conv2d(4, 8, 1)
+        self.left = nn.Conv2d(8, 6, 3, padding=2, dilation=2)
+        self.right, self.pool = nn.Conv2d(8, 6, 1, bias=False), nn.AvgPool2d(2)
+        self.mix, self.largest = nn.Conv2d(12, 8, 1, groups=2), nn.MaxPool2d(3, 2, 1)
+        self.linear = nn.Linear(8 * 2 * 2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.swish(self.norm(self.stem(x)))
+        x = x * self.gate(self.excite(self.squeeze(x.mean((2, 3), keepdim=True)).relu()))
+        x = torch.cat([self.left(x), self.right(x)], 1)
+        x = self.mix(self.pool(x)) * self.soft(self.mix(self.pool(x)))
+        return self.linear(self.largest(x).flatten(1))
+
+
+class _PreActivation(nn.Module):
+    """A BatchNorm that no layer absorbs, a branch whose values are all zero, a window past the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.conv, self.dead = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.dead(self.conv(self.norm(x).relu()))
+        x = F.max_pool2d(x.relu(), 3, 2, 1, ceil_mode=True)
+        return self.linear(F.avg_pool2d(x, 5).flatten(1))
+
+
+def preactivation_net() -> nn.Module:
+    """As a residual network is that was never trained: each branch ends with a gamma of 0."""
+    net = _with_statistics(_PreActivation(), (3, 8, 8))
+    with torch.no_grad():
+        net.norm.weight.copy_(torch.linspace(-1.0, 1.5, 8))
+        net.dead.weight.zero_()
+    return net
+
+
+def gated_net() -> nn.Module:
+    """What mobile networks add to convolutions, each once."""
+    return _with_statistics(_Gated(), (3, 16, 16))

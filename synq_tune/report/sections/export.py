@@ -14,6 +14,7 @@ from synq_tune.study.stages import Best
 _WHAT = {
     "model.onnx": "for ONNX Runtime and whatever reads ONNX",
     "model.hardware.onnx": "for integer hardware",
+    "model.tflite": "for LiteRT: phones and microcontrollers",
     "model.packed.safetensors": "weights at their true width",
     "golden.npz": "images with the values that they must give",
     "config.yaml": "settings of the model",
@@ -66,9 +67,24 @@ def _parity(material: Material) -> list[Block]:
         Prose(
             f"Parity: the files and the PyTorch student see the same images. {wrong:,} of "
             f"{counted(total, 'weight code')} differ. BASIC and ALL are ONNX Runtime's optimisation levels."
+            + kernels_sentence(report.get("kernels", {}))
         ),
         Table(heads, rows, frozenset({1, 2, 3, 4})),
     ]
+
+
+def kernels_sentence(counts: Mapping[str, Any]) -> str:
+    """What the check of a .tflite file found, by family of LiteRT's kernels."""
+    found = [
+        f"by {family}, {c['mismatches']:,} of {of(c['codes'], 'code')} differ"
+        for family, c in counts.items()
+    ]
+    if not found:
+        return ""
+    return (
+        " fixed and float are LiteRT's two families of kernels; from the reference of each, "
+        f"{' and '.join(found)}."
+    )
 
 
 _USE = (
