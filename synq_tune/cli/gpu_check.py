@@ -20,9 +20,15 @@ def parser() -> argparse.ArgumentParser:
     made = command_parser(__doc__)
     made.add_argument("--dry-run", action="store_true", help="every part on the CPU, at tiny sizes")
     made.add_argument(
-        "--minutes", type=float, default=8.0, metavar="M", help="after which no part begins"
+        "--minutes",
+        type=float,
+        default=8.0,
+        metavar="M",
+        help="after which no part begins; default: 8",
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
+    made.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the rows here too; default: nowhere"
+    )
     return made
 
 

@@ -34,7 +34,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--seeds", type=int, default=3, metavar="N", help="runs of each row; default: 3"
     )
-    made.add_argument("--output", type=Path, metavar="DIR", help="gets a file of rows a column")
+    made.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="gets a file of rows a column; default: none, for --dry-run",
+    )
     add_shared(made, "--set", "--weights", "--val-data", "--store")
     made.add_argument(
         "--dry-run", action="store_true", help="print rows, needs and cost; run nothing"

@@ -76,7 +76,7 @@ def _parity(material: Material) -> list[Block]:
 def kernels_sentence(counts: Mapping[str, Any]) -> str:
     """What the check of a .tflite file found, by family of LiteRT's kernels."""
     found = [
-        f"by {family}, {c['mismatches']:,} of {of(c['codes'], 'code')} differ"
+        f"by {family}, {c['mismatches']:,} of {counted(c['codes'], 'code')} differ"
         for family, c in counts.items()
     ]
     if not found:
