@@ -20,7 +20,7 @@ from synq_tune.bench.released import ReleasedStep
 from synq_tune.bench.timing import Timings, interleave
 from synq_tune.config import StudySpec
 from synq_tune.config.load import with_recipe
-from synq_tune.finetune.loop import TrainingStep, _update
+from synq_tune.finetune.loop import TrainingStep, one_update
 from synq_tune.finetune.optimizer import optimizer_of
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.views.source import ViewSource
@@ -76,7 +76,7 @@ def trial_step(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -> C
     student = bench_student(spec, teacher, source)
     step = TrainingStep(student, config, teacher.graph)
     optimizer = optimizer_of(student, config)
-    return lambda: _update(step, next(iter(source.batches(0))), optimizer, config)
+    return lambda: one_update(step, next(iter(source.batches(0))), optimizer, config)
 
 
 def _released(spec: StudySpec, teacher: LoadedTeacher, source: ViewSource) -> Callable[[], None]:

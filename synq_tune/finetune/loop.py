@@ -7,7 +7,7 @@ within the loop.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -91,7 +91,7 @@ def finetune(
             fall = lr_factor(config, epoch, done / total)
             set_lr(optimizer, config.lr * rise * fall)
             with_codes = inundated(layers, config.inundation * fall, config.inundation_cap)
-            rows.append(_update(step, batch, optimizer, config, with_codes))
+            rows.append(one_update(step, batch, optimizer, config, with_codes))
             source.after_step(student, batch)
         losses = _mean_losses(step.loss_names, torch.stack(rows), epoch + 1, config)
         with diverges_at(epoch + 1, config):
@@ -106,14 +106,21 @@ def _of_source(source: Source) -> dict[str, float]:
     return {f"source/{name}": value for name, value in source.losses().items()}
 
 
-def _update(
+def one_update(
     step: TrainingStep,
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     config: FineTune,
-    around: AbstractContextManager[None],
+    around: AbstractContextManager[None] = nullcontext(),  # noqa: B008
 ) -> Tensor:
-    """One optimizer step, inside `around`; returns the losses (L,), detached, still on the device."""
+    """Take one optimizer step.
+
+    Args:
+        around: entered for the optimizer's own part, and used again in the next update.
+
+    Returns:
+        The losses (L,) in the order of `step.loss_names`, detached, still on the device.
+    """
     losses = step(batch)
     optimizer.zero_grad(set_to_none=True)
     losses[0].backward()

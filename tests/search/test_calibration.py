@@ -186,7 +186,7 @@ def test_a_target_met_by_calibration_ends_before_any_search(tmp_path: Path) -> N
     done = _search(folder, "--target-loss", "10")
     assert done.returncode == 0, done.stderr
     assert "no search needed: calibration alone loses" in done.stdout
-    assert "search    " not in done.stdout
+    assert " at a time" not in done.stdout
     summary = json.loads((folder / "summary.json").read_text())
     assert [(t["state"], t["params"]) for t in summary["trials"]] == [("completed", {"epochs": 0})]
     assert summary["best"]["number"] == 0
