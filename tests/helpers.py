@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,35 @@ def digits_trial(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> Trial:
     probes = make_probes(teacher, dataset)
     assets = Assets(spec, teacher, dataset, probes, None, None, store, torch.device("cpu"))
     return Trial(assets, spec.finetune, seed=7)
+
+
+def goes_on_where_it_was(
+    make: Callable[[], Trial], expected: list[dict[str, Any]], whole: Trial, stops: Iterable[int]
+) -> None:
+    """Stopped behind each of these rows and taken up in another process, a trial ends bit for bit.
+
+    Args:
+        make: the same trial anew.
+        expected: every row of `whole`, as `vars`.
+        whole: the trial that ran to its end at once.
+        stops: numbers of rows, from 1.
+    """
+    for stop in stops:
+        first = make()
+        rows = first.run(is_kept=lambda epoch: True)
+        found = [vars(next(rows)) for _ in range(stop)]
+        data = first.state(seconds=1.0)
+        torch.rand(3)  # another process's generator stands elsewhere
+        second = make()
+        found += [vars(row) for row in second.run(data, is_kept=lambda epoch: True)]
+        assert found == expected
+        for name in ("student", "_source"):
+            ends = [_tensors(getattr(trial, name)) for trial in (second, whole)]
+            assert all(torch.equal(value, ends[1][key]) for key, value in ends[0].items())
+
+
+def _tensors(part: Any) -> dict[str, torch.Tensor]:
+    return part.state_dict() if isinstance(part, torch.nn.Module) else part.state()
 
 
 def not_loaded(code: str, modules: Sequence[str]) -> bool:

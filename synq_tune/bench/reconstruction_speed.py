@@ -41,8 +41,9 @@ def bench_reconstruction(spec: StudySpec, rounds: int, device: torch.device) -> 
         InputError: the space's quantizer does not learn its rounding.
     """
     teacher, config = bench_teacher(spec, device), spec.reconstruct
-    config = config.model_copy(update={"method": "genie", "iterations": _ITERATIONS})
-    config = config.model_copy(update={"batch_size": spec.finetune.batch_size})
+    size = spec.finetune.batch_size  # what --batch-size says
+    timed = {"method": "genie", "iterations": _ITERATIONS, "batch_size": size}
+    config = config.model_copy(update=timed)
     works = _works(spec, teacher, config, device)
     functions = {"floor": partial(_floor, works, config), "genie": partial(_fit, works, config)}
     return _report(spec, config, len(works), interleave(functions, rounds, device), device)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 from synq_tune.errors import InputError
+from synq_tune.experiments import reproduce
 from synq_tune.experiments.paper_table import read_table, table_names
 from synq_tune.store import store_folder
 
@@ -55,8 +56,6 @@ def main(argv: list[str] | None = None) -> int:
         raise InputError(f"`--seeds >= 1` must hold, but got {arguments.seeds}.")
     if arguments.output is None and not arguments.dry_run:
         raise InputError("`--output DIR is given` must hold, but it is not. Pass --output results.")
-    from synq_tune.experiments import reproduce
-
     flags = flags_of(arguments)
     if arguments.dry_run and arguments.val_data is None:
         flags["study"] = {**(flags.get("study") or {}), "val_data": reproduce.NOT_GIVEN}

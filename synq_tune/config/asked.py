@@ -39,8 +39,7 @@ def finetune_of(own: Tree, recipe: Tree) -> dict[str, Any]:
         own: `finetune` of the study so far.
         recipe: the recipe's whole tree.
     """
-    kept = {key: own[key] for key in KEPT if key in own}
-    return {**kept, **(recipe.get("finetune") or {})}
+    return _section("finetune", own, recipe, KEPT)
 
 
 def reconstruct_of(own: Tree, recipe: Tree) -> dict[str, Any]:
@@ -50,8 +49,12 @@ def reconstruct_of(own: Tree, recipe: Tree) -> dict[str, Any]:
         own: `reconstruct` of the study so far.
         recipe: the recipe's whole tree.
     """
-    kept = {key: own[key] for key in KEPT_OF_RECONSTRUCT if key in own}
-    return {**kept, **(recipe.get("reconstruct") or {})}
+    return _section("reconstruct", own, recipe, KEPT_OF_RECONSTRUCT)
+
+
+def _section(name: str, own: Tree, recipe: Tree, kept: tuple[str, ...]) -> dict[str, Any]:
+    """What the recipe states of a section, over what the study keeps of its own."""
+    return {**{key: own[key] for key in kept if key in own}, **(recipe.get(name) or {})}
 
 
 def search_of(own: Tree, recipe: Tree) -> dict[str, Any]:

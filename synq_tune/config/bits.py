@@ -24,8 +24,7 @@ class Bits(Settings):
     last: BitWidth | None = None
     """Weights of the last quantized layer and the last tensor with a grid."""
     skip: BitWidth | None = None
-    """What sums read, such as those of residual blocks: a tensor that layers read too is stored at
-    this width and rounded to theirs in front of them. `null`: one grid for both, as in the paper.
-    LSQ (Esser et al., 2020) leaves sums in float."""
+    """Width of what residual sums read; layers that read it too round it to theirs. `null` = one
+    grid for both, as in the paper."""
     overrides: dict[Text, BitWidth] = {}
     """Glob over layer names → bits of its weights (a layer) or of its values (an activation)."""

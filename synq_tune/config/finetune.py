@@ -35,9 +35,8 @@ class TransformSettings(Settings):
     """Range of an image's own weight where each view is blended with a view of another image;
     `null` = no blending."""
     mix_keeps_variance: bool = False
-    """Divide blends by the root of their squared weights' sum: two images that have nothing to do
-    with each other are then blended into one of their own contrast (between-class learning,
-    Tokozume et al., 2018)."""
+    """Give blends the contrast of a single image: divide them by the root of their squared weights'
+    sum (Tokozume et al., 2018)."""
     paste_probability: float = Field(0.0, ge=0, le=1)
     """Share of the views in which a patch of the other image is pasted instead of blended (CutMix,
     Yun et al., 2019); it covers 1 minus `mix_weight` of the area."""
@@ -79,14 +78,14 @@ class OptimizerSettings(Settings):
     lr: float = Field(1e-3, gt=0)
     """Learning rate at the start."""
     lr_relative: bool = False
-    """Rates are shares: `lr` times the root mean square at the start, of an output channel in
-    quantized weights, of the whole tensor elsewhere. `grad_clip` measures in the same sizes."""
+    """Rates and `grad_clip` are shares of a size at the start: an output channel's in quantized
+    weights, elsewhere the whole tensor's."""
     step_lr_factor: float = Field(1.0, gt=0)
     """Learning rate of learned steps (`lsq`, `deploy`, `genie`) over `lr`; the logarithm learns, so
     that steps move in proportion to their size."""
     norm_lr_factor: float = Field(1.0, gt=0)
-    """Learning rate of BatchNorm's factors and of biases over `lr`: few parameters that shift whole
-    channels, and with them the student, towards what only synthetic images show."""
+    """Learning rate of BatchNorm's factors and of biases over `lr`. They shift whole channels
+    towards what only synthetic images show."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of `sgd`; the first of the β of `adam`."""
     nesterov: bool = True

@@ -52,9 +52,8 @@ class Reconstruct(Settings):
     beta: Annotated[tuple[float, float], AfterValidator(_falling)] = (20.0, 2.0)
     """That term's exponent after the warm-up and at the end; between them it falls evenly."""
     blocks: Literal["auto"] | Annotated[tuple[Text, ...], Field(min_length=1)] = "auto"
-    """`auto`: cut where residual sums end. Or globs over names of modules, such as `[layer1,
-    layer2]`: what each module holds is fitted as one part. `scripts/inspect.py` prints the
-    parts."""
+    """`auto` = cut where residual sums end. Or globs such as `[layer1, layer2]`: each module is one
+    part. `scripts/inspect.py` prints them."""
     free_weights: bool = False
     """Let fine-tuning move weights, from the values that were chosen; else their codes stay."""
     memory_budget: float = Field(4.0, gt=0)

@@ -55,7 +55,7 @@ class StartSettings(Settings):
 
     start: Literal["noise", "shapes"] = "noise"
     """What pixels are before they are optimised: Gaussian noise, or pictures of overlapping shapes,
-    laid out like natural images. Shapes want a smaller `lr`, as far moved pixels forget them."""
+    which want a smaller `lr`."""
 
 
 class PlateauSettings(Settings):
@@ -71,17 +71,16 @@ class PrecisionSettings(Settings):
     """What the teacher computes in."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """What the teacher computes in while pixels are optimised (`synq`, `noise`). `bfloat16` is
-    faster on a CPU with AMX, on a GPU it was not measured; losses, statistics and pixels stay
-    float32."""
+    """What the teacher computes in while pixels are optimised; the rest stays float32. `bfloat16`
+    is faster on a CPU with AMX."""
 
 
 class MarginSettings(Settings):
     """Pixels beyond the image, and how sharp it may be."""
 
     margin: Annotated[int, AddedLater(), Field(ge=0, le=512)] = 0
-    """Pixels on each side that belong to the canvas: the teacher is shown a random cut-out of the
-    image's size in each iteration, the image is the one in the middle."""
+    """Pixels on each side by which the canvas is larger than the image, its middle. The teacher is
+    shown random cut-outs of it."""
     smoothing: Annotated[float, AddedLater(), Field(ge=0, le=8)] = 0.0
     """Standard deviation in pixels of the Gaussian between canvas and image; 0 = none."""
 
@@ -112,8 +111,8 @@ class SpreadSettings(Settings):
     """What of a layer's values is compared beside their mean."""
 
     spread: Annotated[Literal["variance", "deviation"], AddedLater()] = "variance"
-    """`synq` compares variances, as its released code does, or standard deviations, as the paper's
-    Eq. 1 and `noise` do: a few layers with large variances then no longer decide alone."""
+    """What `synq` compares: variances, as its released code, or standard deviations, as Eq. 1 and
+    `noise`. With these no few layers decide alone."""
 
 
 class CenterSettings(Settings):

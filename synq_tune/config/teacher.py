@@ -44,12 +44,11 @@ class Weights(Settings):
     sha1: str | None = Field(None, pattern=r"^[0-9a-fA-F]{8,40}$")
     """Hex digest (or its first 8 digits or more) of the file."""
     key: Text | None = None
-    """Which state dict of a file that holds several, such as `state_dict_ema` or `model.student`;
-    `null` = the one that fits, an average over training before the raw one."""
+    """Which state dict of a file with several, such as `state_dict_ema`. `null` = the one that
+    fits, an average over training first."""
     match: Literal["names", "order"] | None = None
-    """`order` = where no names fit, the n-th tensor of the file is the network's n-th, if the
-    shapes and the last part of the names are the same throughout. `null` = `order` for a package,
-    whose sum is pinned, else `names`."""
+    """`order`: where no names fit, tensors go by place, if all shapes and ends of names agree.
+    `null` = `order` for a package, else `names`."""
 
     @property
     def is_given(self) -> bool:

@@ -172,7 +172,7 @@ def _variant(name: str, rows: list[Row], gain: Gain | None) -> list[str]:
     return [
         name,
         str(len(done)),
-        _spread([row["top1_report"] for row in done]),
+        spread([row["top1_report"] for row in done]),
         gain_text(gain),
         str(diverged),
         ", ".join(map(str, updates)) or NOTHING,
@@ -190,7 +190,8 @@ def _pairs(done: Iterable[Row], baseline: Iterable[Row]) -> list[tuple[float, fl
     return [(r["top1_report"], reference[r["seed"]]) for r in done if r["seed"] in reference]
 
 
-def _spread(values: list[float]) -> str:
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation; a single value as it is."""
     if len(values) < 2:
         return f"{values[0]:.2f}" if values else NOTHING
     return f"{fmean(values):.2f} ± {stdev(values):.2f}"

@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from synq_tune.config.cost import trial_updates
 from synq_tune.config.load import SPACES_DIR
 from synq_tune.errors import InputError, lookup
-from synq_tune.experiments.compare_runs import Bench
-from synq_tune.experiments.compare_table import Row, gain_text, paired, read_rows, rows_of
+from synq_tune.experiments.compare_table import (
+    NOTHING,
+    Row,
+    gain_text,
+    paired,
+    read_recorded,
+    spread,
+)
 from synq_tune.experiments.paper_table import PaperTable, Scale
 from synq_tune.experiments.variants import Comparison, merge
 from synq_tune.text_table import markdown
 
-NOTHING = "–"
 NOT_GIVEN = "not given"
 """Labelled images of a plan that nobody has named yet."""
 
@@ -113,7 +117,9 @@ def run(found: Sequence[Job], num_seeds: int, folder: Path, store: Path) -> Iter
     Raises:
         InputError: a row does not fit its teacher or the data.
     """
+    # torch takes a second to import: a plan and a report need none.
     from synq_tune.experiments.compare import checked, make_missing, progress_line
+    from synq_tune.experiments.compare_runs import Bench
 
     bench = Bench(store)
     for job in found:
@@ -144,22 +150,18 @@ def result(table: PaperTable, found: Sequence[Job], folder: Path) -> Iterator[st
 
 def _rows(job: Job, folder: Path) -> dict[str, list[Row]]:
     """Completed rows of each method, of its settings of today."""
-    recorded = read_rows(rows_file(folder, job.column))
-    found: dict[str, list[Row]] = {}
-    for name in job.comparison.variants:
-        mine = [row for row in recorded if row["variant"] == name]
-        last = rows_of(name, mine[-1]["settings_sha"], mine) if mine else []
-        found[name] = [row for row in last if row["state"] == "completed"]
-    return found
+    file = rows_file(folder, job.column)
+    recorded = read_recorded(job.comparison, file) if file.is_file() else {}
+    return {
+        name: [row for row in rows if row["state"] == "completed"]
+        for name, rows in recorded.items()
+    }
 
 
 def _line(table: PaperTable, column: str, name: str, rows: dict[str, list[Row]]) -> tuple[str, ...]:
     row, mine = table.rows[name], rows.get(name, [])
     values = [r["top1_report"] for r in mine]
-    here = "not built" if row.settings is None else NOTHING
-    if values:
-        spread = f" ± {stdev(values):.2f}" if values[1:] else ""
-        here = f"{fmean(values):.2f}{spread}"
+    here = "not built" if row.settings is None else spread(values)
     printed = row.paper.get(column)
     over = table.rows[row.over].paper.get(column) if row.over else None
     in_paper = "" if printed is None or over is None else f"{printed - over:+.2f}"

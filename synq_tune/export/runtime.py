@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ _ORT_ERRORS = (
 
 class ModelFile(ABC):
     """A loaded model file; it states its own input contract and classes."""
+
+    most_pixels: float = math.inf
+    """Of the images that parity gives it, where its runtime is slow."""
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
         self.path = path

@@ -41,11 +41,9 @@ class FoundGenerator(nn.Module):
         """Draw the weights as torch does; arguments as of `Generator`, sides are divided by eight."""
         super().__init__()
         ups, operations, crosses = map(_numbers, config.generator_code.split("|"))
-        first = seed_size(shape, _GROWTH)
-        self.size, self.seed_sizes = (
-            shape[1:],
-            [(h * 2**i, w * 2**i) for i in range(3) for h, w in [first]],
-        )
+        height, width = seed_size(shape, _GROWTH)
+        self.size = shape[1:]
+        self.seed_sizes = [(height * 2**cell, width * 2**cell) for cell in range(_CELLS)]
         self.latents = Latents(config.generator_conditioning, num_classes, latent, rows)
         self.parts = [latent // 3, latent // 3, latent - 2 * (latent // 3)]
         self.linears = nn.ModuleList(

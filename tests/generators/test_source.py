@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from synq_tune.views.difficulty import difficulty
 from synq_tune.views.low_pass import low_pass
 from synq_tune.views.source import Batch, SourceMaterial, load_source
 from synq_tune.views.teacher_cache import explain
-from tests.helpers import digits_dataset, digits_trial
+from tests.helpers import digits_dataset, digits_trial, goes_on_where_it_was
 
 PLAIN: dict[str, Any] = {
     "source": "generator", "batch_size": 6, "steps_per_epoch": 2, "d0": None, "crop_scale": None,
@@ -199,19 +200,8 @@ def test_a_trial_goes_on_where_it_was(
     assert [row["position"] for row in expected[:2]] == [1, 2]
     places = [(row["epoch"], row["position"]) for row in expected]
     assert len(set(places)) == len(places)
-    for stop in range(1, len(expected)):
-        first = digits_trial(spec, teacher, tmp_path)
-        rows = first.run(is_kept=lambda epoch: True)
-        found = [vars(next(rows)) for _ in range(stop)]
-        data = first.state(seconds=1.0)
-        torch.rand(3)  # another process's generator stands elsewhere
-        second = digits_trial(spec, teacher, tmp_path)
-        found += [vars(row) for row in second.run(data, is_kept=lambda epoch: True)]
-        assert found == expected
-        ends = second.student.state_dict(), whole.student.state_dict()
-        assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
-        made = second._source.state(), whole._source.state()
-        assert all(torch.equal(value, made[1][name]) for name, value in made[0].items())
+    make = partial(digits_trial, spec, teacher, tmp_path)
+    goes_on_where_it_was(make, expected, whole, range(1, len(expected)))
 
 
 def test_a_state_names_the_warm_up(teacher: LoadedTeacher, tmp_path: Path) -> None:

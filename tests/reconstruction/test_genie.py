@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from synq_tune.reconstruction.cache import Caches
 from synq_tune.reconstruction.drop import ElementDrop
 from synq_tune.reconstruction.fit import mini_batches, rounding_penalty
 from synq_tune.trial.requirements import check_parts
-from tests.helpers import digits_trial
+from tests.helpers import digits_trial, goes_on_where_it_was
 
 SMALL = ["quantizer=genie", "finetune.batch_size=16", "finetune.num_views=1", "finetune.crop_scale=null",
          "finetune.clip_weights=false", "finetune.calibration_batches=2", "finetune.mix_weight=null",
@@ -56,17 +57,8 @@ def test_it_goes_on_where_it_was(
     expected = [vars(row) for row in whole.run(is_kept=lambda epoch: True)]
     ends = [6, 0, 0] if epochs else [0]
     assert [row["position"] for row in expected] == [1, 2, 3, 4, 5, *ends]
-    for stop in {2, 6, len(expected) - 1} - {len(expected)}:
-        first = digits_trial(spec, teacher, tmp_path)
-        rows = first.run(is_kept=lambda epoch: True)
-        found = [vars(next(rows)) for _ in range(stop)]
-        data = first.state(seconds=1.0)
-        torch.rand(3)  # another process's generator stands elsewhere
-        second = digits_trial(spec, teacher, tmp_path)
-        found += [vars(row) for row in second.run(data, is_kept=lambda epoch: True)]
-        assert found == expected
-        ends = second.student.state_dict(), whole.student.state_dict()
-        assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    stops = {2, 6, len(expected) - 1} - {len(expected)}
+    goes_on_where_it_was(partial(digits_trial, spec, teacher, tmp_path), expected, whole, stops)
 
 
 @pytest.mark.parametrize(("free", "moves"), [("false", False), ("true", True)])

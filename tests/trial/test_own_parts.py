@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from synq_tune.finetune.training_state import about
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.quantization.student import weight_layers
 from synq_tune.trial.requirements import prepare
-from tests.helpers import digits_trial
+from tests.helpers import digits_trial, goes_on_where_it_was
 
 EPOCHS = 3
 
@@ -153,17 +154,8 @@ def _goes_on(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> None:
     """Taken up from every place at which a state can be taken, a trial ends as if never stopped."""
     whole = digits_trial(spec, teacher, store)
     expected = [vars(row) for row in whole.run(is_kept=lambda epoch: True)]
-    for stop in range(1, len(expected)):
-        first = digits_trial(spec, teacher, store)
-        rows = first.run(is_kept=lambda epoch: True)
-        found = [vars(next(rows)) for _ in range(stop)]
-        data = first.state(seconds=1.0)
-        torch.rand(3)  # another process's generator stands elsewhere
-        second = digits_trial(spec, teacher, store)
-        found += [vars(row) for row in second.run(data, is_kept=lambda epoch: True)]
-        assert found == expected
-        ends = second.student.state_dict(), whole.student.state_dict()
-        assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    make = partial(digits_trial, spec, teacher, store)
+    goes_on_where_it_was(make, expected, whole, range(1, len(expected)))
 
 
 def test_a_source_that_trains_along_goes_on_where_it_was(

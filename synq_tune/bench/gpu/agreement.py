@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -44,12 +44,13 @@ def agreement(spec: StudySpec, device: torch.device) -> Iterator[Row]:
     """
     for name in known("quantizer"):
         yield from guarded(_PART, f"codes, {name}", partial(_codes, spec, name, device))
-    for precision in PRECISIONS:
-        for what, compute in _COMPUTED.items():
+    for what, compute in _COMPUTED.items():
+        expected = cache(partial(compute, spec, _CPU))
+        for precision in PRECISIONS:
             name = f"{what}, {precision}"
-            yield from guarded(
-                _PART, name, partial(_compare, name, compute, spec, precision, device)
-            )
+            found = partial(compute, spec, device)
+            compare = partial(_compare, name, expected, found, precision, device)
+            yield from guarded(_PART, name, compare)
 
 
 def _codes(spec: StudySpec, quantizer: str, device: torch.device) -> Iterator[Row]:
@@ -92,13 +93,13 @@ def _value_codes(
 
 
 def _compare(
-    name: str, compute: Callable[[StudySpec, torch.device], Tensor], spec: StudySpec,
+    name: str, expected: Callable[[], Tensor], found: Callable[[], Tensor],
     precision: str, device: torch.device,
 ) -> Iterator[Row]:  # fmt: skip
-    expected = compute(spec, _CPU)
+    wanted = expected()
     with multiplying_in(precision, device):
-        found = compute(spec, device).float().cpu()
-    difference = float((found - expected).norm() / expected.norm())
+        actual = found().float().cpu()
+    difference = float((actual - wanted).norm() / wanted.norm())
     yield Row(_PART, name, difference, "of the norm", difference <= ALLOWED[precision])
 
 
