@@ -60,8 +60,8 @@ class SaliencySettings(Settings):
     cam_class: Literal["label", "argmax"] = "label"
     """Whose score is explained: the image's label, or the teacher's own class."""
     cam_layer: Text | None = None
-    """Module whose output is explained, such as `blocks.11.norm1`; `null` = last convolution with
-    H·W > 1, in a transformer the last LayerNorm whose patches still count."""
+    """Module whose output is explained. `null` = the last convolution with H·W > 1, or the last
+    LayerNorm whose patches still count."""
     cam_floor: bool = False
     """Floor channel weights at 1e-10 (released code)."""
 
@@ -178,9 +178,8 @@ class RangeSettings(Settings):
     """Correct each BatchNorm for what rounding the weights did to its input, before ranges are
     found: depthwise layers lose their mean at 4 bits and fewer."""
     range_share: float = Field(1.0, gt=0, le=1)
-    """Share of each observed range of values that a grid of `bits.activations` covers (`minmax`).
-    Below 1 the rest is clipped, for finer steps, and passes no gradient; at 1 the gradient is the
-    identity, as in the paper."""
+    """Share of each observed range that a grid of values covers (`minmax`). What lies beyond is
+    clipped and passes no gradient; 1 is the paper's."""
 
 
 class FineTune(

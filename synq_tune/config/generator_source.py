@@ -34,9 +34,8 @@ class GeneratorSourceSettings(Settings):
     generator_conditional_norm: bool = False
     """Give each class its own factors and shifts in the generator's three inner BatchNorms."""
     generator_code: Annotated[str, Field(pattern=r"^[01]{6}\|[0-6]{15}\|[0-2]{12}$")] | None = None
-    """Code of a generator that a search found (AutoReCon): a digit for each enlarging, inner and
-    crossing edge, the three groups with bars between; its norms are all conditional. `null` = the
-    trunk that the other methods share."""
+    """Code of a generator that AutoReCon found: digits of its enlarging, inner and crossing edges.
+    `null` = the trunk of the other methods."""
     generator_mixing: int = Field(1, ge=1, le=10_000)
     """Classes that a mixed image is made of, drawn with replacement; 1 = no mixing."""
     generator_mixing_probability: Fraction = 0.4

@@ -23,9 +23,8 @@ class Study(Settings):
     """How a search runs, stops and chooses."""
 
     metric: Chosen = "auto"
-    """What chooses: `top1` needs labelled images; `agreement`, and `holdout_kl` and `holdout_mse`
-    (the lower the better), compare with the teacher on held-out synthetic ones; `auto` = top1 with
-    labels, else agreement."""
+    """What chooses. `top1` needs labelled images; the others compare with the teacher on held-out
+    synthetic ones. `auto` = top1 with labels, else agreement."""
     val_data: Text | None = None
     """Labelled images, as `--val-data` takes them; `null` = none."""
     num_trials: int = Field(64, ge=1, le=1_000_000)
@@ -33,13 +32,11 @@ class Study(Settings):
     max_concurrent: Literal["auto"] | Count = "auto"
     """Trials at once; `auto` = what the machine takes."""
     gpus_per_trial: Literal["auto"] | Annotated[float, Field(ge=0, le=1024)] = "auto"
-    """GPUs of one trial, whole or a fraction. `auto` gives the first trial a whole one; its memory
-    says how many share a GPU from then on. Trials that run out of memory start again with fewer
-    beside them."""
+    """GPUs of one trial, whole or a fraction. `auto` = one for the first trial, whose memory then
+    says how many share a GPU."""
     deterministic: Count | None = None
-    """Trials that may run at once without changing the study. Proposal k, and its early stopping,
-    use the trials up to k - `deterministic`, whichever have finished: one seed then gives one
-    study. `null` uses everything known at that moment."""
+    """Trials at once with which one seed gives one study: proposal k knows those up to k minus this
+    number. `null` = all that are over."""
     scheduler: Literal["asha", "none"] = "asha"
     """`asha` stops weak trials early, `none` stops none."""
     seed: Seed = 0
@@ -54,9 +51,8 @@ class Study(Settings):
     """Labelled images, besides the held-out synthetic ones, that the exported files are compared
     on; `auto` = 2,000 of 224 px, more of smaller ones."""
     checkpoint_every: Literal["auto"] | Count = "auto"
-    """Epochs between checkpoints of a running trial, besides the evaluated ones; `auto` = where
-    more than a minute has passed since the last. A crash costs a running trial at most one
-    interval."""
+    """Epochs between checkpoints, besides the evaluated ones. `auto` = where more than a minute has
+    passed since the last."""
     confirm: Confirm | None = Confirm()
     """How finalists are confirmed; `null` = not at all."""
     max_hours: float | None = Field(None, gt=0, le=1_000_000)
