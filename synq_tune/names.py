@@ -45,6 +45,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "minmax": "synq_tune.quantization.minmax:MINMAX",
         "lsq": "synq_tune.quantization.lsq:LSQ",
         "deploy": "synq_tune.quantization.lsq:DEPLOY",
+        "deploy_symmetric": "synq_tune.quantization.lsq:DEPLOY_SYMMETRIC",
         "vit_minmax": "synq_tune.quantization.vit_minmax:VIT_MINMAX",
         "vit_lsq": "synq_tune.quantization.lsq:VIT_LSQ",
         "genie": "synq_tune.quantization.genie:GENIE",

@@ -4,6 +4,7 @@ python scripts/export.py --study studies/digits_w3a3-20261121-120000 --format on
 python scripts/export.py --study DIR --trial 3 --format packed --output out
 python scripts/export.py --study DIR --format hardware --batch-size 1
 python scripts/export.py --study DIR --format tflite
+python scripts/export.py --study DIR --format openvino
 python scripts/export.py --run 0123456789abcdef --tracking-uri sqlite:////path/mlflow.db
 """
 
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--format",
-        choices=("onnx", "packed", "hardware", "tflite"),
+        choices=("onnx", "packed", "hardware", "tflite", "openvino", "tensorrt"),
         default="onnx",
         help="what is written",
     )
@@ -34,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--batch-size",
         type=int,
         metavar="N",
-        help="fixed number of images of an ONNX file; default: any",
+        help="fixed number of images of an ONNX or OpenVINO file; default: any, for TensorRT 1",
     )
     made.add_argument(
         "--no-normalize", action="store_true", help="an ONNX file that takes normalised images"
@@ -57,6 +58,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.run:
         if arguments.batch_size is not None or arguments.no_normalize:
             made.error("--batch-size and --no-normalize need --study: MLflow keeps finished files")
+        if arguments.format in ("openvino", "tensorrt"):
+            made.error(f"--format {arguments.format} needs --study: MLflow holds no such file")
         from synq_tune.tracking import download_exported
 
         path = download_exported(

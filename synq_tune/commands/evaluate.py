@@ -31,7 +31,7 @@ def evaluate_file(
     """Lines to print; the last is `top1 NN.NN % on N images`.
 
     Args:
-        model: `.onnx`, `.safetensors` or `.tflite` file.
+        model: `.onnx`, `.safetensors`, `.tflite` or OpenVINO `.xml` file.
         val_data: labelled images; see `load_labelled`.
         golden: golden vectors the file has to give.
         batch_size: images per forward; None takes what fits a CPU.
@@ -47,6 +47,8 @@ def evaluate_file(
         lines = [] if golden is None else [_golden_line(check_golden(file, Path(golden)), golden)]
     if Path(model).suffix == ".tflite":
         lines += _other_family(model, val_data, batch_size)
+    if Path(model).suffix == ".xml":
+        lines += _without_integers(model, val_data, batch_size)
     with stage("evaluating", model):
         accuracy, count = file_top1(file, val_data, batch_size)
     return [*lines, f"top1 {accuracy:.2f} % on {count} images"]
@@ -59,6 +61,18 @@ def _other_family(model: str, val_data: str, batch_size: int | None) -> list[str
     return [
         f"kernel family float (XNNPACK): top1 {accuracy:.2f} % on {count} images",
         "kernel family fixed (reference kernels, microcontrollers):",
+    ]
+
+
+def _without_integers(model: str, val_data: str, batch_size: int | None) -> list[str]:
+    """What an OpenVINO file gives in float32, and what the last line is then."""
+    from synq_tune.export.openvino_runtime import OpenvinoFile
+
+    with stage("evaluating", f"{model}, in float32"):
+        accuracy, count = file_top1(OpenvinoFile(Path(model), "float"), val_data, batch_size)
+    return [
+        f"OpenVINO in float32: top1 {accuracy:.2f} % on {count} images",
+        "OpenVINO as it runs by itself, 8-bit layers in integers:",
     ]
 
 

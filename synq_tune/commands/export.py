@@ -90,7 +90,7 @@ def refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
     """Raise InputError where a file for integer hardware cannot be: before the student is loaded, or trained
     again."""
     if (
-        format_ in ("hardware", "tflite")
+        format_ in ("hardware", "tflite", "tensorrt")
         and quantizer_family(spec.quantizer).weight.has_zero_points
     ):
         raise InputError(

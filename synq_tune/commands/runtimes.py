@@ -19,14 +19,15 @@ from synq_tune.export.float_baseline import write_float_baseline
 from synq_tune.export.golden import read_golden
 from synq_tune.export.load import load_onnx
 from synq_tune.export.metadata import from_texts, preprocessing_of
+from synq_tune.export.parity import file_bytes
 from synq_tune.text_table import markdown
 
 HEAD = ("file", "kB", "runtime", "loads", "runs", "classes equal", "largest logit difference",
         "ms per image", "layers in integers")  # fmt: skip
 UNTESTED = (
     "Not tested here, from the makers' documents: TensorRT takes QuantizeLinear and DequantizeLinear "
-    "with signed 8-bit values and zero points of 0 only, for weights and activations, so that files "
-    "with uint8 activations, as all of these, need another export for it.",
+    "with signed 8-bit values and zero points of 0 only, for weights and activations. Search with "
+    "`quantizer: deploy_symmetric` and write such a file with --format tensorrt.",
     "Not tested here: Qualcomm's QNN takes 8-bit weights and asymmetric 8-bit activations of a fixed "
     "batch size; write such files with --format hardware --batch-size 1.",
 )
@@ -82,7 +83,7 @@ def runtimes_table(
     """A markdown table with a line per file and runtime, and what is known of others.
 
     Args:
-        files: `.onnx`, ours or a float32 network's, `.safetensors`, or `.tflite`.
+        files: `.onnx`, ours or a float32 network's, `.safetensors`, `.tflite`, or OpenVINO's `.xml`.
         golden: golden values; None is `golden.npz` beside each file, where there is one.
         threads: each runtime's.
         rounds: timed runs of one batch each, taken in turn by all that run, of which the median
@@ -106,7 +107,7 @@ def runtimes_table(
 def _check(path: Path) -> None:
     if not path.is_file() or path.suffix not in {engine.suffix for engine in ENGINES}:
         raise InputError(
-            f"`an .onnx, .safetensors or .tflite file exists` must hold, but got {path}."
+            f"`an .onnx, .safetensors, .tflite or .xml file exists` must hold, but got {path}."
         )
 
 
@@ -202,6 +203,6 @@ def _table(probes: Sequence[Probe]) -> list[str]:
 def _cells(probe: Probe) -> tuple[str, ...]:
     time_ = "" if probe.milliseconds is None else f"{probe.milliseconds:.2f}"
     return (
-        probe.file.name, f"{probe.file.stat().st_size / 1000:.0f}", probe.engine.name,
+        probe.file.name, f"{file_bytes(probe.file) / 1000:.0f}", probe.engine.name,
         probe.loads, probe.runs, probe.classes, probe.difference, time_, probe.kernels,
     )  # fmt: skip

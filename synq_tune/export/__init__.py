@@ -17,7 +17,8 @@ from torch import Tensor, fx
 from synq_tune.errors import InputError, lookup
 from synq_tune.export.hardware import reads_integers
 from synq_tune.export.onnx_model import write_onnx
-from synq_tune.export.options import HARDWARE, STORAGE, OnnxOptions
+from synq_tune.export.openvino_model import openvino, write_openvino
+from synq_tune.export.options import HARDWARE, STORAGE, TENSORRT, OnnxOptions
 from synq_tune.export.packed import write_packed
 from synq_tune.export.tflite_model import fits_tflite, write_tflite
 from synq_tune.export.tflite_schema import schema
@@ -26,12 +27,19 @@ from synq_tune.quantization.frozen import StandaloneModel
 Exporter = Callable[[StandaloneModel, dict[str, Any], Path], dict[str, Any]]
 """(model, metadata, path) → the metadata written, with the containers chosen."""
 
-ONNX_OPTIONS: dict[str, OnnxOptions] = {"onnx": STORAGE, "hardware": HARDWARE}
+ONNX_OPTIONS: dict[str, OnnxOptions] = {
+    "onnx": STORAGE,
+    "hardware": HARDWARE,
+    "tensorrt": TENSORRT,
+    "openvino": STORAGE,
+}
 
 EXPORTERS: dict[str, Exporter] = {
     "onnx": write_onnx,
     "packed": write_packed,
     "hardware": partial(write_onnx, options=HARDWARE),
+    "tensorrt": partial(write_onnx, options=TENSORRT),
+    "openvino": write_openvino,
     "tflite": write_tflite,
 }
 
@@ -39,8 +47,13 @@ FILE_NAMES = {
     "onnx": "model.onnx",
     "packed": "model.packed.safetensors",
     "hardware": "model.hardware.onnx",
+    "tensorrt": "model.tensorrt.onnx",
+    "openvino": "model.openvino.xml",
     "tflite": "model.tflite",
 }
+
+_NEEDS = {"tflite": schema, "openvino": openvino}
+"""What refuses a format whose extra is not installed."""
 
 ALWAYS = ("onnx", "packed")
 """The formats every student is written in."""
@@ -64,23 +77,25 @@ def exporter_of(
 
     Args:
         format_: key of `EXPORTERS`.
-        batch_size: of an ONNX file; None: any.
+        batch_size: of an ONNX or OpenVINO file; None: any, for TensorRT 1.
         normalize: whether an ONNX file normalises its input itself.
         images: see `write_tflite`.
 
     Raises:
-        InputError: the format is unknown, what writes it is not installed, or it is no ONNX file
-            and asked for something else.
+        InputError: the format is unknown, what writes it is not installed, or it is no ONNX
+            or OpenVINO file and asked for something else.
     """
     lookup("format", format_, EXPORTERS)
-    if format_ == "tflite":
-        schema()
+    if format_ in _NEEDS:
+        _NEEDS[format_]()
     if batch_size is None and normalize:
         return partial(write_tflite, images=images) if format_ == "tflite" else EXPORTERS[format_]
     if format_ not in ONNX_OPTIONS:
         raise InputError(
-            "`a batch size or input without normalisation is asked of an ONNX file` must hold, but "
-            f"got format={format_}. Use --format {' or '.join(ONNX_OPTIONS)}."
+            "`a batch size or input without normalisation is asked of an ONNX or OpenVINO file` must "
+            f"hold, but got format={format_}. Use --format {', '.join(ONNX_OPTIONS)}."
         )
-    options = replace(ONNX_OPTIONS[format_], batch_size=batch_size, normalize=normalize)
-    return partial(write_onnx, options=options)
+    options = replace(ONNX_OPTIONS[format_], normalize=normalize)
+    if batch_size is not None:
+        options = replace(options, batch_size=batch_size)
+    return partial(write_openvino if format_ == "openvino" else write_onnx, options=options)

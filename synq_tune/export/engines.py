@@ -152,6 +152,7 @@ ENGINES = (
     *(Engine(f"ONNX Runtime, {level}", ".onnx", _onnxruntime(level)) for level in ONNX_LEVELS),
     Engine(f"ONNX Runtime, ALL, {PRECISE}=1", ".onnx", _onnxruntime("ALL", precise=True)),
     Engine("OpenVINO", ".onnx", _openvino),
+    Engine("OpenVINO", ".xml", _openvino),
     Engine("PyTorch", ".safetensors", _torch),
     Engine("LiteRT, XNNPACK where it can", ".tflite", _litert("AUTO")),
     Engine("LiteRT, built-in kernels", ".tflite", _litert("BUILTIN_WITHOUT_DEFAULT_DELEGATES")),

@@ -44,12 +44,13 @@ def write_onnx(
     proto = translate(StandaloneModel(frozen, model.preprocessing), options)
     if options.integer_biases:
         separate_weights(proto)
-    write_integer_biases(proto, frozen)
+    if options.value_container == "uint8":
+        write_integer_biases(proto, frozen)
     separate_biases(proto)
     containers = _fill_placeholders(proto, frozen, options)
     written = {
         **metadata,
-        "containers": {"weights": containers, "activations": "UINT8"},
+        "containers": {"weights": containers, "activations": options.value_container.upper()},
         **metadata_of(options),
     }
     _tidy(proto)
@@ -88,7 +89,7 @@ def _fill_placeholders(
             proto.graph.initializer.extend(tensors if is_own or not known else [])
         else:
             name = layer_of(node)
-            new, tensors = activation_nodes(name, activations[name], node)
+            new, tensors = activation_nodes(name, activations[name], node, options.value_container)
             nodes += new
             proto.graph.initializer.extend(tensors)
     del proto.graph.node[:]
@@ -132,15 +133,14 @@ def weight_codes(proto: ModelProto, layers: Iterable[str]) -> dict[str, Tensor]:
     }
 
 
-def with_activation_codes(proto: ModelProto) -> tuple[ModelProto, list[str]]:
+def with_activation_codes(proto: ModelProto, container: str) -> tuple[ModelProto, list[str]]:
     """A copy whose only outputs are the codes of every activation, and the activations' names."""
+    type_ = TensorProto.DataType.Value(container)
     new = ModelProto()
     new.CopyFrom(proto)
     names = [o for n in new.graph.node for o in n.output if o.endswith(CODES)]
     del new.graph.output[:]
-    new.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in names
-    )
+    new.graph.output.extend(helper.make_tensor_value_info(name, type_, None) for name in names)
     return new, [name.removesuffix(CODES) for name in names]
 
 

@@ -2,10 +2,10 @@
 
     weight       DequantizeLinear(codes, scale, zero point), per output channel
     bias         DequantizeLinear(int32 codes, input scale · weight scale), per output channel
-    activation   QuantizeLinear → uint8, Clip to k bits, DequantizeLinear
+    activation   QuantizeLinear → uint8 (int8), Clip to k bits, DequantizeLinear
 
 ONNX has no 3-bit type, and onnxruntime cannot load every graph with 4-bit activations, hence the
-containers: INT4 or INT8 for weights, UINT8 for activations.
+containers: INT4 or INT8 for weights, UINT8 for activations; INT8 for a runtime without zero points.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from synq_tune.errors import InputError
 from synq_tune.quantization.frozen import FrozenActivation, FrozenWeight
 
 CODES = ".codes"
@@ -87,15 +88,18 @@ def _float_zero_point_nodes(
 
 
 def activation_nodes(
-    name: str, grid: FrozenActivation, placeholder: NodeProto
+    name: str, grid: FrozenActivation, placeholder: NodeProto, container: str = "uint8"
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes that round the placeholder's input to the grid, and the tensors they read."""
+    """Nodes that round the placeholder's input to the grid, and the tensors they read.
+
+    Raises:
+        InputError: the `container` is int8, but the grid has other bits or a zero point.
+    """
     x, y = placeholder.input[0], placeholder.output[0]
-    zero_point = 2 ** (grid.bits - 1) - int(grid.zero_point)
     scale_name, zero_name, largest = f"{name}.scale", f"{name}.zero_point", f"{name}.largest"
     tensors = [
         numpy_helper.from_array(grid.scale.cpu().numpy(), scale_name),
-        numpy_helper.from_array(np.array(zero_point, dtype=np.uint8), zero_name),
+        numpy_helper.from_array(_zero_point(name, grid, container), zero_name),
     ]
     codes = name + CODES
     is_whole = grid.bits == 8
@@ -110,6 +114,19 @@ def activation_nodes(
     for node in nodes:
         node.name = f"{name}.{node.op_type}"
     return nodes, tensors
+
+
+def _zero_point(name: str, grid: FrozenActivation, container: str) -> np.ndarray:
+    """ONNX's zero point of a grid of values, in its container's type."""
+    if container == "uint8":
+        return np.array(2 ** (grid.bits - 1) - int(grid.zero_point), dtype=np.uint8)
+    if grid.zero_point or grid.bits != 8:
+        raise InputError(
+            "`values have 8 bits and zero point 0` must hold for TensorRT, but got "
+            f"{name} with {grid.bits} bits and zero_point={-grid.zero_point:.0f}. "
+            "Search with `quantizer: deploy_symmetric` and `bits.activations: 8`."
+        )
+    return np.array(0, dtype=np.int8)
 
 
 def bias_nodes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from synq_tune.errors import InputError
@@ -22,6 +22,9 @@ class OnnxOptions:
     integer_biases: bool = False
     """Biases as int32 on the grid of the layer's accumulator, where its input is on a grid."""
     weight_container: Literal["smallest", "int8"] = "smallest"
+    value_container: Literal["uint8", "int8"] = "uint8"
+    """`int8`: values of 8 bits on grids with zero point 0. Biases, on their grid, are floats then:
+    TensorRT, which such files are for, reads no int32 codes."""
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -33,13 +36,22 @@ class OnnxOptions:
 
 STORAGE = OnnxOptions()
 HARDWARE = OnnxOptions(absorb_batchnorm=True, integer_biases=True, weight_container="int8")
+TENSORRT = replace(HARDWARE, batch_size=1, value_container="int8")
 
 
 def metadata_of(options: OnnxOptions) -> dict[str, Any]:
     """What a file says of its options: nothing for `STORAGE`, whose files are older than
     options."""
-    said: dict[str, Any] = {} if options == STORAGE else {"onnx": asdict(options)}
+    said: dict[str, Any] = {} if options == STORAGE else {"onnx": _said(options)}
     return said if options.normalize else {**said, "normalized_input": True}
+
+
+def _said(options: OnnxOptions) -> dict[str, Any]:
+    """The options; `value_container` where it is not what versions before it wrote."""
+    said = asdict(options)
+    if options.value_container == "uint8":
+        del said["value_container"]
+    return said
 
 
 def options_of(metadata: Mapping[str, Any]) -> OnnxOptions:

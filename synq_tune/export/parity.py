@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from synq_tune.data.batches import ImageBatches, batch_size
 from synq_tune.export.compare import LogitComparison, code_mismatches
 from synq_tune.export.hardware import prepared
+from synq_tune.export.openvino_model import weights_of
 from synq_tune.export.packed import float_bytes, packed_bytes
 from synq_tune.export.runtime import PROVIDERS, ModelFile, load_model_file
 from synq_tune.export.tflite_arithmetic import FAMILIES
@@ -65,16 +66,28 @@ def _weight_codes(frozen: fx.GraphModule, model: ModelFile) -> dict[str, Any]:
 def _load(
     files: Mapping[str, Path], python_model: str | None, device: torch.device
 ) -> dict[str, ModelFile]:
-    """The files by "packed", "onnx BASIC", "onnx ALL", "tflite fixed", "tflite float"."""
+    """The files by "packed", "onnx BASIC", "onnx ALL", "tflite fixed", "openvino integers", …"""
     loaded = {}
     for name, path in files.items():
         if path.suffix == ".tflite":
             loaded |= {f"{name} {f}": load_model_file(path, family=f) for f in FAMILIES}
             continue
-        for level in LEVELS if path.suffix == ".onnx" else ("",):
+        if path.suffix == ".xml":
+            from synq_tune.export.openvino_runtime import KERNELS, OpenvinoFile
+
+            loaded |= {f"{name} {kernels}": OpenvinoFile(path, kernels) for kernels in KERNELS}
+            continue
+        for level in _levels(name, path):
             label = f"{name} {level}".strip()
             loaded[label] = load_model_file(path, level or "BASIC", python_model, device)
     return loaded
+
+
+def _levels(format_: str, path: Path) -> tuple[str, ...]:
+    if path.suffix != ".onnx":
+        return ("",)
+    # Above BASIC onnxruntime 1.31 makes signed values unsigned, and then refuses its own graph.
+    return ("BASIC",) if format_ == "tensorrt" else LEVELS
 
 
 @torch.no_grad()
@@ -122,10 +135,16 @@ def _runtime() -> dict[str, Any]:
     }
 
 
+def file_bytes(path: Path) -> int:
+    """Bytes of a model file, with those of its tensors where they lie beside it."""
+    tensors = weights_of(path) if path.suffix == ".xml" else None
+    return path.stat().st_size + (tensors.stat().st_size if tensors else 0)
+
+
 def _sizes(frozen: fx.GraphModule, files: Mapping[str, Path]) -> dict[str, int]:
     """Bytes of each file, of the float32 teacher, and of the packed one without any header."""
     return {
         "float32": float_bytes(frozen),
         "packed_theoretical": packed_bytes(frozen),
-        **{name: path.stat().st_size for name, path in files.items()},
+        **{name: file_bytes(path) for name, path in files.items()},
     }

@@ -114,13 +114,12 @@ class OnnxFile(ModelFile):
         self, session: onnxruntime.InferenceSession, names: list[str], images: Tensor
     ) -> list[Tensor]:
         """Outputs for images in [0, 1], in batches of the size the file takes."""
-        if self.metadata.get("normalized_input", False):
-            images = self.preprocessing.normalize(images)
         size = session.get_inputs()[0].shape[0]
-        # A name instead of a number: any.
-        parts = images.split(size) if isinstance(size, int) else [images]
-        outputs = [session.run(names, {INPUT: _filled(part, size).cpu().numpy()}) for part in parts]
-        run = size * len(parts) if isinstance(size, int) else len(images)
+        if not isinstance(size, int):  # a name: any
+            size = None
+        parts = batches_of(images_for(self, images), size)
+        outputs = [session.run(names, {INPUT: part.cpu().numpy()}) for part in parts]
+        run = len(images) if size is None else size * len(parts)
         fed = outputs_of_input(self.proto)
         return [
             rows_of_images([part[i] for part in outputs], run, len(images), name in fed)
@@ -131,10 +130,16 @@ class OnnxFile(ModelFile):
         return weight_codes(self.proto, self.metadata["containers"]["weights"])
 
     def activation_codes(self, images: Tensor) -> dict[str, Tensor]:
-        proto, names = with_activation_codes(self.proto)
+        container = self.metadata["containers"]["activations"]
+        proto, names = with_activation_codes(self.proto, container)
         session = _session(proto, self.level, self.path, self.exact)
         values = self._run(session, [name + CODES for name in names], images)
-        return dict(zip(names, values, strict=True))
+        return {n: counted_from_zero(v) for n, v in zip(names, values, strict=True)}
+
+
+def counted_from_zero(codes: Tensor) -> Tensor:
+    """Codes as uint8; signed ones, of 8 bits, begin at -128."""
+    return codes if codes.dtype == torch.uint8 else (codes.short() + 128).to(torch.uint8)
 
 
 class PackedFile(ModelFile):
@@ -168,7 +173,7 @@ def load_model_file(
     device: torch.device | str = "cpu",
     family: Family = "fixed",
 ) -> ModelFile:
-    """Load `*.onnx`, `*.safetensors` or `*.tflite`.
+    """Load `*.onnx`, `*.safetensors`, `*.tflite` or OpenVINO's `*.xml`.
 
     Args:
         path: the file.
@@ -192,8 +197,13 @@ def load_model_file(
         from synq_tune.export.tflite_runtime import TfliteFile
 
         return TfliteFile(path, family)
+    if path.suffix == ".xml":
+        from synq_tune.export.openvino_runtime import OpenvinoFile
+
+        return OpenvinoFile(path)
     raise InputError(
-        f"`a model file ends in .onnx, .safetensors or .tflite` must hold, but got {path.name}."
+        "`a model file ends in .onnx, .safetensors, .tflite or .xml` must hold, but got "
+        f"{path.name}."
     )
 
 
@@ -210,11 +220,17 @@ def rows_of_images(parts: list[np.ndarray], run: int, count: int, is_fed: bool) 
     return torch.from_numpy(joined[: len(joined) // run * count])
 
 
-def _filled(images: Tensor, size: int | str) -> Tensor:
-    """The images, repeated up to `size` of them if that is a number."""
-    if not isinstance(size, int) or len(images) == size:
-        return images
-    return images[torch.arange(size) % len(images)]
+def images_for(file: ModelFile, images: Tensor) -> Tensor:
+    """Images in [0, 1] as the file takes them, which may be normalised."""
+    takes_normalised = file.metadata.get("normalized_input", False)
+    return file.preprocessing.normalize(images) if takes_normalised else images
+
+
+def batches_of(images: Tensor, size: int | None) -> list[Tensor]:
+    """The images in batches of `size`, the last one filled up by repeating them; None: at once."""
+    if size is None:
+        return [images]
+    return [part[torch.arange(size) % len(part)] for part in images.split(size)]
 
 
 def _session(

@@ -14,7 +14,11 @@ from synq_tune.quantization.mse_range import mse_range
 from synq_tune.quantization.placement import after_activations, every_tensor
 from synq_tune.quantization.placement_vit import multiplied_tensors, prepare_branches
 from synq_tune.quantization.primitives import learned_fake_quantize
-from synq_tune.quantization.ranges import least_squares
+from synq_tune.quantization.ranges import (
+    least_squares,
+    symmetric_least_squares,
+    symmetric_scale,
+)
 
 
 class LsqWeight(LearnedScale, WeightQuantizer):
@@ -97,6 +101,19 @@ class LsqActivation(LearnedScale, CalibratedActivation):
         return _learned(x, scale, zero_point, self.limits, x[0].numel())
 
 
+class SymmetricLsqActivation(LsqActivation):
+    """Learned step size with zero point 0, as TensorRT asks for it.
+
+    Behind a ReLU half of the codes are never used: the grid is as fine as one of a bit less.
+    """
+
+    batch_range = staticmethod(symmetric_least_squares)
+
+    def end_calibration(self) -> None:
+        self.restart_scale(symmetric_scale(self.observer.range()[1], self.bits))
+        self.zero_point.zero_()
+
+
 class DeployWeight(SymmetricLsqWeight):
     """Symmetric without the lowest code: -(2^(k-1) - 1) … 2^(k-1) - 1, zero point 0.
 
@@ -134,5 +151,7 @@ LSQ = Quantizer(LsqWeight, LsqActivation, after_activations)
 """Learned steps at the paper's places."""
 DEPLOY = Quantizer(DeployWeight, LsqActivation, every_tensor)
 """What integer hardware runs."""
+DEPLOY_SYMMETRIC = Quantizer(DeployWeight, SymmetricLsqActivation, every_tensor)
+"""What integer hardware without zero points runs."""
 VIT_LSQ = Quantizer(SymmetricLsqWeight, LsqActivation, multiplied_tensors, prepare_branches)
 """Learned steps in front of a transformer's multiplications."""

@@ -58,6 +58,27 @@ def _sample(x: Tensor) -> Tensor:
     return x.flatten()[::step]
 
 
+def symmetric_scale(largest: Tensor, bits: int) -> Tensor:
+    """The step of a grid around zero point 0 that reaches `largest`, on its shorter, upper side."""
+    return (largest / code_limits(bits)[1]).clamp_min(1e-8)
+
+
+def symmetric_least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """(-m, m) for the m with the smallest squared rounding error, of 20 tried, at zero point 0.
+
+    Of a large `x` the error is that of a sample.
+    """
+    largest = torch.linalg.vector_norm(x.flatten(), ord=torch.inf)
+    x, zero = _sample(x), torch.zeros_like(largest)
+    best, best_error = largest, torch.inf
+    for shrink in torch.linspace(1.0, 0.24, 20).tolist():
+        grid = symmetric_scale(largest * shrink, bits), zero
+        error = on_grid(x, *grid, code_limits(bits)).sub_(x).square_().mean()
+        if error < best_error:
+            best, best_error = largest * shrink, error
+    return -best, best
+
+
 def least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The shrunk min-max range with the smallest squared rounding error, of 20 tried.
 
