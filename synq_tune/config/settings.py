@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -129,8 +129,14 @@ class Settings(BaseModel):
     @classmethod
     def _no_lookalike(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse `true` as the number 1, text as a number, and numbers that float32 cannot hold."""
-        check_scalars(value, scalar_kinds(cls.model_fields[info.field_name].annotation))
+        check_scalars(value, _kinds_of(cls, str(info.field_name)))
         return value
+
+
+@cache
+def _kinds_of(settings: type[Settings], field: str) -> frozenset[Any]:
+    """A study validates its settings once for each value that its search may try."""
+    return scalar_kinds(settings.model_fields[field].annotation)
 
 
 def scalar_kinds(annotation: Any) -> frozenset[Any]:

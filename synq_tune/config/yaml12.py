@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,8 @@ def parse(text: str, where: str) -> Any:
             thousands of digits, or aliases of aliases that few lines make millions of values of.
     """
     try:
-        return _parsed(text)
+        # A recipe is read for every space that builds on it; whoever gets a tree may change it.
+        return copy.deepcopy(_parsed(text))
     except RecursionError:
         raise SearchSpaceError(f"{where}: not valid YAML: it is nested too deeply.") from None
     except (ValueError, TypeError) as error:
@@ -68,6 +71,7 @@ def parse(text: str, where: str) -> Any:
         raise SearchSpaceError(f"{where}{line}: not valid YAML: {error.problem}.") from error
 
 
+@lru_cache(maxsize=256)
 def _parsed(text: str) -> Any:
     loader = _Loader(text)
     try:
