@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed$(if $(CPU),-cpu)
 
-.PHONY: help search test test-all test-crash test-team check docs env lock clean
+.PHONY: help search test test-long test-all test-crash test-team check docs env lock clean
 
 help:                  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -12,7 +12,10 @@ search: env            ## run the bundled study end to end
 	$(BIN)/python scripts/search.py --space digits_w3a3 $(ARGS)
 
 test: env              ## the default tests
-	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "not slow and not long" $(ARGS)
+
+test-long: env         ## those of seconds: signals, kills, whole comparisons
+	$(BIN)/python -m pytest -n logical --dist worksteal -m "long and not slow" $(ARGS)
 
 test-all: env          ## also the slow ones
 	$(BIN)/python -m pytest $(ARGS)

@@ -184,6 +184,7 @@ def test_a_diverged_trial_alone_ends_with_3(tmp_path: Path, capsys) -> None:
     assert last.startswith("error: ") and " at epoch 1 (lr=1e+30, lambda_ce=" in last
 
 
+@pytest.mark.long
 def test_a_tracking_server_that_is_not_there(refused, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is noticed before any work, not after the search."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from synq_tune import own_code
 from synq_tune.testing import check_cam, check_network, check_synthesizer
 
@@ -26,6 +28,7 @@ def _example() -> tuple[str, list[str]]:
     return code, shlex.split(command.replace("\\\n", " "))
 
 
+@pytest.mark.long
 def test_the_example_runs_as_printed(tmp_path: Path) -> None:
     """A network, a CAM technique and a synthesis method in one short file, and one command."""
     code, (script, *arguments) = _example()

@@ -71,6 +71,7 @@ def _train(path: Path, tree: dict, channels: int, size: tuple[int, int]) -> Path
 
 
 @pytest.mark.parametrize("channels", INPUTS)
+@pytest.mark.long
 def test_a_network_of_ones_own(channels: int, tmp_path: Path) -> None:
     """1, 3 and 4 channels, 96×160, own mean, std and crop; the exported file is as accurate."""
     size = INPUTS[channels]

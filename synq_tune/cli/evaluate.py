@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
         "--model",
         metavar="FILE",
         required=True,
-        help="model.onnx, model.packed.safetensors, model.tflite or model.openvino.xml",
+        help="model.onnx, model.packed.safetensors, model.tflite, model.pte or model.openvino.xml",
     )
     add_shared(made, "--val-data", required=("--val-data",), meaning=f"labelled images: {SOURCES}")
     made.add_argument(

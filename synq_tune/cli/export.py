@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--format",
-        choices=("onnx", "packed", "hardware", "tflite", "openvino", "tensorrt"),
+        choices=("onnx", "packed", "hardware", "tflite", "pte", "openvino", "tensorrt"),
         default="onnx",
         help="what is written",
     )
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.run:
         if arguments.batch_size is not None or arguments.no_normalize:
             made.error("--batch-size and --no-normalize need --study: MLflow keeps finished files")
-        if arguments.format in ("openvino", "tensorrt"):
+        if arguments.format in ("openvino", "pte", "tensorrt"):
             made.error(f"--format {arguments.format} needs --study: MLflow holds no such file")
         from synq_tune.tracking import download_exported
 

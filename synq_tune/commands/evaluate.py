@@ -31,7 +31,7 @@ def evaluate_file(
     """Lines to print; the last is `top1 NN.NN % on N images`.
 
     Args:
-        model: `.onnx`, `.safetensors`, `.tflite` or OpenVINO `.xml` file.
+        model: `.onnx`, `.safetensors`, `.tflite`, `.pte` or OpenVINO `.xml` file.
         val_data: labelled images; see `load_labelled`.
         golden: golden vectors the file has to give.
         batch_size: images per forward; None takes what fits a CPU.

@@ -73,24 +73,25 @@ def export_trial(
     agreement = min(entry["agreement"] for entry in report["logits"].values())
     return (
         f"{run.key}: {output / FILE_NAMES[format_]}, agrees with the student on {agreement:.2f} %"
-        + _kernels(report.get("kernels", {}))
+        + _kernels("LiteRT's kernels", report.get("kernels", {}))
+        + _kernels("ExecuTorch's kernels", report.get("executorch", {}))
     )
 
 
-def _kernels(report: Mapping[str, Any]) -> str:
-    """What a .tflite file's check found, by family of kernels."""
+def _kernels(whose: str, report: Mapping[str, Any]) -> str:
+    """What the check of a file's integers found, by family of kernels."""
     found = [
         f"{family}: {counts['mismatches']} of {counts['codes']} codes differ from the reference"
         for family, counts in report.items()
     ]
-    return f"; LiteRT's kernels {', '.join(found)}" if found else ""
+    return f"; {whose} {', '.join(found)}" if found else ""
 
 
 def refuse_shifted_weights(spec: StudySpec, format_: str) -> None:
     """Raise InputError where a file for integer hardware cannot be: before the student is loaded, or trained
     again."""
     if (
-        format_ in ("hardware", "tflite", "tensorrt")
+        format_ in ("hardware", "pte", "tflite", "tensorrt")
         and quantizer_family(spec.quantizer).weight.has_zero_points
     ):
         raise InputError(

@@ -15,6 +15,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 from torch import Tensor, fx
 
 from synq_tune.errors import InputError, lookup
+from synq_tune.export.executorch_model import executorch, write_pte
 from synq_tune.export.hardware import reads_integers
 from synq_tune.export.onnx_model import write_onnx
 from synq_tune.export.openvino_model import openvino, write_openvino
@@ -41,6 +42,7 @@ EXPORTERS: dict[str, Exporter] = {
     "tensorrt": partial(write_onnx, options=TENSORRT),
     "openvino": write_openvino,
     "tflite": write_tflite,
+    "pte": write_pte,
 }
 
 FILE_NAMES = {
@@ -50,9 +52,10 @@ FILE_NAMES = {
     "tensorrt": "model.tensorrt.onnx",
     "openvino": "model.openvino.xml",
     "tflite": "model.tflite",
+    "pte": "model.pte",
 }
 
-_NEEDS = {"tflite": schema, "openvino": openvino}
+_NEEDS = {"tflite": schema, "openvino": openvino, "pte": executorch}
 """What refuses a format whose extra is not installed."""
 
 ALWAYS = ("onnx", "packed")
@@ -88,12 +91,14 @@ def exporter_of(
     lookup("format", format_, EXPORTERS)
     if format_ in _NEEDS:
         _NEEDS[format_]()
+    if format_ == "pte":
+        return partial(write_pte, images=images, batch_size=batch_size or 1, normalize=normalize)
     if batch_size is None and normalize:
         return partial(write_tflite, images=images) if format_ == "tflite" else EXPORTERS[format_]
     if format_ not in ONNX_OPTIONS:
         raise InputError(
-            "`a batch size or input without normalisation is asked of an ONNX or OpenVINO file` must "
-            f"hold, but got format={format_}. Use --format {', '.join(ONNX_OPTIONS)}."
+            "`a batch size or input without normalisation is asked of a format that has them` must "
+            f"hold, but got format={format_}. Use --format {', '.join(ONNX_OPTIONS)} or pte."
         )
     options = replace(ONNX_OPTIONS[format_], normalize=normalize)
     if batch_size is not None:

@@ -53,7 +53,7 @@ def export_student(
 
     Returns:
         The parity report; see `parity_report`, `golden` by format from `check_golden`, and of a
-        .tflite file `kernels` from `check_kernels`.
+        .tflite file `kernels` from `check_kernels`, of a .pte file `executorch` from `check_pte`.
 
     Raises:
         NonFiniteError: a weight, step or range of the student is NaN or infinite; nothing is
@@ -82,5 +82,9 @@ def export_student(
         }
         if "tflite" in files:
             report["kernels"] = check_kernels(files["tflite"], pixels)
+        if "pte" in files:
+            from synq_tune.export.executorch_runtime import check_pte
+
+            report["executorch"] = check_pte(files["pte"], model, pixels)
         write_json(folder / PARITY, report)
         return report

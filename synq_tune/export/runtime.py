@@ -173,7 +173,7 @@ def load_model_file(
     device: torch.device | str = "cpu",
     family: Family = "fixed",
 ) -> ModelFile:
-    """Load `*.onnx`, `*.safetensors`, `*.tflite` or OpenVINO's `*.xml`.
+    """Load `*.onnx`, `*.safetensors`, `*.tflite`, OpenVINO's `*.xml` or `*.pte`.
 
     Args:
         path: the file.
@@ -201,8 +201,12 @@ def load_model_file(
         from synq_tune.export.openvino_runtime import OpenvinoFile
 
         return OpenvinoFile(path)
+    if path.suffix == ".pte":
+        from synq_tune.export.executorch_runtime import PteFile
+
+        return PteFile(path)
     raise InputError(
-        "`a model file ends in .onnx, .safetensors, .tflite or .xml` must hold, but got "
+        "`a model file ends in .onnx, .safetensors, .tflite, .xml or .pte` must hold, but got "
         f"{path.name}."
     )
 

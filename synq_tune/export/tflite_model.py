@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from synq_tune.errors import InputError
 from synq_tune.export.hardware import prepared
+from synq_tune.export.logit_range import logit_range
 from synq_tune.export.metadata import to_texts
 from synq_tune.export.options import HARDWARE
 from synq_tune.export.tflite_arithmetic import FAMILIES
@@ -22,9 +23,6 @@ from synq_tune.quantization.frozen import StandaloneModel, frozen_activations, f
 from synq_tune.store import canonical_json, write_bytes
 
 METADATA = "synq_tune"
-_NOISE = 8
-_HEADROOM = 0.125
-"""Share of the logits' range added at each end: images met later may have larger ones."""
 
 
 def write_tflite(
@@ -48,11 +46,8 @@ def write_tflite(
             runtime has no operator; the message names the layer.
     """
     schema()  # a missing extra is said first
-    if images is None:
-        chance = torch.Generator().manual_seed(0)
-        images = torch.rand(_NOISE, *model.preprocessing.shape, generator=chance)
     frozen = prepared(model.frozen, HARDWARE)
-    written = Translation(frozen.cpu(), model.preprocessing, _logit_range(model, images))
+    written = Translation(frozen.cpu(), model.preprocessing, logit_range(model, images))
     build = written.builder
     tensors = {n: build.graph.tensors[v.index].name for n, v in written.activations.items()}
     build.drop_unread()
@@ -62,14 +57,6 @@ def write_tflite(
     build.describe(METADATA, canonical_json(to_texts(about)))
     write_bytes(path, to_bytes(build.model))
     return about
-
-
-@torch.no_grad()
-def _logit_range(model: StandaloneModel, images: Tensor) -> tuple[float, float]:
-    logits = model(images.to(model.mean.device).float())
-    low, high = float(logits.min()), float(logits.max())
-    room = _HEADROOM * (high - low)
-    return low - room, high + room
 
 
 def fits_tflite(frozen: fx.GraphModule) -> bool:

@@ -93,10 +93,11 @@ def take(seed: int, folder: Path | None) -> Journey:
 
 
 def draw_spec(seed: int) -> StudySpec:
-    """Settings of that number: one of seven quantizers, bits of 2, 3, 4 or 8."""
+    """Settings of that number: one of eight quantizers, bits of 2, 3, 4 or 8."""
     rng = random.Random(f"spec {seed}")
     quantizer = rng.choice(
-        ["minmax", "lsq", "deploy"] * 2 + ["genie", "genie_deploy", "vit_minmax", "vit_lsq"]
+        ["minmax", "lsq", "deploy", "minmax", "lsq", "deploy_symmetric"]
+        + ["genie", "genie_deploy", "vit_minmax", "vit_lsq"]
     )
     with_attention = quantizer.startswith("vit") or rng.random() < 0.1
     width = lambda: rng.choice([2, 3, 4, 8])  # noqa: E731

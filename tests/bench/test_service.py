@@ -19,6 +19,7 @@ def test_a_trial_that_trains_nothing_scores_by_its_configuration() -> None:
     assert 0 <= accuracy_of(one) < 100
 
 
+@pytest.mark.long
 def test_two_workers_hold_one_copy() -> None:
     """Dataset, views, probes and labelled images are common pages, whatever their size."""
     space = load_space("digits_w3a3", ["synthesis.num_images=8192", "study.eval_images=20000"])

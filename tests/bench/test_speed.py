@@ -88,6 +88,7 @@ def test_synthesis_is_compared_with_the_teachers_own_passes(space: str, method: 
     assert numbers[f"{method}_seconds"] > 0
 
 
+@pytest.mark.long
 def test_memory_is_that_of_a_process_of_its_own() -> None:
     """Stages only add; proportional memory never exceeds the resident one."""
     numbers = _numbers("memory")
@@ -123,6 +124,7 @@ def test_wrong_settings_are_refused(wrong: dict, message: str) -> None:
         bench(**{"what": "step", "space": "digits_w3a3", **wrong})
 
 
+@pytest.mark.long
 def test_the_command_ends_with_one_json_object() -> None:
     """Other programs read the last line."""
     arguments = ["step", "--space", "digits_w3a3", "--rounds", "1", "--batch-size", "4", "--json"]
@@ -131,6 +133,7 @@ def test_the_command_ends_with_one_json_object() -> None:
     assert json.loads(out.stdout.splitlines()[-1])["space"] == "digits_w3a3"
 
 
+@pytest.mark.long
 def test_a_reconstruction_is_compared_with_its_parts() -> None:
     """Seconds, ratio and the number of parts are there; another quantizer is refused."""
     numbers = _numbers("reconstruct", "digits_genie_w2a2")

@@ -23,6 +23,7 @@ def test_a_page_is_as_the_code_says(name: str) -> None:
     assert (DOCS_DIR / name).read_text(encoding="utf-8") == PAGES[name](), "run make docs"
 
 
+@pytest.mark.long
 def test_a_page_that_is_behind_is_written_again(tmp_path: Path) -> None:
     """What is right is not touched."""
     assert write_pages(tmp_path) == list(PAGES)

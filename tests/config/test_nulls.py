@@ -53,6 +53,7 @@ def _without(tree: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
     return {**tree, first: _without(inner, tuple(rest))} if isinstance(inner, dict) else tree
 
 
+@pytest.mark.long
 def test_null_is_as_if_the_space_had_not_said_it(tmp_path: Path) -> None:
     """For every field there is: the space without that key, or the field's own null."""
     space = "resnet18_w3a3"

@@ -14,6 +14,7 @@ from tests.crash.study import TinyStudy, workers_of
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_doubled(small: TinyStudy, table: FaultTable) -> None:
     """The driver dies within its second evaluation's line, a worker after the next one."""
     assert small.start(crash="torn:2:evaluated").wait() == -signal.SIGKILL

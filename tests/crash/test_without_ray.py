@@ -82,6 +82,7 @@ def _check(folder: Path, finals: list[str], story: dict[str, tuple]) -> Verdict:
 @pytest.mark.parametrize(
     "kind", ["transition", pytest.param("random time", marks=pytest.mark.slow)]
 )
+@pytest.mark.long
 def test_nothing_is_lost_or_doubled(
     tmp_path: Path, story: dict[str, tuple], table: FaultTable, without_ray: int, kind: str
 ) -> None:

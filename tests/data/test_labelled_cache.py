@@ -60,6 +60,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         shared_halves(address, tmp_path)
 
 
+@pytest.mark.long
 def test_a_second_process_adds_no_second_copy(tmp_path: Path) -> None:
     """Reading all halves that this process has mapped, too, costs a process no memory of its own."""
     halves = _halves(COUNT, SIZE)

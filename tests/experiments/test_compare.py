@@ -185,6 +185,7 @@ def test_a_comparison_end_to_end(tmp_path: Path) -> None:
     assert [(r["seed"], r["variant"]) for r in _rows(tmp_path)[4:]] == [(0, "calibrated")]
 
 
+@pytest.mark.long
 def test_variants_are_paired_by_seed(tmp_path: Path) -> None:
     """A setting without effect changes nothing: same batches in the same order, and a gain of zero."""
     variants = "{base: {finetune: {tau: 0.5}}, same: {finetune: {tau: 0.9}}}"
@@ -195,6 +196,7 @@ def test_variants_are_paired_by_seed(tmp_path: Path) -> None:
     assert any("+0.00 [+0.00, +0.00], 2 pairs" in line for line in lines)
 
 
+@pytest.mark.long
 def test_an_interrupted_comparison_makes_the_rest(tmp_path: Path) -> None:
     """Of a file cut after one run only the others are made; a renamed variant keeps its runs."""
     variants = "{base: {finetune: {epochs: 0}}, d0: {finetune: {epochs: 0, d0: 2}}}"
@@ -356,6 +358,7 @@ def test_a_damaged_file_is_refused_by_its_line(tmp_path: Path) -> None:
         read_recorded(comparison, path)
 
 
+@pytest.mark.long
 def test_a_reconstruction_is_compared_too(tmp_path: Path) -> None:
     """Its settings tell variants apart and come with the recipe; what is measured is the end."""
     few = "reconstruct: {iterations: 1, batch_size: 8, blocks: [layer1, layer2, layer3]}"

@@ -21,6 +21,7 @@ from synq_tune.experiments.model_list import look_at, model_names
         pytest.param("timm:test_efficientnet", "minmax", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.long
 def test_a_network_passes_the_whole_chain(model: str, quantizer: str, tmp_path: Path) -> None:
     """BatchNorm with activation inside, gates, average pooling in shortcuts."""
     passage = walk(model, 64, tmp_path, quantizer=quantizer)

@@ -154,6 +154,7 @@ def test_an_interval_is_no_grid() -> None:
         configurations(_spec("search.lr={float: [1e-3, 1e-1]}"))
 
 
+@pytest.mark.long
 def test_a_recording_goes_on_where_it_was(tmp_path: Path) -> None:
     """Two configurations and three baselines are trained once; another space is refused."""
     narrow = [f"search.{key}={{choice: [{value}]}}" for key, value in
@@ -201,6 +202,7 @@ def _mean_regret(grid: Grid, name: str, full_trials: int) -> float:
     return fmean(one.regret for one in found)
 
 
+@pytest.mark.long
 def test_the_search_is_not_worse_than_random() -> None:
     """On the bundled table, at the epochs of eight full trials."""
     grid = read_grid(BUNDLED)

@@ -62,6 +62,7 @@ TABLE = PaperTable.model_validate({
 })  # fmt: skip
 
 
+@pytest.mark.long
 def test_rows_run_once_and_stand_beside_the_paper(tmp_path: Path) -> None:
     """A second call makes no run; a stopped one goes on; the gain is over the row it names."""
     flags = {"study": {"val_data": "digits"}}

@@ -83,6 +83,7 @@ def test_integer_kernels_give_the_students_classes(
     assert torch.equal(logits.argmax(1)[clear], expected.argmax(1)[clear])
 
 
+@pytest.mark.long
 def test_optimised_and_plain_graphs_agree(export: Export) -> None:
     """Integer kernels compute what the file says, up to an odd rounding."""
     exported = export("residual_net", "deploy", 8)
@@ -122,6 +123,7 @@ def test_a_layer_called_twice_runs_in_integers(export: Export) -> None:
     assert "hardware ALL" in exported.report["logits"] and not exceptions
 
 
+@pytest.mark.long
 def test_a_wide_stream_is_rounded_again_in_integers(export: Export) -> None:
     """Layers read 3 bits of what sums read in 8; integer runtimes get both grids."""
     exported = export("residual_net", "deploy", 3, 8, 8)
@@ -138,6 +140,7 @@ def test_a_wide_stream_is_rounded_again_in_integers(export: Export) -> None:
     assert stored.max() > 7 >= read.max()
 
 
+@pytest.mark.long
 def test_learned_rounding_runs_on_integer_hardware(export: Export) -> None:
     """`genie_deploy` stands on the grids of `deploy`: every layer in integers, the same codes."""
     exported = export("residual_net", "genie_deploy", 4)
@@ -145,6 +148,7 @@ def test_learned_rounding_runs_on_integer_hardware(export: Export) -> None:
     assert exported.report["weight_codes"]["hardware"]["mismatches"] == 0
 
 
+@pytest.mark.long
 def test_weights_are_int8_and_biases_int32(export: Export) -> None:
     """Whatever the bits; each bias on the grid of its accumulator."""
     exported = export("residual_net", "deploy", 3)
@@ -199,6 +203,7 @@ def test_a_file_without_normalisation_is_fed_normalised_images(
     assert torch.allclose(bare.logits(images), whole.logits(images), atol=1e-4)
 
 
+@pytest.mark.long
 def test_evaluate_takes_it(tmp_path: Path) -> None:
     """Labelled images and golden values of the bundled network."""
     teacher = networks.teacher("digits_resnet26")

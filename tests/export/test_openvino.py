@@ -83,6 +83,7 @@ def test_codes_are_the_students(name: str, quantizer: str, bits: int, tmp_path: 
         assert torch.equal(codes["quantize_x"], grids["quantize_x"].codes(normalised))
 
 
+@pytest.mark.long
 def test_four_bits_take_half_a_byte(tmp_path: Path) -> None:
     """The tensors' file of the 4-bit network is smaller by nearly half the weights."""
     wide = _export("mobilenet_v2", "deploy", 8, tmp_path)[2].with_suffix(".bin").stat().st_size
@@ -101,6 +102,7 @@ def test_a_fixed_batch_and_normalised_input(normalize: bool, at_once: int, tmp_p
     torch.testing.assert_close(given, expected, rtol=0, atol=float(expected.abs().max()) * 0.05)
 
 
+@pytest.mark.long
 def test_parity_golden_probes_and_accuracy_read_it(tmp_path: Path) -> None:
     """As every other format; its size is that of both files."""
     teacher = networks.teacher("digits_resnet26")

@@ -79,6 +79,7 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
         runtimes_table([tmp_path / "none.onnx"])
 
 
+@pytest.mark.long
 def test_the_float_baseline_is_written_and_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,14 @@ SMALL = {"epochs": 2, "batch_size": 32, "num_views": 2, "flip": False, "calibrat
 """Two batches are every image once: more of them cost more than the training that follows."""
 
 
+QUICK = ("synq", "synq_lsq", "adadfq", "gdfq_synq", "genie", "arc_ait")
+"""Recipes that the default tests train: one of each family; all others are among the long tests."""
+
+
+def _each(recipe: str) -> object:
+    return recipe if recipe in QUICK else pytest.param(recipe, marks=pytest.mark.long)
+
+
 @pytest.fixture(scope="module")
 def dataset() -> SyntheticDataset:
     return digits_dataset(96, 32)
@@ -47,8 +55,8 @@ def _train(
     return rows, student.state_dict()
 
 
-@pytest.mark.parametrize("quantizer", ["minmax", "lsq"])
-@pytest.mark.parametrize("recipe", names_in(RECIPES_DIR))
+@pytest.mark.parametrize("quantizer", ["minmax", pytest.param("lsq", marks=pytest.mark.long)])
+@pytest.mark.parametrize("recipe", [_each(name) for name in names_in(RECIPES_DIR)])
 def test_training_lowers_the_loss(
     teacher: LoadedTeacher, dataset: SyntheticDataset, recipe: str, quantizer: str
 ) -> None:

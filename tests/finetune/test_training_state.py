@@ -69,6 +69,7 @@ def test_an_evaluated_epoch_brings_the_losses_of_those_before_it(
     ],
     ids=["adam", "sgd", "narrow"],
 )  # fmt: skip
+@pytest.mark.long
 def test_going_on_is_bit_identical(
     teacher: LoadedTeacher, store: Path, quantizer: str, optimizer: list[str]
 ) -> None:

@@ -190,6 +190,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("sets", CASES)
+@pytest.mark.long
 def test_a_trial_goes_on_where_it_was(
     teacher: LoadedTeacher, tmp_path: Path, sets: list[str]
 ) -> None:

@@ -95,6 +95,7 @@ def test_the_tables_name_everything(resnet: Inspection) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_network_without_batchnorm_is_refused(tmp_path: Path) -> None:
     """One line, before anything is synthesized from it."""
     spec = load_space("digits_w3a3", [

@@ -24,6 +24,7 @@ print(after - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
+@pytest.mark.long
 def test_a_layers_values_are_mapped_once() -> None:
     """Two tensors of 64 MB in each of eight passes: glibc alone maps every one anew.
 

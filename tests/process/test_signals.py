@@ -140,6 +140,7 @@ def test_a_signal_that_python_drops_is_repeated(number: signal.Signals) -> None:
     assert process.returncode == 130 and error.startswith("interrupted"), error
 
 
+@pytest.mark.long
 def test_a_deaf_main_thread_ends_too() -> None:
     """A thread watches, for the case that a library's own code does not come back to Python."""
     body = (

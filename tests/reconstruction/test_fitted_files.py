@@ -28,6 +28,7 @@ SETS = ["bits.weights=3", "bits.activations=8", "finetune.epochs=0", "finetune.b
         pytest.param("genie_deploy", {"onnx", "packed", "hardware"}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.long
 def test_every_file_has_the_chosen_codes(
     teacher: LoadedTeacher, tmp_path: Path, quantizer: str, formats: set[str]
 ) -> None:

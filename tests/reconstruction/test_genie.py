@@ -48,6 +48,7 @@ def test_a_fitted_student_is_nearer_to_its_teacher(teacher: LoadedTeacher, tmp_p
     ("epochs", "free"),
     [(0, "false"), *(pytest.param(2, f, marks=pytest.mark.slow) for f in ("false", "true"))],
 )
+@pytest.mark.long
 def test_it_goes_on_where_it_was(
     teacher: LoadedTeacher, tmp_path: Path, epochs: int, free: str
 ) -> None:

@@ -180,6 +180,7 @@ def _search(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder.parent)
 
 
+@pytest.mark.long
 def test_a_target_met_by_calibration_ends_before_any_search(tmp_path: Path) -> None:
     """One trial, exported, said in the report, finished for a resume; Ray never starts."""
     folder = tmp_path / "study"

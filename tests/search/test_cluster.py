@@ -41,6 +41,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_signals_stay_the_drivers() -> None:
     """While Ray runs and after it: left to Ray, SIGTERM would end the driver without a record."""
     done = subprocess.run([sys.executable, "-c", _SIGNALS], capture_output=True, text=True)

@@ -47,6 +47,7 @@ def two_cores() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_cores")
+@pytest.mark.long
 def test_two_workers_are_enough_for_two_places(tmp_path: Path) -> None:
     """Ray is asked for two places in all; Tune's own order asks for one more with each trial."""
     settings = ["num_trials=10", "confirm=null", "max_concurrent=2"]

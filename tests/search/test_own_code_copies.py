@@ -61,6 +61,7 @@ def net(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_worker_without_the_file_builds_the_network(net: Path, tmp_path: Path) -> None:
     """The text travels: the file is gone when the worker starts."""
     spec = _spec(f"{net}:make")
@@ -69,6 +70,7 @@ def test_a_worker_without_the_file_builds_the_network(net: Path, tmp_path: Path)
     assert _worker(spec, sources, tmp_path) == "7"
 
 
+@pytest.mark.long
 def test_a_worker_with_another_file_takes_the_drivers(net: Path, tmp_path: Path) -> None:
     """A file of another version at the same path is not used."""
     spec = _spec(f"{net}:make")
@@ -77,6 +79,7 @@ def test_a_worker_with_another_file_takes_the_drivers(net: Path, tmp_path: Path)
     assert _worker(spec, sources, tmp_path) == "7"
 
 
+@pytest.mark.long
 def test_a_worker_imports_the_drivers_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def _start(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[st
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_all_at_once(tmp_path: Path) -> None:
     """Workers are in the driver's folder; signals to every process leave Ray at work; nothing is left."""
     done = _start(tmp_path, **BAD)
@@ -142,6 +143,7 @@ sys.exit(exit_code(main))
 """
 
 
+@pytest.mark.long
 def test_what_does_not_start_is_one_line(tmp_path: Path) -> None:
     """At once, not when patience ends; the folder of the logs it names is there."""
     done = subprocess.run(

@@ -164,6 +164,7 @@ def _start(folder: Path, *arguments: str, sets: list[str] = SMALL_STUDY) -> subp
     [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
     ids=lambda s: s.name,
 )
+@pytest.mark.long
 def test_a_signal_ends_cleanly_and_resume_finishes(tmp_path: Path, number: signal.Signals) -> None:
     """Exit 130, finished trials kept, the rest run on resume."""
     folder = tmp_path / "study"

@@ -122,6 +122,7 @@ def joined() -> Iterator[None]:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_file_is_brought_through_ray(joined: None, tmp_path: Path) -> None:
     """As it was, or not at all: a file that changed since the search began is refused."""
     store = _store(tmp_path / "store")

@@ -25,11 +25,13 @@ def test_a_study_reaches_nobody(study: Watched) -> None:
     assert (study.foreign, study.lost) == ({}, 0)
 
 
+@pytest.mark.long
 def test_a_trial_without_ray_reaches_nobody(trial: Watched) -> None:
     """Nor does `scripts/finetune.py`."""
     assert (trial.foreign, trial.lost) == ({}, 0)
 
 
+@pytest.mark.long
 def test_the_watch_sees_who_reaches_out(tmp_path: Path) -> None:
     """Connections and datagrams to other machines are seen; this is what makes the others a proof."""
     found = watched(tmp_path / "control", "-c", _OUTWARD)

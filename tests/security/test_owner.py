@@ -36,6 +36,7 @@ def _needs_root() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.long
 def test_somebody_elses_study_is_refused(folder: Path, command: str) -> None:
     """Exit code 2, one line that says whose it is; nothing is written."""
     _needs_root()

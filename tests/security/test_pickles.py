@@ -104,6 +104,7 @@ def test_a_study_leaves_no_pickle(finished: tuple[Path, str]) -> None:
     assert [p for p in files if p.suffix in named] == []
 
 
+@pytest.mark.long
 def test_a_trial_leaves_no_pickle(trial: Watched) -> None:
     """Nor do the dataset and what is exported."""
     assert (trial.folder / "exported/model.onnx").is_file()

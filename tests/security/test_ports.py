@@ -16,6 +16,7 @@ time.sleep(1)
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_ray_listens_on_localhost_only(study: Watched) -> None:
     """Every port that took connections was on 127.0.0.1 or ::1, and there was no dashboard's (8265)."""
     assert study.listening.keys() <= {"127.0.0.1", "::1"}, study.listening
@@ -24,6 +25,7 @@ def test_ray_listens_on_localhost_only(study: Watched) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_the_ui_named_at_the_end_is_on_localhost(study: Watched) -> None:
     """`mlflow ui` binds 127.0.0.1 unless told otherwise; nobody is told otherwise."""
     (line,) = [line for line in study.said.splitlines() if "mlflow ui" in line]

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.security.conftest import Watched, environment
 
 _RAY = """
@@ -36,6 +38,7 @@ def _is_on(code: str, folder: Path) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
+@pytest.mark.long
 def test_ray_counts_nothing(tmp_path: Path) -> None:
     """Ray's own answer, in a shell with RAY_USAGE_STATS_ENABLED=1."""
     assert _is_on(_RAY, tmp_path) == "False"
@@ -50,6 +53,7 @@ def test_onnxruntime_reports_nothing(trial: Watched) -> None:
     assert not (trial.folder / "home/.cache/Microsoft").exists()
 
 
+@pytest.mark.long
 def test_mlflow_reports_nothing(tmp_path: Path) -> None:
     """MLflow's own answer after a study was opened, in a shell that asks for telemetry."""
     assert _is_on(_MLFLOW, tmp_path) == "False"

@@ -111,6 +111,7 @@ def _class_loss(teacher: LoadedTeacher, images: torch.Tensor, labels: torch.Tens
         return F.cross_entropy(teacher(images.float()), labels).item()
 
 
+@pytest.mark.long
 def test_a_generators_images_become_the_dataset(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
 ) -> None:

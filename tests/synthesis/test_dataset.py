@@ -147,6 +147,7 @@ def _kill_after(spec_json: str, store: Path, shard: str) -> set[str]:
 
 
 @pytest.mark.parametrize("shard", ["centers-00000", "images-00001"])
+@pytest.mark.long
 def test_a_killed_run_continues_bit_by_bit(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, shard: str
 ) -> None:

@@ -121,6 +121,7 @@ def test_statistics_come_nearer(
 
 
 @pytest.mark.parametrize("method", ["synq", pytest.param("noise", marks=pytest.mark.slow)])
+@pytest.mark.long
 def test_bfloat16_comes_as_near(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:

@@ -496,6 +496,7 @@ def test_credentials_are_redacted(text, shown):
     assert redact_uri(text) == shown
 
 
+@pytest.mark.long
 def test_first_use_is_silent(tmp_path):
     """Creating the database prints nothing and leaves telemetry off."""
     code = (

@@ -158,6 +158,7 @@ def _goes_on(spec: StudySpec, teacher: LoadedTeacher, store: Path) -> None:
     goes_on_where_it_was(make, expected, whole, range(1, len(expected)))
 
 
+@pytest.mark.long
 def test_a_source_that_trains_along_goes_on_where_it_was(
     teacher: LoadedTeacher, tmp_path: Path
 ) -> None:
@@ -179,6 +180,7 @@ def test_a_source_is_checked(teacher: LoadedTeacher, tmp_path: Path) -> None:
         next(digits_trial(spec, teacher, tmp_path).run())
 
 
+@pytest.mark.long
 def test_codes_need_not_be_of_rounding_to_nearest(teacher: LoadedTeacher, tmp_path: Path) -> None:
     """What a quantizer calls its codes is what trains, what is frozen and what every file holds."""
     spec = _spec(tmp_path, QUANTIZER, "quantizer=my.py:FLOOR", "bits.weights=4")
@@ -200,6 +202,7 @@ def test_codes_need_not_be_of_rounding_to_nearest(teacher: LoadedTeacher, tmp_pa
     assert str(tmp_path) not in json.dumps(written)
 
 
+@pytest.mark.long
 def test_a_reconstruction_goes_on_where_it_was(teacher: LoadedTeacher, tmp_path: Path) -> None:
     """It yields its parts, changes what training starts from, and resumes behind any of them."""
     asked = ("reconstruct.method=my.py:layer_by_layer", "reconstruct.iterations=2",
