@@ -6,6 +6,7 @@ ExecuTorch comes with the optional extra `executorch`, imported only when someth
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,14 +84,28 @@ def write_pte(
     return written
 
 
-def load_method(content: bytes, path: Path, name: str = "forward") -> Any:
-    """A method of a program, ready to run.
+@dataclass(frozen=True)
+class Method:
+    """A method, ready to run, with what it reads from: ExecuTorch's runtime keeps neither."""
+
+    content: bytes
+    program: Any
+    method: Any
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        """Its only output, copied: the next call writes into the same memory."""
+        return self.method.execute(inputs)[0].clone()
+
+
+def load_method(content: bytes, path: Path, name: str = "forward") -> Method:
+    """A method of a program.
 
     Raises:
         InputError: the runtime refuses the program.
     """
     try:
-        return executorch("runtime").Runtime.get().load_program(content).load_method(name)
+        program = executorch("runtime").Runtime.get().load_program(content)
+        return Method(content, program, program.load_method(name))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise InputError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from synq_tune.errors import InputError
 from synq_tune.export.compare import code_mismatches
 from synq_tune.export.executorch_graph import Int8Network
-from synq_tune.export.executorch_model import METADATA, example, load_method, lowered
+from synq_tune.export.executorch_model import METADATA, Method, example, load_method, lowered
 from synq_tune.export.metadata import from_texts
 from synq_tune.export.options import HARDWARE, OnnxOptions
 from synq_tune.export.runtime import ModelFile, batches_of, images_for
@@ -74,7 +74,7 @@ def check_pte(path: Path, model: StandaloneModel, images: Tensor) -> dict[str, A
 
 @torch.no_grad()
 def _counts(
-    network: Int8Network, method: Any, size: int, images: Tensor, scale: float
+    network: Int8Network, method: Method, size: int, images: Tensor, scale: float
 ) -> dict[str, Any]:
     expected, actual = (
         {"logits": torch.round(logits / scale)}
@@ -83,14 +83,13 @@ def _counts(
     return {"images": len(images), **code_mismatches(expected, actual)}
 
 
-def _run(method: Any, images: Tensor, size: int) -> Tensor:
-    # A copy of each output: the runtime writes the next one into the same memory.
-    parts = [method.execute([b.contiguous()])[0].clone() for b in batches_of(images, size)]
+def _run(method: Method, images: Tensor, size: int) -> Tensor:
+    parts = [method(batch.contiguous()) for batch in batches_of(images, size)]
     return torch.cat(parts)[: len(images)]
 
 
 def _texts(content: bytes, path: Path) -> dict[str, str]:
-    (text,) = load_method(content, path, METADATA).execute([])
+    text = load_method(content, path, METADATA)()
     try:
         return json.loads(bytes(text.tolist()))
     except ValueError as error:

@@ -137,12 +137,22 @@ class Row:
     note: str = ""
 
 
+_SHORT = 3
+"""Pictures of a row that leaves room for another beside it."""
+
+
 @dataclass(frozen=True)
 class PictureRows:
     """Rows of pictures below each other."""
 
     KIND: ClassVar[str] = "picture_rows"
     rows: Sequence[Row]
+
+    @property
+    def is_short(self) -> bool:
+        """Whether rows can stand beside each other: a network of 1,000 classes has an image or two
+        of each."""
+        return len(self.rows) > 4 and all(len(row.pictures) <= _SHORT for row in self.rows)
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,18 @@ def target_line(state: StudyState) -> str | None:
     loss = loss_of(state, best) if best is not None else None
     if target is None or loss is None:
         return None
-    lost = f"loses {loss:.2f} points (target {target:.2f})"
+    lost = f"{_lost(loss)} (target {target:.2f})"
     if loss > target:
         missed = f"target missed by {loss - target:.2f} points"
         return f"{missed if _has_ended(state) else 'not met yet'}: {best.key} {lost}"
     if is_calibration(state, best):
         return f"no search needed: calibration alone {lost}"
     return f"target met: {best.key} {lost}"
+
+
+def _lost(points: float) -> str:
+    """A quantized network can be right on more images than its teacher."""
+    return f"loses {points:.2f} points" if points >= 0 else f"gains {-points:.2f} points"
 
 
 def _has_ended(state: StudyState) -> bool:

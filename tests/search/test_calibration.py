@@ -98,6 +98,8 @@ def test_the_loss_is_measured_on_the_images_that_chose(tmp_path: Path) -> None:
          "target met: trial-0001 loses 0.50 points (target 1.00)"),
         ({"completed": 97.0, "stopped": 98.9}, None,
          "not met yet: trial-0000 loses 2.00 points (target 1.00)"),
+        ({"completed": 99.2}, "trial-0000",
+         "no search needed: calibration alone gains 0.20 points (target 1.00)"),
         ({"completed": 98.0}, "trial-0000",
          "no search needed: calibration alone loses 1.00 points (target 1.00)"),
     ],
