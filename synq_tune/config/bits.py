@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from synq_tune.config.settings import Settings, Text
 
 BitWidth = Annotated[int, Field(ge=2, le=8)]
+Widths = Annotated[dict[Literal["weights", "activations"], BitWidth], Field(min_length=1)]
+"""One width for a layer's weights, another for the values of the same name."""
 
 
 class Bits(Settings):
@@ -26,5 +28,12 @@ class Bits(Settings):
     skip: BitWidth | None = None
     """Width of what residual sums read; layers that read it too round it to theirs. `null` = one
     grid for both, as in the paper."""
-    overrides: dict[Text, BitWidth] = {}
-    """Glob over layer names → bits of its weights (a layer) or of its values (an activation)."""
+    overrides: dict[Text, BitWidth | Widths] = {}
+    """Glob over the names that `inspect.py` shows → bits of its weights (a layer) or of its values
+    (an activation); `{weights: 2, activations: 4}` where one name is both. Of several globs the
+    last one counts."""
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether layers have widths of their own, beside the ends' and the skips'."""
+        return bool(self.overrides)

@@ -24,14 +24,14 @@ def narrow_ranges(student: nn.Module, share: float, bits: int) -> None:
     Args:
         student: calibrated.
         share: in (0, 1].
-        bits: of the grids to narrow; wider ones, such as of skips, have steps enough.
+        bits: of the widest grids to narrow; wider ones, such as of skips, have steps enough.
     """
     for quantizer in _grids(student, bits):
         quantizer.clip(share)
 
 
 def mask_gradients(student: nn.Module, bits: int) -> None:
-    """Let values beyond the calibrated ranges of `bits` pass no gradient.
+    """Let values beyond the calibrated ranges of at most `bits` pass no gradient.
 
     Weights otherwise follow gradients that change no output: at 3 bits long training then ends
     lower than short, with whole ranges too.
@@ -41,4 +41,4 @@ def mask_gradients(student: nn.Module, bits: int) -> None:
 
 
 def _grids(student: nn.Module, bits: int) -> list[ActivationQuantizer]:
-    return [grid for grid in activation_quantizers(student).values() if grid.bits == bits]
+    return [grid for grid in activation_quantizers(student).values() if grid.bits <= bits]

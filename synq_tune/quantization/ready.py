@@ -20,7 +20,7 @@ def fit_ranges(student: nn.Module, config: FineTune, bits: int, batches: Iterabl
     Args:
         student: fresh from `quantize_student`.
         config: `clip_weights`, `correct_norms` and `range_share`.
-        bits: of the ranges of values that are narrowed.
+        bits: of the widest ranges of values that are narrowed.
         batches: normalised images (N, C, H, W) to calibrate on.
 
     Raises:

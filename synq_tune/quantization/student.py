@@ -149,16 +149,18 @@ def _value_widths(bits: Bits, activations: list[str], skips: list[str]) -> dict[
 
 def _override(bits: Bits, layers: dict[str, int], values: dict[str, int]) -> None:
     """Give what `bits.overrides` matches its width, in place."""
-    for pattern, width in bits.overrides.items():
-        matched = [fnmatch.filter(widths, pattern) for widths in (layers, values)]
-        if not any(matched):
+    for pattern, given in bits.overrides.items():
+        each = given if isinstance(given, dict) else {"weights": given, "activations": given}
+        of_kind = {"weights": layers, "activations": values}
+        matched = {kind: fnmatch.filter(of_kind[kind], pattern) for kind in each}
+        if not any(matched.values()):
             raise InputError(
                 f"bits.overrides: `a pattern matches a layer or an activation` must hold, but got "
                 f"{pattern!r}. Layers: {', '.join(list(layers)[:3])}, …; "
                 f"activations: {', '.join(list(values)[:3])}, …"
             )
-        for widths, names in zip((layers, values), matched, strict=True):
-            widths.update(dict.fromkeys(names, width))
+        for kind, names in matched.items():
+            of_kind[kind].update(dict.fromkeys(names, each[kind]))
 
 
 def weight_layers(student: nn.Module) -> dict[str, nn.Module]:

@@ -58,9 +58,10 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
 
 
 def widths(bits: Bits) -> str:
-    """`W4A4`, and the width of what passes a block by where that is wider."""
+    """`W4A4`, the width of what passes a block by where that is wider, and whether layers differ."""
     skip = f" skip {bits.skip}" if bits.skip else ""
-    return f"W{bits.weights}A{bits.activations}{skip}"
+    mixed = " mixed" if bits.is_mixed else ""
+    return f"W{bits.weights}A{bits.activations}{skip}{mixed}"
 
 
 def trials_view(spec: StudySpec, parent_id: str) -> dict[str, Any]:

@@ -66,8 +66,9 @@ def test_an_evaluated_epoch_brings_the_losses_of_those_before_it(
         ["finetune.optimizer=sgd", "finetune.lr=1e-3", "finetune.lr_relative=false",
          "finetune.clip_weights=true", "finetune.schedule=multistep", "finetune.milestones=[2]"],
         ["finetune.range_share=0.6"],
+        ["bits.overrides={layer2.*: 4, linear: {weights: 8}, relu*: {activations: 2}}"],
     ],
-    ids=["adam", "sgd", "narrow"],
+    ids=["adam", "sgd", "narrow", "mixed widths"],
 )  # fmt: skip
 @pytest.mark.long
 def test_going_on_is_bit_identical(

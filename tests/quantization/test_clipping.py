@@ -95,3 +95,15 @@ def test_wider_grids_keep_their_range_and_gradient() -> None:
         assert grid.masks_gradient == is_narrow
         assert float(grid.scale) == before[name] * (0.5 if is_narrow else 1.0)
     assert widths == {3, 5, 8}
+
+
+def test_narrower_grids_are_narrowed_too() -> None:
+    """A tensor of 2 bits beside others of 3 has fewer steps still."""
+    teacher = load_teacher(Teacher(model="digits_resnet26", channels=1))
+    bits = Bits(weights=3, activations=3, overrides={"relu": {"activations": 2}})
+    student = quantize_student(teacher, bits, "minmax")
+    calibrate(student, [torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))])
+    grid = activation_quantizers(student)["quantize_relu"]
+    before = float(grid.scale)
+    narrow_ranges(student, 0.5, bits=3)
+    assert grid.bits == 2 and float(grid.scale) == before / 2

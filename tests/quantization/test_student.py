@@ -122,6 +122,28 @@ def test_first_last_and_overrides(digits: LoadedTeacher) -> None:
     assert (activations[0], activations[1], activations[-1]) == (8, 3, 7)
 
 
+def test_one_name_gives_weights_and_values_their_own_widths(digits: LoadedTeacher) -> None:
+    """A mapping changes only the kind it names, whatever else the glob matches."""
+    overrides = {"*": {"activations": 5}, "relu*": 4, "conv1": {"weights": 2}}
+    student = quantize_student(
+        digits, Bits(weights=3, activations=3, overrides=overrides), "deploy"
+    )
+    weights = {name: m.weight_quantizer.bits for name, m in weight_layers(student).items()}
+    assert weights.pop("conv1") == 2 and set(weights.values()) == {3}
+    values = {name: m.bits for name, m in activation_quantizers(student).items()}
+    assert all(width == (4 if "relu" in name else 5) for name, width in values.items())
+    assert {4, 5} == set(values.values())
+
+
+@pytest.mark.parametrize("kind", ["weights", "activations"])
+def test_an_override_of_the_other_kind_is_an_error(digits: LoadedTeacher, kind: str) -> None:
+    """A layer has no values of its name, an activation no weights."""
+    name = {"weights": "relu", "activations": "linear"}[kind]
+    bits = Bits(weights=3, activations=3, overrides={name: {kind: 4}})
+    with pytest.raises(InputError, match=f"'{name}'"):
+        quantize_student(digits, bits, "minmax")
+
+
 def test_an_override_that_matches_nothing_is_an_error(digits: LoadedTeacher) -> None:
     """A mistyped layer name does not pass silently."""
     bits = Bits(weights=3, activations=3, overrides={"layr2.*": 4})

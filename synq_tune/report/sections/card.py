@@ -39,7 +39,8 @@ def _lead(material: Material) -> str:
     if best is None:
         return "No trial has completed, so there is no model yet."
     return (
-        f"The best model found has {bits.weights}-bit weights and {bits.activations}-bit values. "
+        f"The best model found has {bits.weights}-bit weights and {bits.activations}-bit values"
+        f"{', and layers with widths of their own' if bits.is_mixed else ''}. "
         f"It comes from trial {best.number}."
     )
 
@@ -64,7 +65,10 @@ def _bits(state: StudyState) -> Fact:
     note = (
         f"weights of {bits.weights} bits (W), values between layers of {bits.activations} bits (A)"
     )
-    return Fact("Bits", f"W{bits.weights} A{bits.activations}", note)
+    if bits.is_mixed:
+        note += "; layers with widths of their own are listed below"
+    mixed = " mixed" if bits.is_mixed else ""
+    return Fact("Bits", f"W{bits.weights} A{bits.activations}{mixed}", note)
 
 
 def _accuracy(state: StudyState, material: Material) -> list[Fact]:
