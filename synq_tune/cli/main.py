@@ -16,6 +16,7 @@ COMMANDS = {
     "search": "search the hyperparameters of a study",
     "spaces": "list the bundled spaces",
     "inspect": "what of a network will be quantized, layer by layer",
+    "allocate": "how many bits each layer gets under a budget",
     "synthesize": "make a study's synthetic dataset alone",
     "finetune": "run one trial without Ray",
     "status": "show a study",

@@ -52,6 +52,10 @@ class LayerRow:
     macs: int
     """Multiplications per image."""
     why: str = ""
+    grid: str | None = None
+    """Name of the grid of the values it reads."""
+    weight_grid: str | None = None
+    """Name of the grid of what stands for a weight in a product of an attention."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ def _layer(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | Non
         reads=_bits_read(graph, node.args[0], grids),
         macs=_macs(node, weight.shape),
         why="" if is_quantized else f"only {_names(QUANTIZED_LAYERS)} are quantized",
+        grid=_grid_read(graph, node.args[0], grids),
     )
 
 
@@ -144,7 +149,8 @@ def _filter(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | No
     shape = weight.meta.get("shape") or ()
     reads = _bits_read(graph, node.args[0], grids)
     why = "its filter is fixed, not learned"
-    return LayerRow(node.name, "conv2d", shape, None, reads, _macs(node, shape), why)
+    grid = _grid_read(graph, node.args[0], grids)
+    return LayerRow(node.name, "conv2d", shape, None, reads, _macs(node, shape), why, grid)
 
 
 def _product(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | None:
@@ -157,7 +163,9 @@ def _product(graph: fx.GraphModule, node: fx.Node, grids: Grids) -> LayerRow | N
     shape, result = left.meta["shape"], node.meta["shape"]
     macs = math.prod(result) // _BATCH * shape[-1]
     why = "" if bits else "no grid in front of it"
-    return LayerRow(node.name, "product", tuple(right.meta["shape"][1:]), bits, reads, macs, why)
+    shape = tuple(right.meta["shape"][1:])
+    read = [_grid_read(graph, side, grids) for side in (left, right)]
+    return LayerRow(node.name, "product", shape, bits, reads, macs, why, *read)
 
 
 def _names(kinds: dict[type[nn.Module], type[nn.Module]]) -> str:
@@ -172,10 +180,16 @@ def _macs(node: fx.Node, weight: tuple[int, ...]) -> int:
 
 
 def _bits_read(graph: fx.GraphModule, node: object, grids: Grids) -> int | None:
-    """Bits of the values at a node, looking back through what only moves them."""
+    """Bits of the values at a node; None where they are float."""
+    grid = _grid_read(graph, node, grids)
+    return None if grid is None else grids[grid].bits
+
+
+def _grid_read(graph: fx.GraphModule, node: object, grids: Grids) -> str | None:
+    """Name of the grid of a node's values, looking back through what only moves them."""
     while isinstance(node, fx.Node):
         if str(node.target) in grids:
-            return grids[str(node.target)].bits
+            return str(node.target)
         if not is_passthrough(graph, node):
             return None
         node = node.args[0] if node.args else None

@@ -24,6 +24,7 @@ COMMANDS = (
     ["search", "--dry-run"],
     ["inspect"],
     ["synthesize"],
+    ["allocate", "--max-bits", "3"],
     ["finetune"],
 )
 
