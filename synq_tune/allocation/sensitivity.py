@@ -32,9 +32,6 @@ from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import AgreementSet
 from synq_tune.trial.trial import Trial
 
-NUM_IMAGES = 256
-"""Hold-out images that a measurement looks at, at most."""
-
 
 def calibrated(assets: Assets, bits: Bits) -> fx.GraphModule:
     """A student of these widths as calibration leaves it, without reconstruction or training.
@@ -48,7 +45,7 @@ def calibrated(assets: Assets, bits: Bits) -> fx.GraphModule:
     return trial.untrained()
 
 
-def first_probes(assets: Assets, count: int = NUM_IMAGES) -> AgreementSet:
+def first_probes(assets: Assets, count: int) -> AgreementSet:
     """The first `count` of the images that trials are chosen by: hold-out images as they are."""
     probes = assets.probes
     return AgreementSet(probes.images[:count], probes.teacher_logits[:count])

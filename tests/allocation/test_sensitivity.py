@@ -58,7 +58,7 @@ def test_one_rounded_key_leaves_the_rest_the_teacher(assets: Assets) -> None:
 def test_divergence_falls_with_the_width(assets: Assets) -> None:
     """Two bits cost more than eight, whose cost is next to nothing; the same call gives the same."""
     keys = [("weights", "layer1.0.conv1"), ("weights", "linear"), ("activations", "relu")]
-    probes = first_probes(assets)
+    probes = first_probes(assets, 256)
     found = sensitivities(assets, keys, probes)
     for each in found.values():
         assert each[2] > each[4] > each[8] >= 0
@@ -81,7 +81,7 @@ def test_random_assignments_keep_the_budget_and_differ(teacher: LoadedTeacher) -
 def test_the_chosen_assignment_beats_random_ones(assets: Assets) -> None:
     """On the teacher's own network, calibrated alone: its measured divergence is below their median."""
     network = network_of(assets.teacher, assets.spec.bits, "minmax")
-    losses = sensitivities(assets, network.free, first_probes(assets))
+    losses = sensitivities(assets, network.free, first_probes(assets, 256))
     budget = Budget(max_bits=3.0)
     chosen = solve(network, losses, budget)
     drawn = list(random_assignments(network, network.free, budget, 9, seed=0))
