@@ -15,6 +15,7 @@ import numpy as np
 from synq_tune.allocation.costs import Budget, check_feasible, keeps
 from synq_tune.allocation.network import FLOAT, WIDTHS, Assignment, Call, Key, Network
 from synq_tune.export.packing import packed_size
+from synq_tune.process.quiet import quiet_stdout
 
 Losses = Mapping[Key, Mapping[int, float]]
 """Predicted divergence of each key at each width."""
@@ -76,13 +77,14 @@ class _Program:
         self._limit(budget, share)
         matrix, low, high = self._matrix()
         costs, is_whole = self._costs()
-        found = milp(
-            costs,
-            integrality=is_whole,
-            bounds=Bounds(0, 1),
-            constraints=LinearConstraint(matrix, low, high),
-            options={"mip_rel_gap": 0.0},
-        )
+        with quiet_stdout():  # HiGHS names a function of its own now and then
+            found = milp(
+                costs,
+                integrality=is_whole,
+                bounds=Bounds(0, 1),
+                constraints=LinearConstraint(matrix, low, high),
+                options={"mip_rel_gap": 0.0},
+            )
         if found.status == _INFEASIBLE:
             return None
         if not found.success:

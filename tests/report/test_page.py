@@ -160,6 +160,15 @@ def test_a_study_in_which_everything_diverged(tmp_path: Path) -> None:
     assert "No trial has completed, so there is no model yet." in _page(ledger).text
 
 
+def test_mixed_widths_are_said(tmp_path: Path) -> None:
+    """On the card and in the first sentence; the layers are in the table as always."""
+    ledger = begun(tmp_path / "study", "bits.overrides={layer1.*: {weights: 4}}")
+    add_trials(ledger, 3)
+    end(ledger)
+    text = _page(ledger).text
+    assert "W3 A3 mixed" in text and "layers with widths of their own. It comes" in text
+
+
 @pytest.mark.parametrize("space", ["digits_vit_w4a8", "resnet18_w3a3"])
 def test_other_networks(space: str, tmp_path: Path) -> None:
     """A transformer's space, and one of ImageNet."""

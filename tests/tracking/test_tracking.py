@@ -350,6 +350,12 @@ def test_a_study_with_wide_skips_says_so():
     assert study_tags(spec, "top1")["bits"] == "W3A3 skip 8"
 
 
+def test_a_study_of_mixed_widths_says_so():
+    """W3A3 is then what layers have that have no width of their own."""
+    spec = load_space("digits_w3a3", ["bits.overrides={conv1: {weights: 8}}"])
+    assert study_tags(spec, "top1")["bits"] == "W3A3 mixed"
+
+
 def test_extended_study_keeps_its_params(study_dir, uri, client):
     """More trials on resume change a tag, because MLflow lets no param change."""
     for spec in (load_space("digits_w3a3"), load_space("digits_w3a3", ["study.num_trials=99"])):
