@@ -55,6 +55,7 @@ def test_one_rounded_key_leaves_the_rest_the_teacher(assets: Assets) -> None:
         assert not torch.allclose(student(images), expected, atol=1e-3)
 
 
+@pytest.mark.long
 def test_divergence_falls_with_the_width(assets: Assets) -> None:
     """Two bits cost more than eight, whose cost is next to nothing; the same call gives the same."""
     keys = [("weights", "layer1.0.conv1"), ("weights", "linear"), ("activations", "relu")]

@@ -26,6 +26,7 @@ def _words(folder: Path, *more: str) -> list[str]:
     return ["--space", "digits_w3a3", *sets, "--store", str(folder / "store"), *more]
 
 
+@pytest.mark.long
 def test_the_file_is_the_space_with_other_widths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ def _assignment(teacher: LoadedTeacher, quantizer: str) -> Bits:
 MANY_SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("lsq", "genie", "deploy")]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("quantizer", ["minmax", *MANY_SLOW])
 def test_no_code_differs_in_any_format(quantizer: str, tmp_path: Path) -> None:
     """Weights, values, golden vectors and sizes of a digits network at mixed widths."""
