@@ -26,6 +26,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "synq": "synq_tune.synthesis.synq:METHOD",
         "psaq": "synq_tune.synthesis.psaq:METHOD",
         "genie": "synq_tune.synthesis.genie:METHOD",
+        "zeroq": "synq_tune.synthesis.zeroq:METHOD",
         "noise": "synq_tune.synthesis.noise:METHOD",
         "images": "synq_tune.synthesis.images:METHOD",
     },

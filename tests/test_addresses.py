@@ -45,6 +45,12 @@ DATASETS = {
         {"method": "genie", "latent_dim": 4},
         "487f8d287285d0675a3bb43888338a4e",
     ),
+    "zeroq": ("digits_w3a3", {"method": "zeroq", "lr": 0.25}, "f4cb36c9644618025061412e412357ab"),
+    "intraq": (
+        "digits_w3a3",
+        {"soft_target": 0.95, "alpha_band": 1.0, "perturbation": 0},
+        "4ab95798f7f833d00f70a6a536b6a330",
+    ),
     "images": (
         "digits_w3a3",
         {"method": "images", "source": "ARRAY"},

@@ -145,9 +145,16 @@ class LossSettings(Settings):
     lambda_ce: float = Field(0.005, ge=0)
     """Weight of the cross-entropy with the labels of the synthetic images."""
     tau: Fraction | None = 0.5
-    """Samples with difficulty above τ give no cross-entropy (Eq. 6); `null` = all do."""
+    """Samples with difficulty above τ give no cross-entropy with their label (Eq. 6); `null` = all
+    do."""
     mask_strict: bool = False
     """Keep difficulty < τ (released code) instead of ≤ τ (Eq. 6)."""
+    mask_by: Literal["entropy", "label"] = "label"
+    """What difficulty is: 1 - the teacher's probability of the label (Eq. 3), or the entropy of its
+    answer over ln K (after PLF)."""
+    masked_target: Literal["nothing", "teacher"] = "nothing"
+    """What cross-entropy asks of samples above τ: nothing, or the teacher's own answer (after
+    PLF)."""
     cam: CamTechnique = "gradcam"
     """Which maps are aligned."""
     lambda_cam: float = Field(20.0, ge=0)

@@ -18,7 +18,8 @@ MOST_NUMBER = 1e38
 MOST_COUNT = 1_000_000_000
 
 
-def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+def ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    """The pair, whose first is not above its second; ValueError where it is."""
     if pair[0] > pair[1]:
         raise ValueError(f"`low <= high` must hold, but got {list(pair)}.")
     return pair
@@ -45,7 +46,7 @@ Count = Annotated[int, Field(ge=1, le=MOST_COUNT)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What NumPy, and with it the sampler, takes."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Range01 = Annotated[tuple[Fraction, Fraction], AfterValidator(_ordered)]
+Range01 = Annotated[tuple[Fraction, Fraction], AfterValidator(ordered)]
 AreaRange = Annotated[Range01, AfterValidator(_positive)]
 """Share of an image's area; none of it would be an empty crop."""
 Text = Annotated[str, Field(min_length=1), AfterValidator(_plain)]

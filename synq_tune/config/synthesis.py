@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from synq_tune.config.settings import (
     MOST_COUNT,
@@ -20,7 +20,10 @@ from synq_tune.config.settings import (
     Seed,
     Settings,
     SynthesisMethodName,
+    ordered,
 )
+
+_Distance = Annotated[float, Field(ge=0, le=2)]
 
 
 class DatasetSettings(Settings):
@@ -111,8 +114,8 @@ class SpreadSettings(Settings):
     """What of a layer's values is compared beside their mean."""
 
     spread: Annotated[Literal["variance", "deviation"], AddedLater()] = "variance"
-    """What `synq` compares: variances, as its released code, or standard deviations, as Eq. 1 and
-    `noise`. With these no few layers decide alone."""
+    """What `synq` and `zeroq` compare: variances, as SynQ's released code, or standard deviations,
+    as Eq. 1, ZeroQ and `noise`. With these no few layers decide alone."""
 
 
 class CenterSettings(Settings):
@@ -149,7 +152,28 @@ class FocalSettings(Settings):
     """The focal form of the class loss."""
 
     focal_gamma: float = Field(0.5, ge=0)
-    """Exponent of (1 - p_label); 0 is plain cross-entropy."""
+    """Exponent of (1 - p_label), the class loss's weight of an image; 0 weighs all alike."""
+
+
+class SoftTargetSettings(Settings):
+    """Labels that need not be certain."""
+
+    soft_target: Annotated[Fraction | None, AddedLater()] = None
+    """Least probability of its label that an image is drawn to (IntraQ): half of them to 1, the
+    others to one between, by the squared error in place of the cross-entropy. `null` = off."""
+
+
+class BandSettings(Settings):
+    """How like each other images of a class may be."""
+
+    alpha_band: Annotated[float, AddedLater(), Field(ge=0)] = 0.0
+    """Weight of keeping each image's features within `band_limits` of the mean of its class in
+    finished batches (IntraQ); 0 = off."""
+    band_limits: Annotated[tuple[_Distance, _Distance], AddedLater(), AfterValidator(ordered)] = (
+        0.05,
+        0.8,
+    )
+    """Least and largest distance, 1 - cosine, in [0, 2]."""
 
 
 class PatchSettings(Settings):
@@ -220,9 +244,30 @@ class NoiseSettings(StatisticsSettings, ClassLossSettings, PixelSettings):
 
 
 class SynqSettings(
-    SpreadSettings, CropSettings, FlipSettings, FocalSettings, CenterSettings, NoiseSettings
+    BandSettings,
+    SoftTargetSettings,
+    SpreadSettings,
+    CropSettings,
+    FlipSettings,
+    FocalSettings,
+    CenterSettings,
+    NoiseSettings,
 ):
     """All that changes what `synq` makes, before the perturbation."""
+
+
+class ZeroqSettings(
+    PriorSettings,
+    SpreadSettings,
+    MarginSettings,
+    PrecisionSettings,
+    PlateauSettings,
+    StartSettings,
+    CanvasSettings,
+):
+    """All that changes what `zeroq` makes; where nothing is asked it compares deviations."""
+
+    spread: Annotated[Literal["variance", "deviation"], AddedLater()] = "deviation"
 
 
 class PsaqSettings(PatchSettings, FlipSettings, ClassLossSettings, StartSettings, CanvasSettings):
@@ -253,6 +298,7 @@ METHOD_SETTINGS: dict[str, type[Settings]] = {
     "synq": SynqSettings,
     "psaq": PsaqSettings,
     "genie": GenieSettings,
+    "zeroq": ZeroqSettings,
     "noise": NoiseSettings,
     "images": ImportSettings,
 }
@@ -265,6 +311,9 @@ _REFUSED = {
     "smoothing": "",
     "labels": "",
     "spread": "",
+    "soft_target": "",
+    "alpha_band": "",
+    "band_limits": "",
     **dict.fromkeys(GeneratorSettings.model_fields, ", which has no generator"),
     "swing": "",
     "alpha_prior": "",
@@ -286,8 +335,8 @@ class Synthesis(
     """How the synthetic dataset is made from the teacher (SynQ, appendix D)."""
 
     method: SynthesisMethodName = "synq"
-    """How images are made: `synq`, `genie` and `noise` need BatchNorm, `psaq` attention, `images`
-    takes your own."""
+    """How images are made: `synq`, `genie`, `zeroq` and `noise` need BatchNorm, `psaq` attention,
+    `images` takes your own."""
 
     @model_validator(mode="before")
     @classmethod

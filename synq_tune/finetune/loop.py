@@ -28,6 +28,7 @@ from synq_tune.finetune.optimizer import lr_factor, optimizer_of, set_lr, update
 from synq_tune.graph.taps import FEATURE_TAP, record, tap_names
 from synq_tune.quantization.student import weight_layers
 from synq_tune.views.cam import cam_tap, normalize_maps, resize_maps, saliency_map
+from synq_tune.views.difficulty import entropy_share
 from synq_tune.views.source import Batch, Source
 
 
@@ -202,10 +203,18 @@ class TrainingStep:
         if config.gap_weight > 0:
             parts["gap"] = config.gap_weight * gap_loss(*pair)
         if config.lambda_ce > 0:
-            parts["ce"] = config.lambda_ce * masked_cross_entropy(
-                logits, batch.target, batch.difficulty, config.tau, config.mask_strict
-            )
+            parts["ce"] = config.lambda_ce * self._masked(logits, batch)
         return parts
+
+    def _masked(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy with what each image is asked for; the clean image's, also where it is
+        perturbed."""
+        config, answer = self.config, batch.teacher_logits
+        hard = entropy_share(answer) if config.mask_by == "entropy" else batch.difficulty
+        harder = answer.softmax(1) if config.masked_target == "teacher" else None
+        return masked_cross_entropy(
+            logits, batch.target, hard, config.tau, config.mask_strict, harder
+        )
 
     def _cam(self, activations: Tensor, logits: Tensor, batch: Batch) -> Tensor:
         config = self.config

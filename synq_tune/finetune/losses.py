@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,11 +50,12 @@ def masked_cross_entropy(
     difficulties: Tensor,
     tau: float | None,
     strict: bool = False,
+    harder: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy with the hard labels of the samples the teacher finds easy (Eq. 6).
 
-    Harder samples contribute nothing; the sum is divided by the batch size N, not by the number of
-    easy samples.
+    Harder samples contribute nothing, or the cross-entropy with `harder`; the sum is divided by the
+    batch size N, not by the number of easy samples.
 
     Args:
         student_logits: (N, K), differentiated through.
@@ -61,6 +63,7 @@ def masked_cross_entropy(
         difficulties: (N,) in [0, 1].
         tau: threshold in [0, 1]; None keeps every sample.
         strict: keep δ < τ (released code) instead of δ ≤ τ.
+        harder: (N, K), shares of the classes that samples above τ are asked for instead.
 
     Returns:
         Scalar, non-negative; 0 with its graph kept when no sample is easy.
@@ -69,7 +72,10 @@ def masked_cross_entropy(
     if tau is None:
         return per_sample.mean()
     easy = difficulties < tau if strict else difficulties <= tau
-    return (per_sample * easy).mean()
+    if harder is None:
+        return (per_sample * easy).mean()
+    soft = F.cross_entropy(student_logits, harder, reduction="none")
+    return torch.where(easy, per_sample, soft).mean()
 
 
 def cam_loss(student_maps: Tensor, teacher_maps: Tensor, reduction: str = "mean") -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from synq_tune.config.generator_source import GeneratorSourceSettings
 from synq_tune.errors import InputError
-from synq_tune.graph.nodes import find_nodes, module_of
+from synq_tune.graph.classifier import last_layer
 from synq_tune.models.teacher import LoadedTeacher
 
 
@@ -16,8 +16,8 @@ def classifier_rows(teacher: LoadedTeacher) -> Tensor:
     Raises:
         InputError: the last layer gives no logits.
     """
-    layers = find_nodes(teacher.graph, lambda n, m: isinstance(m, (nn.Linear, nn.Conv2d)))
-    weight = module_of(teacher.graph, layers[-1]).weight.detach() if layers else None
+    layer = last_layer(teacher.graph)
+    weight = None if layer is None else layer.weight.detach()
     if weight is None or weight.flatten(1).shape[0] != teacher.num_classes:
         raise InputError(
             "`the teacher's last layer gives the logits` must hold for a generator that starts from "

@@ -27,6 +27,11 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
     return [small + 1] * larger + [small] * (number - larger)
 
 
+def batch_name(number: int) -> str:
+    """What a finished batch of images is filed under."""
+    return f"images-{number:05d}"
+
+
 def make_batches(
     config: BatchSettings, folder: Path, make: Callable[[int, int, tqdm], Shard], show: bool
 ) -> GeneratedImages:
@@ -43,7 +48,7 @@ def make_batches(
     with progress_bar(len(sizes) * config.iterations, "images", show) as bar:
         for number, size in enumerate(sizes):
             shards.append(
-                load_or_make(folder, f"images-{number:05d}", partial(make, number, size, bar))
+                load_or_make(folder, batch_name(number), partial(make, number, size, bar))
             )
             bar.update((number + 1) * config.iterations - bar.n)  # a batch of an earlier run
     return _assemble(shards)

@@ -17,6 +17,7 @@ from synq_tune.config.synthesis import GenieSettings
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.notes import say
 from synq_tune.synthesis.generator import Generated, generator_bytes, made_size
+from synq_tune.synthesis.image_statistics import image_prior
 from synq_tune.synthesis.method import Batch, Objective, SynthesisMethod, Work
 from synq_tune.synthesis.optimize import Descent, Loss, Schedule, plateau
 from synq_tune.synthesis.statistics import (
@@ -29,7 +30,7 @@ from synq_tune.synthesis.statistics import (
 from synq_tune.synthesis.swing import swinging
 
 _EPS = 1e-6
-"""Under every root, as in the released code's remembered deviations."""
+"""Under the layers' roots, as in the released code's remembered deviations."""
 
 
 def objective(work: Work) -> Objective:
@@ -63,17 +64,6 @@ def _loss_of(work: Work, target: list[Moments], batch: Batch) -> Iterator[Loss]:
             return statistics(shown, logits) + config.alpha_prior * image_prior(shown)
 
         yield loss
-
-
-def image_prior(images: Tensor) -> Tensor:
-    """1/N Σ_{n,c} [mean² + (deviation - 1)²], over the pixels of each channel of each image.
-
-    Args:
-        images: (N, C, H, W), of more than one pixel.
-    """
-    variance, mean = torch.var_mean(images, (2, 3))
-    deviation = (variance + _EPS).sqrt()
-    return (mean.square() + (deviation - 1).square()).sum() / len(images)
 
 
 def descent(config: GenieSettings) -> Descent:

@@ -1,6 +1,8 @@
-"""How hard the teacher finds an image (SynQ, Eq. 3)."""
+"""How hard the teacher finds an image (SynQ, Eq. 3), or how unsure it is of it."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -20,3 +22,14 @@ def difficulty(teacher_logits: Tensor, labels: Tensor) -> Tensor:
     if labels.dim() == 2:
         return (1.0 - torch.minimum(seen, labels).sum(1)).clamp_min(0.0)
     return 1.0 - seen.gather(1, labels[:, None])[:, 0]
+
+
+def entropy_share(teacher_logits: Tensor) -> Tensor:
+    """The entropy of the teacher's answer over ln K, (N,) in [0, 1]: how unsure it is of an image,
+    whatever that was made for (after PLF).
+
+    Args:
+        teacher_logits: (N, K).
+    """
+    log = teacher_logits.float().log_softmax(1)
+    return (-(log.exp() * log).sum(1) / math.log(log.shape[1])).clamp(0.0, 1.0)

@@ -56,8 +56,9 @@ ACCEPTED: dict[str, set[str]] = {
     # The base's method has no generator: what is not the default is refused.
     "synthesis.swing": FLAG, "synthesis.alpha_prior": {"one", "1.0"},
     **{f"synthesis.{k}": WEIGHT for k in (
-        "min_lr", "alpha_bns", "alpha_layered", "alpha_center_ce", "focal_beta", "focal_gamma",
+        "min_lr", "alpha_band", "alpha_bns", "alpha_layered", "alpha_center_ce", "focal_beta", "focal_gamma",
         "alpha_pse", "alpha_tv", "perturbation")},
+    "synthesis.soft_target": FRACTION, "synthesis.band_limits": {"zero pair"},
     "synthesis.crop_probability": FRACTION, "synthesis.flip": FLAG,
     **{f"finetune.{k}": COUNT for k in (
         "batch_size", "steps_per_epoch", "num_views", "calibration_batches")},

@@ -15,7 +15,7 @@ from synq_tune.finetune.losses import (
     gap_loss,
     masked_cross_entropy,
 )
-from synq_tune.views.difficulty import difficulty
+from synq_tune.views.difficulty import difficulty, entropy_share
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
@@ -93,6 +93,26 @@ def test_no_threshold_is_plain_cross_entropy() -> None:
     logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     loss = masked_cross_entropy(logits, labels, torch.ones(5), None)
     torch.testing.assert_close(loss, F.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize(("strict", "kept"), [(False, [0, 1]), (True, [0])])
+def test_hard_samples_are_asked_for_another_answer(strict: bool, kept: list[int]) -> None:
+    """-Σ_k q_k ln p_k of what they are asked for, beside the others' -ln p_label, over all."""
+    logits, labels = torch.randn(3, 4), torch.tensor([2, 0, 1])
+    answer = torch.randn(3, 4).softmax(1)
+    log = logits.softmax(1).log()
+    rows = [-log[i, labels[i]] if i in kept else -(answer[i] * log[i]).sum() for i in range(3)]
+    hard = torch.tensor([0.1, 0.5, 0.9])
+    loss = masked_cross_entropy(logits, labels, hard, 0.5, strict, answer)
+    torch.testing.assert_close(loss, sum(rows) / 3)
+
+
+def test_unsureness_is_the_entropys_share() -> None:
+    """0 for one class, 1 for all alike, ln 2 / ln 4 for two of four; finite at far logits."""
+    logits = torch.tensor([[200.0, 0, 0, 0], [3, 3, 3, 3], [0, 50, 50, 0]])
+    torch.testing.assert_close(entropy_share(logits), torch.tensor([0.0, 1.0, 0.5]))
+    far = entropy_share(torch.tensor([[1e4, -1e4, 0.0]]))
+    assert far.isfinite().all() and 0 <= float(far) < 1e-6
 
 
 def test_cam_loss_sums_or_averages_cells() -> None:

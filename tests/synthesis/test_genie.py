@@ -22,7 +22,8 @@ from synq_tune.graph.batchnorm import batchnorm_layers
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.synthesis.dataset import synthesize
 from synq_tune.synthesis.generator import Generated
-from synq_tune.synthesis.genie import METHOD, descent, image_prior, objective
+from synq_tune.synthesis.genie import METHOD, descent, objective
+from synq_tune.synthesis.image_statistics import image_prior
 from synq_tune.synthesis.method import Batch, Work
 from synq_tune.trial.memory import synthesis_bytes
 from tests.helpers import teacher_of

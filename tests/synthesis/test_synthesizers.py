@@ -62,7 +62,7 @@ def test_dataset_is_seeded(
     assert (first.address, first.sha256) == (again.address, again.sha256)
 
 
-@pytest.mark.parametrize("method", ["synq", "noise", "genie"])
+@pytest.mark.parametrize("method", ["synq", "noise", "genie", "zeroq"])
 def test_another_seed_is_another_dataset(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
@@ -113,7 +113,7 @@ def test_progress_shows_the_loss(
     assert not out and "loss" in err and "9/9" in err
 
 
-@pytest.mark.parametrize("method", ["synq", "noise", "genie"])
+@pytest.mark.parametrize("method", ["synq", "noise", "genie", "zeroq"])
 def test_a_teacher_without_batchnorm_is_an_error(
     make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
@@ -169,7 +169,7 @@ def test_what_is_refused_follows_from_a_methods_settings(method: str) -> None:
                 Synthesis(method=method, source=source, **{key: value})
 
 
-@pytest.mark.parametrize("method", ["synq", "noise", "psaq", "genie"])
+@pytest.mark.parametrize("method", ["synq", "noise", "psaq", "genie", "zeroq"])
 def test_a_new_setting_leaves_stored_datasets_where_they_are(method: str) -> None:
     """Settings that are none of a method's are no part of its datasets' address."""
 
@@ -181,6 +181,7 @@ def test_a_new_setting_leaves_stored_datasets_where_they_are(method: str) -> Non
 
 @pytest.mark.parametrize("method, steps", [
     ("synq", 3 * 3 + 2 * 2), ("noise", 3 * 3), ("psaq", 3 * 3), ("genie", 3 * 3), ("images", 0),
+    ("zeroq", 3 * 3),
 ])  # fmt: skip
 def test_a_method_says_how_many_batches_it_takes(
     make_spec: MakeSpec, method: str, steps: int
@@ -188,3 +189,9 @@ def test_a_method_says_how_many_batches_it_takes(
     """Sixteen images in three batches of three iterations, and two iterations for each of the
     centres' two batches."""
     assert synthesizer(method).steps(make_spec(method=method).synthesis, 10) == steps
+
+
+def test_a_band_asks_about_finished_batches_once_more(make_spec: MakeSpec) -> None:
+    """All but the last of three."""
+    plain, band = (make_spec(alpha_band=weight).synthesis for weight in (0, 1))
+    assert synthesizer("synq").steps(band, 10) == synthesizer("synq").steps(plain, 10) + 2
