@@ -141,7 +141,7 @@ def test_the_table_knows_every_field() -> None:
         "synthesis.crop_scale", "synthesis.precision", "synthesis.source", "finetune.optimizer",
         "finetune.schedule", "finetune.cam", "finetune.cam_class", "finetune.cam_reduction",
         "finetune.generator_conditioning", "finetune.generator_code", "finetune.generator_embedding",
-        "finetune.kd_reduction",
+        "finetune.kd_reduction", "finetune.mask_by", "finetune.masked_target",
         "finetune.crop_scale", "finetune.source", "reconstruct.method", "study.metric",
         "study.scheduler",
     }  # fmt: skip
