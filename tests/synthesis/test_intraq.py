@@ -110,6 +110,7 @@ def _inner_distance(teacher: LoadedTeacher, made: GeneratedImages, first: int) -
     return torch.stack([1 - torch.cosine_similarity(a, b, dim=0) for a, b in pairs])
 
 
+@pytest.mark.long
 def test_the_band_keeps_images_at_a_distance(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_the_band_keeps_images_at_a_distance(
     assert inside[30.0] < 0.5 * inside[0.0]
 
 
+@pytest.mark.long
 def test_images_have_the_certainty_they_are_drawn_to(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
