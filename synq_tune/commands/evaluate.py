@@ -47,8 +47,6 @@ def evaluate_file(
         lines = [] if golden is None else [_golden_line(check_golden(file, Path(golden)), golden)]
     if Path(model).suffix == ".tflite":
         lines += _other_family(model, val_data, batch_size)
-    if Path(model).suffix == ".xml":
-        lines += _without_integers(model, val_data, batch_size)
     with stage("evaluating", model):
         accuracy, count = file_top1(file, val_data, batch_size)
     return [*lines, f"top1 {accuracy:.2f} % on {count} images"]
@@ -61,18 +59,6 @@ def _other_family(model: str, val_data: str, batch_size: int | None) -> list[str
     return [
         f"kernel family float (XNNPACK): top1 {accuracy:.2f} % on {count} images",
         "kernel family fixed (reference kernels, microcontrollers):",
-    ]
-
-
-def _without_integers(model: str, val_data: str, batch_size: int | None) -> list[str]:
-    """What an OpenVINO file gives in float32, and what the last line is then."""
-    from synq_tune.export.openvino_runtime import OpenvinoFile
-
-    with stage("evaluating", f"{model}, in float32"):
-        accuracy, count = file_top1(OpenvinoFile(Path(model), "float"), val_data, batch_size)
-    return [
-        f"OpenVINO in float32: top1 {accuracy:.2f} % on {count} images",
-        "OpenVINO as it runs by itself, 8-bit layers in integers:",
     ]
 
 

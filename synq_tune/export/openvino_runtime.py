@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,30 +16,26 @@ from synq_tune.export.onnx_nodes import CODES
 from synq_tune.export.openvino_model import METADATA, openvino, weights_of
 from synq_tune.export.runtime import ModelFile, batches_of, images_for
 
-Kernels = Literal["integers", "float"]
-KERNELS: tuple[Kernels, ...] = ("integers", "float")
-_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}  # by itself bfloat16 where the processor can
-_SETTINGS = {"integers": _FLOAT32, "float": {**_FLOAT32, "LP_TRANSFORMS_MODE": "NO"}}
+_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
+"""By itself OpenVINO computes float layers in bfloat16 where the processor can."""
 _GRID = ".DequantizeLinear"
 """Suffix of the operation that a grid of values became."""
 _NIBBLES = {"i4", "u4"}
 
 
 class OpenvinoFile(ModelFile):
-    """An OpenVINO model of ours.
+    """An OpenVINO model of ours, by the kernels that OpenVINO takes by itself.
 
-    `integers` are the kernels that OpenVINO takes by itself; without VNNI instructions those saturate
-    at weights of 8 bits. `float` computes what the file says, in float32.
+    Without VNNI instructions those saturate at weights of 8 bits.
     """
 
-    def __init__(self, path: Path, kernels: Kernels = "integers") -> None:
+    def __init__(self, path: Path) -> None:
         self.model = _read(path)
         super().__init__(path, from_texts(_texts(self.model, path), path))
-        self.kernels = kernels
         self._run = self._compiled(self.model)
 
     def _compiled(self, model: Any) -> Any:
-        settings = {**_SETTINGS[self.kernels], "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        settings = {**_SETTINGS, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         return openvino().Core().compile_model(model, "CPU", settings)
 
     def _logits(self, images: Tensor) -> Tensor:

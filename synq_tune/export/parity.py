@@ -66,16 +66,11 @@ def _weight_codes(frozen: fx.GraphModule, model: ModelFile) -> dict[str, Any]:
 def _load(
     files: Mapping[str, Path], python_model: str | None, device: torch.device
 ) -> dict[str, ModelFile]:
-    """The files by "packed", "onnx BASIC", "onnx ALL", "tflite fixed", "openvino integers", …"""
+    """The files by "packed", "onnx BASIC", "onnx ALL", "tflite fixed", "tflite float", …"""
     loaded = {}
     for name, path in files.items():
         if path.suffix == ".tflite":
             loaded |= {f"{name} {f}": load_model_file(path, family=f) for f in FAMILIES}
-            continue
-        if path.suffix == ".xml":
-            from synq_tune.export.openvino_runtime import KERNELS, OpenvinoFile
-
-            loaded |= {f"{name} {kernels}": OpenvinoFile(path, kernels) for kernels in KERNELS}
             continue
         for level in _levels(name, path):
             label = f"{name} {level}".strip()

@@ -111,9 +111,7 @@ def test_parity_golden_probes_and_accuracy_read_it(tmp_path: Path) -> None:
     spec = StudySpec(name="x", teacher=teacher.config, quantizer="deploy", bits=bits)
     report = export_student(student, teacher, spec, tmp_path, images, images, ("openvino",))
     assert report["weight_codes"]["openvino"]["mismatches"] == 0
-    assert list(report["logits"]) == ["openvino integers", "openvino float"]
-    assert report["logits"]["openvino integers"]["agreement"] > 90
-    assert report["logits"]["openvino float"]["agreement"] == 100
+    assert report["logits"]["openvino"]["agreement"] > 90
     golden = report["golden"]["openvino"]
     assert golden["weight_codes"]["mismatches"] == 0
     # OpenVINO computes in integers too; without VNNI instructions its sums of products saturate.
@@ -122,9 +120,7 @@ def test_parity_golden_probes_and_accuracy_read_it(tmp_path: Path) -> None:
     assert report["sizes"]["openvino"] == both
     row = next(li for li in runtimes_table([tmp_path / NAME], rounds=1) if "OpenVINO" in li)
     assert [cell.strip() for cell in row.split("|")[4:6]] == ["yes", "yes"]
-    lines = evaluate_file(str(tmp_path / NAME), "digits")
-    assert "float32" in lines[-3] and "integers" in lines[-2]
-    assert lines[-1].endswith("% on 896 images")
+    assert evaluate_file(str(tmp_path / NAME), "digits")[-1].endswith("% on 896 images")
 
 
 def test_what_is_no_whole_file_of_ours_is_refused(tmp_path: Path) -> None:
