@@ -30,7 +30,7 @@ def _offered(line: str, tmp_path: Path) -> list[str]:
     [
         ("synq-tune se", ["search"]),
         ("synq-tune export --for", ["--format"]),
-        ("synq-tune export --format p", ["packed"]),
+        ("synq-tune export --format pa", ["packed"]),
         ("synq-tune search --space digits_w3", ["digits_w3a3"]),
         ("synq-tune spaces resnet18_w4", ["resnet18_w4a4", "resnet18_w4a8"]),
         ("synq-tune finetune --from digits_v", ["digits_vit_w4a8"]),
