@@ -15,8 +15,14 @@ from synq_tune.config.overrides import overrides, overrides_line
 from synq_tune.errors import SearchSpaceError
 
 SPACES = sorted(path.stem for path in SPACES_DIR.glob("*.yaml"))
-# A third of a thousand: every recipe on a third of the spaces, every space with a third of the recipes.
-PAIRS = list(itertools.product(SPACES, names_in(RECIPES_DIR)))[::3]
+# Every recipe on a seventh of the spaces, every space with a seventh of the recipes; of the rest a third
+# is among the long tests.
+ALL = list(itertools.product(SPACES, names_in(RECIPES_DIR)))
+PAIRS = ALL[::7] + [
+    pytest.param(*pair, marks=pytest.mark.long)
+    for place, pair in enumerate(ALL)
+    if place % 3 == 0 and place % 7
+]
 TRANSFORMERS = {"minmax": "vit_minmax", "lsq": "vit_lsq"}
 OWN = """format: 1
 name: own
@@ -78,7 +84,7 @@ def test_asking_for_a_recipe_gives_that_recipe(space: str, recipe: str) -> None:
     assert overrides(spec).keys() <= {"quantizer"}
 
 
-@pytest.mark.parametrize(("space", "recipe"), PAIRS[:: len(SPACES) // 16])
+@pytest.mark.parametrize(("space", "recipe"), ALL[:: 3 * (len(SPACES) // 16)])
 def test_a_recipe_is_a_set_of_all_its_keys_applied_in_order(space: str, recipe: str) -> None:
     """What stands behind it wins over it; it wins over what stands before it, of method and ranges."""
     ask = f"recipe={recipe}"

@@ -159,6 +159,7 @@ def test_the_settings_leave_names_and_folders_out(tmp_path: Path) -> None:
 # --- running ---
 
 
+@pytest.mark.long
 def test_a_comparison_end_to_end(tmp_path: Path) -> None:
     """Seed by seed with the same seeds for all; resumed without a run; a changed setting runs again."""
     variants = "{base: {finetune: {epochs: 1}}, calibrated: {finetune: {epochs: 0}}}"

@@ -39,6 +39,7 @@ def test_more_networks_pass_the_whole_chain(model: str, tmp_path: Path) -> None:
     assert walk(model, 64, tmp_path).error is None
 
 
+@pytest.mark.long
 def test_a_transformer_passes_the_whole_chain(tmp_path: Path) -> None:
     """Its images come from psaq, its grids are vit_lsq's."""
     passage = walk("timm:test_vit", 64, tmp_path, "transformer")

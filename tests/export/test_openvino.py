@@ -58,12 +58,22 @@ def _export(
     return model, teacher.preprocessing.denormalize(images), folder / NAME
 
 
-@pytest.mark.parametrize("bits", [8, 4, 3])
-@pytest.mark.parametrize(
-    ("name", "quantizer"),
-    [("residual_net", "deploy"), ("silu_net", "lsq"), ("gated_net", "minmax"), ("shared_net", "lsq"),
-     ("residual_net", "genie_deploy")],
-)  # fmt: skip
+QUICK = [("residual_net", "deploy", 8), ("silu_net", "lsq", 4), ("gated_net", "minmax", 3)]
+CODED = [
+    *QUICK,
+    *(
+        pytest.param(name, quantizer, bits, marks=pytest.mark.long)
+        for name, quantizer in (
+            ("residual_net", "deploy"), ("silu_net", "lsq"), ("gated_net", "minmax"),
+            ("shared_net", "lsq"), ("residual_net", "genie_deploy"),
+        )
+        for bits in (8, 4, 3)
+        if (name, quantizer, bits) not in QUICK
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "quantizer", "bits"), CODED)
 def test_codes_are_the_students(name: str, quantizer: str, bits: int, tmp_path: Path) -> None:
     """Of every layer, in half a byte where they fit; of values but for odd roundings."""
     model, pixels, path = _export(name, quantizer, bits, tmp_path)
@@ -93,6 +103,7 @@ def test_four_bits_take_half_a_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("normalize", "at_once"), [(False, 0), (True, 3), (False, 3)])
+@pytest.mark.long
 def test_a_fixed_batch_and_normalised_input(normalize: bool, at_once: int, tmp_path: Path) -> None:
     """Any number of images still gets its logits, the last batch being filled up."""
     _, pixels, plain = _export("residual_net", "deploy", 8, tmp_path / "plain")

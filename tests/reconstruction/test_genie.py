@@ -30,6 +30,7 @@ def _spec(*sets: str) -> StudySpec:
     return load_space("digits_w3a3", [*SMALL, *sets])
 
 
+@pytest.mark.long
 def test_a_fitted_student_is_nearer_to_its_teacher(teacher: LoadedTeacher, tmp_path: Path) -> None:
     """On the hold-out images too; its rounding is hard and not to nearest, its losses are told."""
     ends = []

@@ -64,6 +64,7 @@ def evidence(calibrated: tuple[Trial, Assets], tmp_path: Path) -> Evidence:
     return gather(calibrated[1], _model(calibrated[0]), tmp_path)
 
 
+@pytest.mark.long
 def test_a_part_that_fails_leaves_the_others(
     calibrated: tuple[Trial, Assets], tmp_path: Path
 ) -> None:

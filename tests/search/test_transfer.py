@@ -137,6 +137,7 @@ def test_a_file_is_brought_through_ray(joined: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_this_machine_runs_what_this_machine_runs(joined: None) -> None:
     """A worker's process here answers as the driver's; it takes no CPU."""
     check_nodes()

@@ -11,6 +11,7 @@ from tests.security.conftest import Watched
 pytestmark = pytest.mark.ray
 
 
+@pytest.mark.long
 def test_it_is_left_on(study: Watched) -> None:
     """Ray made one for this user, who had none: it asks for it."""
     token = study.folder / "home/.ray/auth_token"

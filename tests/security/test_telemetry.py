@@ -44,6 +44,7 @@ def test_ray_counts_nothing(tmp_path: Path) -> None:
     assert _is_on(_RAY, tmp_path) == "False"
 
 
+@pytest.mark.long
 def test_onnxruntime_reports_nothing(trial: Watched) -> None:
     """It exported and checked a model, and made no identity for this user, which its reports carry.
 

@@ -110,6 +110,7 @@ def test_center_statistics_do_not_depend_on_batches(teacher: LoadedTeacher, tmp_
 
 
 @pytest.mark.parametrize("method", ["synq", "noise"])
+@pytest.mark.long
 def test_statistics_come_nearer(
     teacher: LoadedTeacher, make_spec: MakeSpec, tmp_path: Path, method: str
 ) -> None:
