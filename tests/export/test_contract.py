@@ -28,6 +28,7 @@ CASES = [
     ("residual_net", "minmax", 3, 8, 6),
     ("residual_net", "genie", 3, 8),
 ]
+LONG = [pytest.param(case, marks=pytest.mark.long) for case in CASES[:2]]
 SLOW = [
     pytest.param(case, marks=pytest.mark.slow)
     for case in (
@@ -42,7 +43,7 @@ Export = Callable[..., Exported]
 
 
 @pytest.fixture(
-    params=[*CASES, *SLOW], ids=lambda case: "-".join(map(str, case[:3])), scope="module"
+    params=[*LONG, *CASES[2:], *SLOW], ids=lambda case: "-".join(map(str, case[:3])), scope="module"
 )
 def exported(request: pytest.FixtureRequest, export: Export) -> Exported:
     return export(*request.param)
@@ -120,6 +121,7 @@ def test_metadata_are_complete(exported: Exported, name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES[:2], ids=lambda case: case[0])
+@pytest.mark.long
 def test_packed_is_as_small_as_its_codes(case: tuple[str, str, int, int], export: Export) -> None:
     """k-bit codes, scales, zero points and float tensors, and at most a tenth more."""
     sizes = export(*case).report["sizes"]

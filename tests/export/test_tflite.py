@@ -79,7 +79,7 @@ def _spec(teacher: Any, quantizer: str) -> StudySpec:
     return StudySpec(name="x", teacher=teacher, quantizer=quantizer, bits=bits)
 
 
-@pytest.mark.parametrize("bits", [8, 4, 3])
+@pytest.mark.parametrize("bits", [8, 4, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("name", "size"), NETWORKS)
 def test_no_code_differs_from_the_reference(
     name: str, size: int, bits: int, tmp_path: Path

@@ -20,6 +20,7 @@ socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("192.0.2.2", 9))
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_study_reaches_nobody(study: Watched) -> None:
     """Teacher, synthesis, Ray, Optuna, MLflow and export: all that is sent stays here."""
     assert (study.foreign, study.lost) == ({}, 0)

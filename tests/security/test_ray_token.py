@@ -18,12 +18,14 @@ def test_it_is_left_on(study: Watched) -> None:
     assert len(token.read_text()) == 64
 
 
+@pytest.mark.long
 def test_nobody_else_can_read_it(study: Watched) -> None:
     """With it code can be run in the workers."""
     token = study.folder / "home/.ray/auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
 
+@pytest.mark.long
 def test_it_is_never_printed_or_written(study: Watched) -> None:
     """Neither on the console nor in any file of the study, the store or MLflow."""
     path = study.folder / "home/.ray/auth_token"

@@ -28,6 +28,7 @@ ALLOWED = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_the_shells_keys_are_nowhere(study: Watched) -> None:
     """Of S3, MLflow and Hugging Face, in console, ledger, summary, MLflow and exported files."""
     for secret in SECRETS.values():
