@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         "--batch-size",
         type=int,
         metavar="N",
-        help="fixed number of images of an ONNX or OpenVINO file; default: any, for TensorRT 1",
+        help="fixed number of images; default: any, for tensorrt and pte 1",
     )
     made.add_argument(
         "--no-normalize", action="store_true", help="an ONNX file that takes normalised images"

@@ -115,7 +115,7 @@ class SpreadSettings(Settings):
 
     spread: Annotated[Literal["variance", "deviation"], AddedLater()] = "variance"
     """What `synq` and `zeroq` compare: variances, as SynQ's released code, or standard deviations,
-    as Eq. 1, ZeroQ and `noise`. With these no few layers decide alone."""
+    as Eq. 1, ZeroQ and `noise`."""
 
 
 class CenterSettings(Settings):
@@ -159,8 +159,8 @@ class SoftTargetSettings(Settings):
     """Labels that need not be certain."""
 
     soft_target: Annotated[Fraction | None, AddedLater()] = None
-    """Least probability of its label that an image is drawn to (IntraQ): half of them to 1, the
-    others to one between, by the squared error in place of the cross-entropy. `null` = off."""
+    """Least probability of its label that an image is drawn to, by the squared error (IntraQ); half
+    of the images are drawn to 1. `null` = off."""
 
 
 class BandSettings(Settings):

@@ -19,7 +19,7 @@ from synq_tune.export.executorch_model import executorch, write_pte
 from synq_tune.export.hardware import reads_integers
 from synq_tune.export.onnx_model import write_onnx
 from synq_tune.export.openvino_model import openvino, write_openvino
-from synq_tune.export.options import HARDWARE, STORAGE, TENSORRT, OnnxOptions
+from synq_tune.export.options import HARDWARE, PTE, STORAGE, TENSORRT, OnnxOptions
 from synq_tune.export.packed import write_packed
 from synq_tune.export.tflite_model import fits_tflite, write_tflite
 from synq_tune.export.tflite_schema import schema
@@ -28,12 +28,14 @@ from synq_tune.quantization.frozen import StandaloneModel
 Exporter = Callable[[StandaloneModel, dict[str, Any], Path], dict[str, Any]]
 """(model, metadata, path) → the metadata written, with the containers chosen."""
 
-ONNX_OPTIONS: dict[str, OnnxOptions] = {
+OPTIONS: dict[str, OnnxOptions] = {
     "onnx": STORAGE,
     "hardware": HARDWARE,
     "tensorrt": TENSORRT,
     "openvino": STORAGE,
+    "pte": PTE,
 }
+"""Of the formats that know a batch size and normalised input."""
 
 EXPORTERS: dict[str, Exporter] = {
     "onnx": write_onnx,
@@ -80,27 +82,29 @@ def exporter_of(
 
     Args:
         format_: key of `EXPORTERS`.
-        batch_size: of an ONNX or OpenVINO file; None: any, for TensorRT 1.
-        normalize: whether an ONNX file normalises its input itself.
+        batch_size: of a format of `OPTIONS`; None: any, for TensorRT and ExecuTorch 1.
+        normalize: whether a file of such a format normalises its input itself.
         images: see `write_tflite`.
 
     Raises:
-        InputError: the format is unknown, what writes it is not installed, or it is no ONNX
-            or OpenVINO file and asked for something else.
+        InputError: the format is unknown, what writes it is not installed, or it is none of
+            `OPTIONS` and asked for something else.
     """
     lookup("format", format_, EXPORTERS)
     if format_ in _NEEDS:
         _NEEDS[format_]()
-    if format_ == "pte":
-        return partial(write_pte, images=images, batch_size=batch_size or 1, normalize=normalize)
-    if batch_size is None and normalize:
+    if format_ not in OPTIONS:
+        if batch_size is not None or not normalize:
+            raise InputError(
+                "`a batch size or input without normalisation is asked of a format that has them` "
+                f"must hold, but got format={format_}. Use --format {' or '.join(OPTIONS)}."
+            )
         return partial(write_tflite, images=images) if format_ == "tflite" else EXPORTERS[format_]
-    if format_ not in ONNX_OPTIONS:
-        raise InputError(
-            "`a batch size or input without normalisation is asked of a format that has them` must "
-            f"hold, but got format={format_}. Use --format {', '.join(ONNX_OPTIONS)} or pte."
-        )
-    options = replace(ONNX_OPTIONS[format_], normalize=normalize)
+    options = replace(OPTIONS[format_], normalize=normalize)
     if batch_size is not None:
         options = replace(options, batch_size=batch_size)
-    return partial(write_openvino if format_ == "openvino" else write_onnx, options=options)
+    return partial(EXPORTERS[format_], options=options, **_images(format_, images))
+
+
+def _images(format_: str, images: Tensor | None) -> dict[str, Tensor | None]:
+    return {"images": images} if format_ == "pte" else {}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from synq_tune.errors import InputError
-from synq_tune.export.hardware import prepared
+from synq_tune.export.hardware import input_grid, prepared
 from synq_tune.export.options import HARDWARE
 from synq_tune.graph.nodes import find_nodes, module_of, operation
 from synq_tune.graph.operations import is_passthrough
@@ -134,8 +134,6 @@ def _give_each_reader_values(frozen: fx.GraphModule, node: fx.Node, grid: Int8Ac
 
 
 def _refuse_floats(frozen: fx.GraphModule) -> None:
-    from synq_tune.export.hardware import input_grid
-
     for node in find_nodes(frozen, lambda n, m: isinstance(m, FrozenConv2d | FrozenLinear)):
         if input_grid(frozen, node) is None:
             raise InputError(

@@ -18,6 +18,7 @@ from synq_tune.errors import InputError
 from synq_tune.export.executorch_graph import Int8Network, logit_grid
 from synq_tune.export.logit_range import logit_range
 from synq_tune.export.metadata import to_texts
+from synq_tune.export.options import PTE, OnnxOptions
 from synq_tune.quantization.frozen import StandaloneModel, frozen_layers
 from synq_tune.store import canonical_json, write_bytes
 
@@ -45,8 +46,7 @@ def write_pte(
     metadata: dict[str, Any],
     path: Path,
     images: Tensor | None = None,
-    batch_size: int = 1,
-    normalize: bool = True,
+    options: OnnxOptions = PTE,
 ) -> dict[str, Any]:
     """Write the model as one .pte file, wholly in XNNPACK's integers.
 
@@ -55,8 +55,7 @@ def write_pte(
         metadata: of `describe`.
         path: the file.
         images: see `logit_range`.
-        batch_size: images that the file takes at once.
-        normalize: whether the file normalises its input itself.
+        options: its batch size and its normalisation count.
 
     Returns:
         The metadata written: `metadata` with `containers`, `logit_grid`, `batch_size`, and the
@@ -73,12 +72,12 @@ def write_pte(
         **metadata,
         "containers": {"weights": dict.fromkeys(names, "INT8"), "activations": "INT8"},
         "logit_grid": list(grid),
-        "batch_size": batch_size,
+        "batch_size": options.batch_size,
         "left_out": names,  # packed for XNNPACK's kernels
-        **({} if normalize else {"normalized_input": True}),
+        **({} if options.normalize else {"normalized_input": True}),
     }
-    network = Int8Network(model, grid, normalize).eval()
-    content = lowered(network, example(model, batch_size), written)
+    network = Int8Network(model, grid, options.normalize).eval()
+    content = lowered(network, example(model, options.batch_size), written)
     load_method(content, path)  # XNNPACK refuses some of what its compiler took
     write_bytes(path, content)
     return written

@@ -37,6 +37,7 @@ class OnnxOptions:
 STORAGE = OnnxOptions()
 HARDWARE = OnnxOptions(absorb_batchnorm=True, integer_biases=True, weight_container="int8")
 TENSORRT = replace(HARDWARE, batch_size=1, value_container="int8")
+PTE = replace(HARDWARE, batch_size=1)
 
 
 def metadata_of(options: OnnxOptions) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -58,38 +60,36 @@ def _sample(x: Tensor) -> Tensor:
     return x.flatten()[::step]
 
 
-def symmetric_scale(largest: Tensor, bits: int) -> Tensor:
-    """The step of a grid around zero point 0 that reaches `largest`, on its shorter, upper side."""
-    return (largest / code_limits(bits)[1]).clamp_min(1e-8)
-
-
-def symmetric_least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """(-m, m) for the m with the smallest squared rounding error, of 20 tried, at zero point 0.
-
-    Of a large `x` the error is that of a sample.
-    """
-    largest = torch.linalg.vector_norm(x.flatten(), ord=torch.inf)
-    x, zero = _sample(x), torch.zeros_like(largest)
-    best, best_error = largest, torch.inf
-    for shrink in torch.linspace(1.0, 0.24, 20).tolist():
-        grid = symmetric_scale(largest * shrink, bits), zero
-        error = on_grid(x, *grid, code_limits(bits)).sub_(x).square_().mean()
-        if error < best_error:
-            best, best_error = largest * shrink, error
-    return -best, best
-
-
 def least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The shrunk min-max range with the smallest squared rounding error, of 20 tried.
 
     Of a large `x` the error is that of a sample.
     """
     low, high = min_max(x, bits)
+    share = _best_share(x, bits, lambda s: affine_parameters(low * s, high * s, bits))
+    return low * share, high * share
+
+
+def symmetric_least_squares(x: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """(-m, m) as `least_squares`, on grids with zero point 0."""
+    low, high = min_max(x, bits)
+    largest = torch.maximum(high, -low)
+    zero = torch.zeros_like(largest)
+    share = _best_share(x, bits, lambda s: (symmetric_scale(largest * s, bits), zero))
+    return -largest * share, largest * share
+
+
+def symmetric_scale(largest: Tensor, bits: int) -> Tensor:
+    """The step of a grid around zero point 0 that reaches `largest`, on its shorter, upper side."""
+    return (largest / code_limits(bits)[1]).clamp_min(1e-8)
+
+
+def _best_share(x: Tensor, bits: int, grid: Callable[[float], tuple[Tensor, Tensor]]) -> float:
+    """The share of a range whose grid, scale and zero point, rounds `x` with the least error."""
     x = _sample(x)
-    best, best_error = (low, high), torch.inf
-    for shrink in torch.linspace(1.0, 0.24, 20).tolist():
-        grid = affine_parameters(low * shrink, high * shrink, bits)
-        error = on_grid(x, *grid, code_limits(bits)).sub_(x).square_().mean()
+    best, best_error = 1.0, torch.inf
+    for share in torch.linspace(1.0, 0.24, 20).tolist():
+        error = on_grid(x, *grid(share), code_limits(bits)).sub_(x).square_().mean()
         if error < best_error:
-            best, best_error = (low * shrink, high * shrink), error
+            best, best_error = share, error
     return best

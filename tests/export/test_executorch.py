@@ -143,6 +143,8 @@ def test_the_file_says_how_to_use_it(tmp_path: Path) -> None:
     model = StandaloneModel(freeze(student), teacher.preprocessing).eval()
     metadata = describe(teacher, Bits(weights=8, activations=8), "deploy")
     path, pixels = tmp_path / "model.pte", teacher.preprocessing.denormalize(images)
+    with pytest.raises(InputError, match="batch_size >= 1"):
+        exporter_of("pte", 0)
     exporter_of("pte", 4, False, pixels)(model, metadata, path)
     file = load_model_file(path)
     assert file.metadata["batch_size"] == 4 and file.metadata["normalized_input"]

@@ -216,7 +216,7 @@ def test_evaluate_takes_it(tmp_path: Path) -> None:
 
 def test_packed_files_have_no_batch_size() -> None:
     """Refused before any work."""
-    with pytest.raises(InputError, match="Use --format onnx, hardware"):
+    with pytest.raises(InputError, match="Use --format onnx or hardware"):
         exporter_of("packed", batch_size=1)
     with pytest.raises(InputError, match="batch_size >= 1"):
         exporter_of("onnx", batch_size=0)
