@@ -26,9 +26,9 @@ def test_a_random_network_is_trained_or_refused(seed: int) -> None:
     take(seed, None)
 
 
-@pytest.mark.parametrize("seed", [2, pytest.param(8, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [2, *(pytest.param(s, marks=pytest.mark.long) for s in (8, 84))])
 def test_a_random_network_is_exported_or_refused(seed: int, tmp_path: Path) -> None:
-    """The whole chain: codes and classes of every file are the student's."""
+    """The whole chain: codes and classes of every file are the student's (84 pools by a divisor)."""
     take(seed, tmp_path)
 
 

@@ -17,6 +17,7 @@ import torch
 from onnx import ModelProto, NodeProto
 from torch import Tensor, nn
 
+from synq_tune.export.divided_pool import spell_out_divisors
 from synq_tune.export.options import OnnxOptions
 from synq_tune.export.pooling import GlobalAveragePool
 from synq_tune.quantization.frozen import (
@@ -88,6 +89,7 @@ class _NormalizedInput(nn.Module):
 
 def _with_placeholders(model: StandaloneModel, normalize: bool) -> nn.Module:
     new = copy.deepcopy(model).cpu()
+    spell_out_divisors(new.frozen)
     for name, weight in frozen_layers(new.frozen).items():
         placeholder = _WeightPlaceholder(name, weight)
         replace_module(new.frozen, f"{name}.frozen_weight", placeholder)
@@ -102,16 +104,28 @@ def _with_placeholders(model: StandaloneModel, normalize: bool) -> nn.Module:
 @torch.no_grad()
 def translate(model: StandaloneModel, options: OnnxOptions) -> ModelProto:
     """The network in ONNX with a placeholder for every frozen weight and grid."""
-    example = torch.zeros(options.batch_size or 2, *model.preprocessing.shape)
+    network = _with_placeholders(model, options.normalize)
+    return to_onnx(network, model.preprocessing.shape, options.batch_size)
+
+
+def to_onnx(
+    network: nn.Module, shape: tuple[int, ...], batch_size: int | None = None
+) -> ModelProto:
+    """A network in ONNX as torch's exporter writes it.
+
+    Args:
+        shape: (C, H, W) of an image.
+        batch_size: None leaves it free.
+    """
     with quiet():
         program = torch.onnx.export(
-            _with_placeholders(model, options.normalize),
-            (example,),
+            network,
+            (torch.zeros(batch_size or 2, *shape),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[INPUT],
             output_names=[OUTPUT],
-            dynamic_shapes=None if options.batch_size else ({0: "batch"},),
+            dynamic_shapes=None if batch_size else ({0: "batch"},),
             verbose=False,
         )
     return program.model_proto

@@ -20,6 +20,7 @@ from synq_tune.config.metrics import mode_of, objective
 from synq_tune.config.overrides import overrides_line
 from synq_tune.data.labelled_cache import share_halves
 from synq_tune.export.best import export_student
+from synq_tune.export.exportable import check_exportable
 from synq_tune.inspection.table import summary_lines
 from synq_tune.models.teacher import LoadedTeacher
 from synq_tune.notes import counted
@@ -109,6 +110,7 @@ class StudyDriver:
         self._tidy()
         sources = open_sources(self.spec, self.folder)
         prepared = prepare(self.spec, self.device, self.options.store)
+        check_exportable(prepared.teacher)
         with self._cluster(prepared, sources) as machines:
             dataset_path = self._search_all(prepared, sources, machines)
         best = best_run(self.ledger.state)
