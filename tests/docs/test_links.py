@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+INDICES = [ROOT / "README.md", ROOT / "docs/results/README.md"]
 MOST_LINES = 200
 
 
@@ -28,7 +29,7 @@ def _links(page: Path) -> list[tuple[str, str]]:
     return [tuple(target.partition("#")[::2]) for target in inside]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Every file exists, and every anchor is a heading of it."""
     for name, anchor in _links(page):
@@ -39,7 +40,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     """A page that nothing leads to is not read."""
-    linked = {(ROOT / name).resolve() for name, _ in _links(ROOT / "README.md") if name}
+    linked = {(page.parent / name).resolve() for page in INDICES for name, _ in _links(page) if name}
     assert set(PAGES[1:]) <= linked
 
 
