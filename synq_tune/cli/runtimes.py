@@ -2,6 +2,7 @@
 
 python scripts/runtimes.py studies/x/best/*.onnx studies/x/best/model.packed.safetensors
 python scripts/runtimes.py --float-baseline torchvision:resnet18 --input-size 224 --output out
+python scripts/runtimes.py --probe --output out             # where each format is exact, measured
 """
 
 from __future__ import annotations
@@ -37,11 +38,16 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--bits", type=int, metavar="N", default=8, help="of --float-baseline")
     made.add_argument(
+        "--probe",
+        action="store_true",
+        help="instead: the bundled CNN and ViT in every format, compared code by code",
+    )
+    made.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
         default=Path("runtimes"),
-        help="folder of --float-baseline",
+        help="folder of --float-baseline and --probe",
     )
     return made
 
@@ -50,14 +56,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """The command line of `runtimes.py`."""
     made = parser()
     arguments = made.parse_args(argv)
-    if not arguments.files and not arguments.float_baseline:
-        made.error("name a model file or --float-baseline NETWORK")
+    if not (arguments.files or arguments.float_baseline or arguments.probe):
+        made.error("name a model file, --float-baseline NETWORK or --probe")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse(argv)
+    if arguments.probe:
+        from synq_tune.commands.format_probes import probe_formats
+
+        print("\n".join(probe_formats(arguments.output)))
+        return 0
     from synq_tune.commands.runtimes import runtimes_command
 
     print("\n".join(runtimes_command(arguments)))

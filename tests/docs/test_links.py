@@ -40,7 +40,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     """A page that nothing leads to is not read."""
-    linked = {(page.parent / name).resolve() for page in INDICES for name, _ in _links(page) if name}
+    linked = {
+        (page.parent / name).resolve() for page in INDICES for name, _ in _links(page) if name
+    }
     assert set(PAGES[1:]) <= linked
 
 
