@@ -1,0 +1,47 @@
+"""The synthetic images themselves, before and after the filter (SynQ, Figure 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from synq_tune.experiments.figures.material import Material
+from synq_tune.report.paper.plots import Pictures
+from synq_tune.views.low_pass import energy_kept
+
+NUM_SHOWN = 10
+"""Images in a row."""
+
+
+def pixels_of(material: Material, part: str, count: int = NUM_SHOWN) -> np.ndarray:
+    """(N, H, W, 3) in [0, 1]; grey where the network takes other than three channels."""
+    images: Tensor = material.images(part, count)
+    shown = material.ground.teacher.preprocessing.denormalize(images).clamp(0, 1)
+    shown = shown if shown.shape[1] == 3 else shown.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    return shown.permute(0, 2, 3, 1).numpy()
+
+
+def mosaic(material: Material, part: str, side: int) -> np.ndarray:
+    """(side, side · H, W, 3): the first images as columns of `side` pictures."""
+    pixels = pixels_of(material, part, side * side)
+    return pixels.reshape(side, -1, *pixels.shape[2:])
+
+
+def draw_images(
+    found: Iterable[Material], parts: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], list[Pictures]]:
+    """Images of each row and column, a line a part; and the share of energy that the filter keeps."""
+    rows, plots = [], []
+    for material in found:
+        shown = {material.named(part): pixels_of(material, part) for part in parts}
+        plots.append(Pictures(f"{material.row}, {material.column}", shown))
+        images, d0 = material.images("synthetic", NUM_SHOWN), material.spec.finetune.d0
+        for number, image in enumerate(images):
+            about = material.about("filtered")
+            label = material.dataset.train_labels[number].tolist()
+            kept = energy_kept(image[None], d0)
+            rows.append({**about, "image": number, "label": label, "energy_kept": kept})
+    return rows, plots
