@@ -140,11 +140,7 @@ def _training(spec: StudySpec, num_seeds: int) -> str:
 def _making(spec: StudySpec, figure: PaperFigure) -> str:
     """What the images of a row cost."""
     if set(figure.parts) == {"real"}:
-        return (
-            "the teacher's answers on labelled images"
-            if figure.kind == "errors"
-            else "labelled images"
-        )
+        return "labelled images alone"
     made = spec.synthesis
     count = made.num_images + made.num_holdout
     return f"{count:,} synthetic images of {made.iterations:,} updates, unless the store has them"
@@ -187,27 +183,20 @@ def result(table: PaperTable, found: Sequence[Job], folder: Path) -> Iterator[st
     """A Markdown table a column: the paper's number beside ours, its gain beside ours."""
     for job in found:
         rows = completed(job, folder, table.metric)
-        full = [row["teacher"]["top1_report"] for mine in rows.values() for row in mine][:1]
+        unit, gain = UNITS[table.metric]
+        measured = (f"paper ({unit})", f"here ({unit})", "runs")
+        heads = ("", *measured, f"{gain} in the paper", f"{gain} here [95 %]")
+        lines = [_line(table, job.column, name, rows) for name in table.rows]
+        whole = _full_precision(rows) if table.metric == "top1_report" else []
         yield f"### {job.column}"
         yield ""
-        unit, gain = UNITS[table.metric]
-        heads = (
-            "",
-            f"paper ({unit})",
-            f"here ({unit})",
-            "runs",
-            f"{gain} in the paper",
-            f"{gain} here [95 %]",
-        )
-        lines = [_line(table, job.column, name, rows) for name in table.rows]
-        is_accuracy = table.metric == "top1_report"
-        whole = (
-            [("full precision", NOTHING, f"{full[0]:.2f}", "1", "", "")]
-            if full and is_accuracy
-            else []
-        )
         yield from markdown(heads, [*whole, *lines])
         yield ""
+
+
+def _full_precision(rows: Mapping[str, list[Row]]) -> list[tuple[str, ...]]:
+    full = [row["teacher"]["top1_report"] for mine in rows.values() for row in mine][:1]
+    return [("full precision", NOTHING, f"{value:.2f}", "1", "", "") for value in full]
 
 
 UNITS: dict[Metric, tuple[str, str]] = {

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synq_tune.experiments.figures.material import Material
-from synq_tune.experiments.figures.shown import mosaic
+from synq_tune.experiments.figures.material import REAL, Material
+from synq_tune.experiments.figures.shown import pixels_of
+from synq_tune.notes import counted
 from synq_tune.report.paper.plots import Curves, Line, Pictures, Spectrum
 
 Drawn = tuple[list[dict[str, Any]], list[Any]]
 """The rows behind a figure, and its plots."""
+SIDE = 4
+"""Images beside and below each other that are shown with a spectrum."""
 _TINY = 1e-8
 """Below every amplitude that float32 can tell from rounding."""
 
@@ -65,7 +68,7 @@ def draw_amplitude(found: Iterable[Material], parts: tuple[str, ...]) -> Drawn:
             images = material.images(part)
             mine = amplitude_rows(images)
             rows += [{**material.about(part), "images": len(images), **row} for row in mine]
-            lines.append(_line(material.named(part), mine))
+            lines.append(_line(f"{material.named(part)} ({len(images)})", mine))
         title = f"{material.row}, {material.column}"
         plots.append(Curves(title, "frequency (bins)", "log10 amplitude", lines))
     return rows, plots
@@ -84,12 +87,20 @@ def draw_spectrum(found: Iterable[Material], parts: tuple[str, ...]) -> Drawn:
         means = {part: log_spectrum(material.images(part)).mean(0).numpy() for part in parts}
         limits = (min(map(np.min, means.values())), max(map(np.max, means.values())))
         for part, mean in means.items():
-            counted = {"images": len(material.images(part))}
-            rows.append({**material.about(part), **counted, "log10_magnitude": _rounded(mean)})
-            title = f"{material.named(part)}, {material.column}"
-            plots.append(Pictures(title, {"": mosaic(material, part, 4)}))
+            count = len(material.images(part))
+            numbers = {"images": count, "log10_magnitude": _rounded(mean)}
+            rows.append({**material.about(part), **numbers})
+            whose = "" if part == REAL else f"{material.row}, "
+            title = f"{whose}{material.named(part)}, {material.column}"
+            plots.append(Pictures(title, _square(pixels_of(material, part, SIDE * SIDE))))
+            title = f"mean of {counted(count, 'image')}"
             plots.append(Spectrum(title, mean, (float(limits[0]), float(limits[1]))))
     return rows, plots
+
+
+def _square(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Pictures (N, H, W, 3) in lines of SIDE without names."""
+    return {" " * at: pixels[at : at + SIDE] for at in range(0, len(pixels) - SIDE + 1, SIDE)}
 
 
 def _rounded(values: np.ndarray) -> list[list[float]]:

@@ -24,12 +24,6 @@ def pixels_of(material: Material, part: str, count: int = NUM_SHOWN) -> np.ndarr
     return shown.permute(0, 2, 3, 1).numpy()
 
 
-def mosaic(material: Material, part: str, side: int) -> np.ndarray:
-    """(side, side · H, W, 3): the first images as columns of `side` pictures."""
-    pixels = pixels_of(material, part, side * side)
-    return pixels.reshape(side, -1, *pixels.shape[2:])
-
-
 def draw_images(
     found: Iterable[Material], parts: tuple[str, ...]
 ) -> tuple[list[dict[str, Any]], list[Pictures]]:

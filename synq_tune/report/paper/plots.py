@@ -137,7 +137,8 @@ class Spectrum:
     def draw(self, axes: Axes) -> None:
         """Draw itself."""
         height, width = self.values.shape
-        extent = (-(width // 2), width - width // 2, -(height // 2), height - height // 2)
+        left, bottom = -(width // 2) - 0.5, -(height // 2) - 0.5  # bin 0 is centred at 0
+        extent = (left, left + width, bottom + height, bottom)
         low, high = self.limits
         drawn = axes.imshow(self.values, cmap="viridis", vmin=low, vmax=high, extent=extent)
         axes.set(title=self.title, xlabel="frequency (bins)")
