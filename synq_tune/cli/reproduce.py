@@ -100,4 +100,4 @@ def _lines(
         return
     if not arguments.report:
         yield from reproduce.run(table, found, seeds, folder, store)
-    yield from ("", *reproduce.result(table, found, folder))
+    yield from ("", *reproduce.result(table, found, folder, given))

@@ -18,6 +18,7 @@ from synq_tune.errors import InputError, lookup
 from synq_tune.experiments.compare_table import (
     NOTHING,
     Row,
+    facts_of,
     gain_text,
     paired,
     read_recorded,
@@ -27,6 +28,7 @@ from synq_tune.experiments.paper_figure import IMAGE_KINDS, PaperFigure
 from synq_tune.experiments.paper_table import Column, Metric, Noise, PaperTable, Scale
 from synq_tune.experiments.variants import Comparison, merge
 from synq_tune.notes import counted
+from synq_tune.process.invocation import recorded_command_line
 from synq_tune.text_table import markdown
 
 NOT_GIVEN = "not given"
@@ -179,8 +181,11 @@ def rows_file(folder: Path, column: str, metric: Metric = "top1_report") -> Path
     return folder / f"{column.replace(' ', '_')}{more}.jsonl"
 
 
-def result(table: PaperTable, found: Sequence[Job], folder: Path) -> Iterator[str]:
-    """A Markdown table a column: the paper's number beside ours, its gain beside ours."""
+def result(
+    table: PaperTable, found: Sequence[Job], folder: Path, arguments: Sequence[str] = ()
+) -> Iterator[str]:
+    """A Markdown table a column: the paper's number beside ours, its gain beside ours; and below
+    it what it was measured with, and the command, whose arguments these are."""
     for job in found:
         rows = completed(job, folder, table.metric)
         unit, gain = UNITS[table.metric]
@@ -192,6 +197,20 @@ def result(table: PaperTable, found: Sequence[Job], folder: Path) -> Iterator[st
         yield ""
         yield from markdown(heads, [*whole, *lines])
         yield ""
+        yield from (f"- {fact}" for fact in run_facts(rows, arguments))
+        yield ""
+
+
+def run_facts(rows: Mapping[Any, list[Row]], arguments: Sequence[str]) -> list[str]:
+    """What completed rows were measured with; nothing where there is none."""
+    every = [row for mine in rows.values() for row in mine]
+    if not every:
+        return []
+    seeds = ", ".join(map(str, sorted({row["seed"] for row in every})))
+    facts = facts_of(every)
+    kept = [f"{key}: {facts[key]}" for key in ("teacher", "labelled images", "machine", "versions")]
+    command = recorded_command_line("reproduce.py", arguments)
+    return [f"{counted(len(every), 'run')}, seed {seeds}", *kept, f"command: {command}"]
 
 
 def _full_precision(rows: Mapping[str, list[Row]]) -> list[tuple[str, ...]]:

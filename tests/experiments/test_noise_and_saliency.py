@@ -10,12 +10,20 @@ import torch
 from torch import Tensor
 
 from synq_tune.data.synthetic import SyntheticDataset
+from synq_tune.experiments.compare_table import read_rows
 from synq_tune.experiments.noise import add_noise
 from synq_tune.experiments.paper import read_item
-from synq_tune.experiments.paper_table import Noise
+from synq_tune.experiments.paper_table import Noise, PaperTable
+from synq_tune.experiments.reproduce import jobs, result, rows_file, run
 from synq_tune.experiments.saliency import map_divergence
 from synq_tune.models.preprocessing import Preprocessing
 
+SMALL = [
+    "synthesis.num_images=48", "synthesis.num_holdout=16", "synthesis.batch_size=64",
+    "synthesis.iterations=4", "synthesis.center_iterations=4", "synthesis.perturbation=0",
+    "finetune.batch_size=24", "finetune.num_views=1", "finetune.calibration_batches=2",
+    "finetune.epochs=1",
+]  # fmt: skip
 PREPROCESSING = Preprocessing(16, 16, 3, (0.5, 0.4, 0.3), (0.25, 0.25, 0.5))
 
 
@@ -59,6 +67,26 @@ def test_noise_is_the_same_again_and_spares_the_holdout() -> None:
     stronger = add_noise(plain, Noise(kind="gaussian", strength=0.2), PREPROCESSING)
     assert len({d.address for d in (plain, one, stronger)}) == 3
     assert len({d.sha256 for d in (plain, one, stronger)}) == 3
+
+
+@pytest.mark.long
+def test_a_noisy_column_has_runs_of_its_own(tmp_path: Path) -> None:
+    """The same settings on noisy images are another run, on another dataset."""
+    space = {"paper": "digits_w8a8", "small": "digits_w8a8"}
+    noise = {"kind": "gaussian", "strength": 1.0}
+    columns = {"clean": space, "noisy": {**space, "noise": noise}}
+    tree = {"title": "noise", "columns": columns, "rows": {"SynQ": {"settings": {}}}}
+    table = PaperTable.model_validate(tree)
+    found = jobs(table, "small", assignments=SMALL, flags={"study": {"val_data": "digits"}})
+    list(run(table, found, 1, tmp_path, tmp_path / "store"))
+    clean, noisy = (read_rows(rows_file(tmp_path, name))[0] for name in columns)
+    assert clean["settings"] == noisy["settings"]
+    assert clean["settings_sha"] != noisy["settings_sha"]
+    assert clean["dataset"]["address"] != noisy["dataset"]["address"]
+    assert clean["top1"] != noisy["top1"] or clean["holdout_kl"] != noisy["holdout_kl"]
+    lines = list(result(table, found, tmp_path, ["table9", "--seeds", "1"]))
+    assert sum("1 run, seed 0" in line for line in lines) == 2
+    assert any(line.endswith("reproduce.py table9 --seeds 1") for line in lines)
 
 
 def test_maps_are_compared_as_distributions() -> None:

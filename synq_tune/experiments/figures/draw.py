@@ -8,7 +8,6 @@ from pathlib import Path
 
 from synq_tune.errors import InputError
 from synq_tune.experiments.compare_runs import Bench
-from synq_tune.experiments.compare_table import facts_of
 from synq_tune.experiments.figures.bars import draw_bars, draw_overhead
 from synq_tune.experiments.figures.errors import draw_errors
 from synq_tune.experiments.figures.frequencies import draw_amplitude, draw_spectrum
@@ -19,7 +18,7 @@ from synq_tune.experiments.figures.shown import draw_images
 from synq_tune.experiments.figures.sweeps import draw_sweep
 from synq_tune.experiments.paper_figure import IMAGE_KINDS, PaperFigure
 from synq_tune.experiments.paper_table import Scale
-from synq_tune.experiments.reproduce import Job, completed, run
+from synq_tune.experiments.reproduce import Job, completed, run, run_facts
 from synq_tune.notes import counted
 from synq_tune.process.invocation import recorded_command_line
 from synq_tune.report.paper.sheet import save_sheet
@@ -64,18 +63,18 @@ def make_figure(
         bench = Bench(store)
         drawn = _OF_IMAGES[figure.kind](materials(found, bench), figure.parts)
         facts = _facts_of_images(figure, found, bench)
+        facts.append(f"command: {recorded_command_line('reproduce.py', arguments)}")
     else:
         if not is_report:
             yield from run(figure, found, num_seeds, folder, store)
         runs = {job.column: completed(job, folder, figure.metric) for job in found}
-        drawn, facts = _of_runs(figure, runs, scale), _facts_of_runs(runs)
+        drawn, facts = _of_runs(figure, runs, scale), _facts_of_runs(runs, arguments)
     if not drawn[1]:
         raise InputError(
             f"`{name} has something to draw` must hold, but no run of it is recorded in {folder}. "
             "Run it without --report."
         )
-    command = recorded_command_line("reproduce.py", arguments)
-    yield from _write(name, figure, drawn, folder, [figure.shows, *facts, f"command: {command}"])
+    yield from _write(name, figure, drawn, folder, [figure.shows, *facts])
 
 
 def _check_may_run(name: str, is_report: bool) -> None:
@@ -92,16 +91,11 @@ def _of_runs(figure: PaperFigure, runs: Runs, scale: Scale) -> Drawn:
     return _OF_ROWS[figure.kind](figure, runs)
 
 
-def _facts_of_runs(runs: Runs) -> list[str]:
-    """How the runs were made, for the caption."""
-    rows = [row for mine in runs.values() for each in mine.values() for row in each]
-    if not rows:
-        return []
-    seeds = sorted({row["seed"] for row in rows})
-    facts = facts_of(rows)
-    kept = [f"{key}: {facts[key]}" for key in ("teacher", "labelled images", "machine", "versions")]
+def _facts_of_runs(runs: Runs, arguments: Sequence[str]) -> list[str]:
+    """How the runs were made, for the caption; columns may share names of rows."""
+    rows = {(column, name): found for column, mine in runs.items() for name, found in mine.items()}
     spread = "bands and bars are standard deviations over seeds"
-    return [f"{counted(len(rows), 'run')}, seeds {', '.join(map(str, seeds))}; {spread}", *kept]
+    return [spread, *run_facts(rows, arguments)]
 
 
 def _facts_of_images(figure: PaperFigure, found: Sequence[Job], bench: Bench) -> list[str]:
