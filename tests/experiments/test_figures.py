@@ -130,7 +130,7 @@ def _figure(kind: str, **more: Any) -> PaperFigure:
     [
         (_figure("amplitude"), 2 * 3 * 4),
         (_figure("spectrum", parts=["real", "synthetic"]), 2 * 2),
-        (_figure("images", parts=["synthetic", "filtered"]), 2 * 10),
+        (_figure("images", parts=["synthetic", "filtered"]), 2 * 16),
         (_figure("errors", parts=["real", "filtered"]), 2 * 2 * 20),
         (_figure("maps", metric="cam_kl"), 2),
         (_figure("bars"), 2),

@@ -122,7 +122,7 @@ def _write(
     with atomic_path(data) as temporary:
         lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
         temporary.write_text("\n".join([*lines, ""]), encoding="utf-8")
-    columns = 2 if figure.kind in ("spectrum", "errors") else 3
+    columns = 2 if figure.kind in ("spectrum", "errors", "images") else 3
     title = f"Figure {name.removeprefix('figure')}: {figure.title}"
     save_sheet(plots, picture, title, caption, columns)
     yield f"wrote {picture} and {data} ({counted(len(rows), 'row')})"

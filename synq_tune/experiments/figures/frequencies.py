@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synq_tune.experiments.figures.material import REAL, Material
-from synq_tune.experiments.figures.shown import pixels_of
+from synq_tune.experiments.figures.material import Material
+from synq_tune.experiments.figures.shown import square
 from synq_tune.notes import counted
-from synq_tune.report.paper.plots import Curves, Line, Pictures, Spectrum
+from synq_tune.report.paper.plots import Curves, Line, Spectrum
 
 Drawn = tuple[list[dict[str, Any]], list[Any]]
 """The rows behind a figure, and its plots."""
-SIDE = 4
-"""Images beside and below each other that are shown with a spectrum."""
 _TINY = 1e-8
 """Below every amplitude that float32 can tell from rounding."""
 
@@ -90,17 +88,10 @@ def draw_spectrum(found: Iterable[Material], parts: tuple[str, ...]) -> Drawn:
             count = len(material.images(part))
             numbers = {"images": count, "log10_magnitude": _rounded(mean)}
             rows.append({**material.about(part), **numbers})
-            whose = "" if part == REAL else f"{material.row}, "
-            title = f"{whose}{material.named(part)}, {material.column}"
-            plots.append(Pictures(title, _square(pixels_of(material, part, SIDE * SIDE))))
+            plots.append(square(material, part))
             title = f"mean of {counted(count, 'image')}"
             plots.append(Spectrum(title, mean, (float(limits[0]), float(limits[1]))))
     return rows, plots
-
-
-def _square(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Pictures (N, H, W, 3) in lines of SIDE without names."""
-    return {" " * at: pixels[at : at + SIDE] for at in range(0, len(pixels) - SIDE + 1, SIDE)}
 
 
 def _rounded(values: np.ndarray) -> list[list[float]]:

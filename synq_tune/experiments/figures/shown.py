@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from synq_tune.experiments.figures.material import Material
+from synq_tune.experiments.figures.material import REAL, Material
 from synq_tune.report.paper.plots import Pictures
 from synq_tune.views.low_pass import energy_kept
 
-NUM_SHOWN = 10
-"""Images in a row."""
+SIDE = 4
+"""Images beside and below each other."""
+NUM_SHOWN = SIDE * SIDE
 
 
 def pixels_of(material: Material, part: str, count: int = NUM_SHOWN) -> np.ndarray:
@@ -24,14 +25,21 @@ def pixels_of(material: Material, part: str, count: int = NUM_SHOWN) -> np.ndarr
     return shown.permute(0, 2, 3, 1).numpy()
 
 
+def square(material: Material, part: str) -> Pictures:
+    """The first images of a part."""
+    pixels = pixels_of(material, part)
+    lines = {" " * at: pixels[at : at + SIDE] for at in range(0, len(pixels) - SIDE + 1, SIDE)}
+    whose = "" if part == REAL else f"{material.row}, "
+    return Pictures(f"{whose}{material.named(part)}, {material.column}", lines)
+
+
 def draw_images(
     found: Iterable[Material], parts: tuple[str, ...]
 ) -> tuple[list[dict[str, Any]], list[Pictures]]:
-    """Images of each row and column, a line a part; and the share of energy that the filter keeps."""
+    """Images of each row and column, a square a part; and the share of energy that the filter keeps."""
     rows, plots = [], []
     for material in found:
-        shown = {material.named(part): pixels_of(material, part) for part in parts}
-        plots.append(Pictures(f"{material.row}, {material.column}", shown))
+        plots += [square(material, part) for part in parts]
         images, d0 = material.images("synthetic", NUM_SHOWN), material.spec.finetune.d0
         for number, image in enumerate(images):
             about = material.about("filtered")
