@@ -206,11 +206,12 @@ def run_facts(rows: Mapping[Any, list[Row]], arguments: Sequence[str]) -> list[s
     every = [row for mine in rows.values() for row in mine]
     if not every:
         return []
-    seeds = ", ".join(map(str, sorted({row["seed"] for row in every})))
+    seeds = sorted({row["seed"] for row in every})
+    made = f"{'seeds' if len(seeds) > 1 else 'seed'} {', '.join(map(str, seeds))}"
     facts = facts_of(every)
     kept = [f"{key}: {facts[key]}" for key in ("teacher", "labelled images", "machine", "versions")]
     command = recorded_command_line("reproduce.py", arguments)
-    return [f"{counted(len(every), 'run')}, seed {seeds}", *kept, f"command: {command}"]
+    return [f"{counted(len(every), 'run')}, {made}", *kept, f"command: {command}"]
 
 
 def _full_precision(rows: Mapping[str, list[Row]]) -> list[tuple[str, ...]]:

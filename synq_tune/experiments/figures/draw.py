@@ -94,8 +94,7 @@ def _of_runs(figure: PaperFigure, runs: Runs, scale: Scale) -> Drawn:
 def _facts_of_runs(runs: Runs, arguments: Sequence[str]) -> list[str]:
     """How the runs were made, for the caption; columns may share names of rows."""
     rows = {(column, name): found for column, mine in runs.items() for name, found in mine.items()}
-    spread = "bands and bars are standard deviations over seeds"
-    return [spread, *run_facts(rows, arguments)]
+    return run_facts(rows, arguments)
 
 
 def _facts_of_images(figure: PaperFigure, found: Sequence[Job], bench: Bench) -> list[str]:

@@ -48,8 +48,8 @@ def draw_errors(
             mine = difficulty_rows(*_asked(material, part))
             rows += [{**material.about(part), **row} for row in mine]
             name = f"{material.column}, {material.named(part)}"
-            shares.append(Line(name, [_middle(r) for r in mine], [r["share"] for r in mine]))
-            full = [r for r in mine if r["error_rate"] is not None]
+            full = [r for r in mine if r["images"]]
+            shares.append(Line(name, [_middle(r) for r in full], [r["share"] for r in full]))
             if part == REAL:
                 name = material.column
                 y = [r["error_rate"] for r in full]
@@ -59,7 +59,8 @@ def draw_errors(
     left = Curves(
         "The teacher's errors on labelled images", axis, "error rate (%)", rates, marks=True
     )
-    right = Curves("How difficult images are", axis, "images (%)", shares, upright=upright)
+    title = "How difficult images are"
+    right = Curves(title, axis, "images (%)", shares, is_log_y=True, marks=True, upright=upright)
     return rows, [left, right]
 
 

@@ -35,6 +35,7 @@ class Curves:
     y_label: str
     lines: Sequence[Line]
     is_log_x: bool = False
+    is_log_y: bool = False
     marks: bool = False
     """Whether each point is marked."""
     upright: dict[str, float] = field(default_factory=dict)
@@ -52,6 +53,8 @@ class Curves:
         axes.grid(alpha=0.25)
         if self.is_log_x:
             axes.set_xscale("log")
+        if self.is_log_y:
+            axes.set_yscale("log")
         axes.legend(fontsize=8)
 
 

@@ -42,7 +42,8 @@ def save_sheet(
     columns = min(columns, len(plots))
     rows = math.ceil(len(plots) / columns)
     width = max(_WIDTH * columns, 6.0)
-    lines = [part for line in caption for part in textwrap.wrap(line, int(width * _LETTERS))]
+    wrap = textwrap.TextWrapper(int(width * _LETTERS), break_on_hyphens=False)
+    lines = [part for line in caption for part in wrap.wrap(line)]
     foot = _LINE * (len(lines) + 1)
     height = _HEIGHT * rows + foot + 0.4
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
