@@ -13,7 +13,7 @@ from typing import Any
 
 from synq_tune.config import StudySpec
 from synq_tune.config.cost import trial_updates
-from synq_tune.config.load import SPACES_DIR
+from synq_tune.config.load import SPACES_DIR, parse_assignment
 from synq_tune.errors import InputError, lookup
 from synq_tune.experiments.compare_table import (
     NOTHING,
@@ -68,6 +68,7 @@ def jobs(
     ):
         for name in names:
             lookup(kind, name, known)
+    _check_swept(table, assignments)
     settings = {
         name: tree
         for name, tree in table.settings_at(scale).items()
@@ -86,6 +87,20 @@ def jobs(
             f"{', '.join(wanted_rows) or 'all'}. Leave out --rows, or take another scale."
         )
     return found
+
+
+def _check_swept(table: PaperTable, assignments: Sequence[str]) -> None:
+    """Assignments lie over rows: one of a swept setting would make all points of a curve one."""
+    panels = table.panels if isinstance(table, PaperFigure) else []
+    swept = {key for panel in panels for key in panel.sweep}
+    for text in assignments:
+        room, value = next(iter(parse_assignment(text).items()))
+        given = {f"{room}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {}
+        for key in swept & given.keys():
+            raise InputError(
+                f"`--set leaves {key} to the figure` must hold, but got {key}={given[key]!r}. The "
+                "figure runs its values: leave it out."
+            )
 
 
 def _job(

@@ -15,14 +15,13 @@ def draw_bars(figure: PaperFigure, runs: Runs) -> Drawn:
         found = {name: p for name, p in found.items() if p is not None}
         rows += [point_row(column, name, p) for name, p in found.items()]
         if found:
-            parts = {TOP1: [p.mean for p in found.values()]}
-            half = [p.std for p in found.values()]
-            plots.append(Bars(column, TOP1, list(found), parts, half, is_from_zero=False))
+            heights, half = ([getattr(p, k) for p in found.values()] for k in ("mean", "std"))
+            plots.append(Bars(column, TOP1, list(found), heights, half, is_from_zero=False))
     return rows, plots
 
 
 def draw_overhead(figure: PaperFigure, runs: Runs) -> Drawn:
-    """Of the seconds with SynQ, the share that the method alone takes, and what SynQ adds.
+    """Of the seconds with SynQ, the share that it adds to the method alone.
 
     Only seeds that both have count, so that both ran as often.
     """
@@ -38,9 +37,8 @@ def draw_overhead(figure: PaperFigure, runs: Runs) -> Drawn:
                 seconds = {"seconds_baseline": base, "seconds": whole, "seeds": seeds}
                 rows.append({"column": column, "row": name, "overhead": added, **seconds})
         if shares:
-            added = list(shares.values())
-            parts = {"method alone": [100.0 - share for share in added], "added by SynQ": added}
-            plots.append(Bars(column, "of the seconds with SynQ (%)", list(shares), parts))
+            label = "added by SynQ (% of the seconds with it)"
+            plots.append(Bars(column, label, list(shares), list(shares.values())))
     return rows, plots
 
 

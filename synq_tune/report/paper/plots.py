@@ -53,9 +53,17 @@ class Curves:
         axes.grid(alpha=0.25)
         if self.is_log_x:
             axes.set_xscale("log")
+            _mark_values(axes, self.lines)
         if self.is_log_y:
             axes.set_yscale("log")
         axes.legend(fontsize=8)
+
+
+def _mark_values(axes: Axes, lines: Sequence[Line]) -> None:
+    """Ticks at the values themselves; powers of ten would say nothing of four points."""
+    values = sorted({x for line in lines for x in line.x})
+    axes.set_xticks(values, [f"{x:g}" for x in values], rotation=45)
+    axes.set_xticks([], minor=True)
 
 
 def _draw_line(axes: Axes, line: Line, look: dict[str, str], marker: str | None) -> None:
@@ -71,32 +79,27 @@ def _draw_line(axes: Axes, line: Line, look: dict[str, str], marker: str | None)
 
 @dataclass(frozen=True)
 class Bars:
-    """A bar a name; several parts lie on top of each other."""
+    """A bar a name, whose height stands below it."""
 
     title: str
     y_label: str
     names: Sequence[str]
-    parts: dict[str, Sequence[float]]
-    """Part → its height at each name."""
+    heights: Sequence[float]
     half: Sequence[float] = ()
     """Half the error bar at each name; empty = none."""
     is_from_zero: bool = True
 
     def draw(self, axes: Axes) -> None:
         """Draw itself."""
-        bottom = np.zeros(len(self.names))
-        for color, (part, heights) in zip(_COLORS, self.parts.items(), strict=False):
-            drawn = axes.bar(self.names, heights, bottom=bottom, color=color, label=part, width=0.6)
-            bottom = bottom + np.asarray(heights)
-            axes.bar_label(drawn, fmt="%.2f", label_type="center", color="white", fontsize=9)
-        if len(self.half):
-            axes.errorbar(self.names, bottom, yerr=self.half, fmt="none", ecolor="black", capsize=4)
+        heights = np.asarray(self.heights)
+        shown = [f"{n}\n{height:.2f}" for n, height in zip(self.names, heights, strict=True)]
+        error = self.half if len(self.half) else None
+        axes.bar(shown, heights, yerr=error, color=BLUE, width=0.6, capsize=4)
+        axes.axhline(0, color="black", linewidth=0.8)
         if not self.is_from_zero:
-            spread = max(float(bottom.max() - bottom.min()), 1.0)
-            axes.set_ylim(float(bottom.min()) - spread, float(bottom.max()) + 0.5 * spread)
+            room = max(float(np.ptp(heights)), *self.half, 0.5)
+            axes.set_ylim(float(heights.min()) - 1.5 * room, float(heights.max()) + 1.5 * room)
         axes.set(ylabel=self.y_label, title=self.title)
-        if len(self.parts) > 1:
-            axes.legend(fontsize=8)
 
 
 @dataclass(frozen=True)
