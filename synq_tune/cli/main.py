@@ -27,7 +27,7 @@ COMMANDS = {
     "runtimes": "which runtime runs which file, and how exactly",
     "clean": "delete what no study needs from the store",
     "compare": "compare variants of a space with paired seeds",
-    "reproduce": "run a table of the paper, row by row",
+    "reproduce": "run a table or a figure of the paper, row by row",
     "choosing": "what choosing without labels costs",
     "regret": "how far searches end from the best of a recorded grid",
     "coverage": "take networks through the whole chain",

@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from synq_tune.data.labelled import LabelledImages
 from synq_tune.data.labelled_cache import load_halves
 from synq_tune.data.synthetic import SyntheticDataset
 from synq_tune.errors import NonFiniteError
+from synq_tune.experiments.noise import add_noise
+from synq_tune.experiments.paper_table import Noise
 from synq_tune.experiments.variants import settings_of
 from synq_tune.finetune.divergence import diverges_at
 from synq_tune.models.teacher import LoadedTeacher, load_teacher
@@ -64,9 +67,16 @@ class Ground:
 class Bench:
     """Makes runs; teachers, labelled images and datasets are loaded once for all of them."""
 
-    def __init__(self, store: Path) -> None:
-        """Nothing is loaded yet; datasets and views are kept in `store`."""
-        self.store, self.device = store, choose_device()
+    def __init__(
+        self, store: Path, measure: Callable[[Trial], dict[str, Any]] | None = None
+    ) -> None:
+        """Nothing is loaded yet; datasets and views are kept in `store`.
+
+        `measure` takes a finished trial and gives what its row says beside the accuracies.
+        """
+        self.store, self.device, self._more = store, choose_device(), measure
+        self.noise: Noise | None = None
+        """What is added to the images that the next runs train on; None = nothing."""
         # A process's first optimizer imports torch's compiler: seconds that are no run's own.
         torch.optim.SGD([torch.zeros(1)])
         self._grounds: dict[str, Ground] = {}
@@ -115,6 +125,7 @@ class Bench:
             # Names the content of imported images, of which the settings know the folder only.
             "synthesis": synthesizer(spec.synthesis.method).address(spec.synthesis),
         }
+        about |= {"noise": self.noise.model_dump(mode="json")} if self.noise else {}
         return content_address(about)
 
     def run(self, spec: StudySpec, seed: int) -> dict[str, Any]:
@@ -136,7 +147,7 @@ class Bench:
             if stores_views(spec.finetune):
                 load_teacher_cache(assets.teacher, assets.dataset, spec.finetune, self.store)
             started = time.perf_counter()
-            result |= {**_measure(assets, seed), "state": "completed", "error": None}
+            result |= {**_measure(assets, seed, self._more), "state": "completed", "error": None}
         except NonFiniteError as error:
             result |= {"state": "diverged", "error": str(error)}
         seconds = round(time.perf_counter() - started, 3)
@@ -155,6 +166,8 @@ class Bench:
         study = spec.study.model_copy(update={"eval_every": max(1, spec.finetune.epochs)})
         ground = self.ground(spec)
         dataset, probes = self._load_material(spec, ground.teacher)
+        if self.noise is not None:
+            dataset = add_noise(dataset, self.noise, ground.teacher.preprocessing)
         return Assets(
             spec.model_copy(update={"study": study}),
             ground.teacher,
@@ -179,7 +192,9 @@ class Bench:
         return self._material[1:]
 
 
-def _measure(assets: Assets, seed: int) -> dict[str, Any]:
+def _measure(
+    assets: Assets, seed: int, more: Callable[[Trial], dict[str, Any]] | None
+) -> dict[str, Any]:
     """Train one trial; percentages after its last epoch, and what it cost."""
     trial = Trial(assets, assets.spec.finetune, trial_seed(seed, 0))
     *_, last = trial.run()  # a reconstruction's own row comes first
@@ -198,6 +213,7 @@ def _measure(assets: Assets, seed: int) -> dict[str, Any]:
         "holdout_mse": metrics["holdout_mse"],
         "updates": updates,
         "images_seen": images_seen,
+        **(more(trial) if more else {}),
     }
 
 

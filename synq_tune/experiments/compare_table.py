@@ -180,14 +180,16 @@ def _variant(name: str, rows: list[Row], gain: Gain | None) -> list[str]:
     ]
 
 
-def paired(done: Iterable[Row], baseline: Iterable[Row]) -> Gain | None:
+def paired(
+    done: Iterable[Row], baseline: Iterable[Row], metric: str = "top1_report"
+) -> Gain | None:
     """The gain of completed rows over a baseline's of the same seeds; None without a pair."""
-    return paired_gain(_pairs(done, baseline))
+    return paired_gain(_pairs(done, baseline, metric))
 
 
-def _pairs(done: Iterable[Row], baseline: Iterable[Row]) -> list[tuple[float, float]]:
-    reference = {r["seed"]: r["top1_report"] for r in baseline if r["state"] == "completed"}
-    return [(r["top1_report"], reference[r["seed"]]) for r in done if r["seed"] in reference]
+def _pairs(done: Iterable[Row], baseline: Iterable[Row], metric: str) -> list[tuple[float, float]]:
+    reference = {r["seed"]: r[metric] for r in baseline if r["state"] == "completed"}
+    return [(r[metric], reference[r["seed"]]) for r in done if r["seed"] in reference]
 
 
 def spread(values: list[float]) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from synq_tune.config import Settings, yaml12
-from synq_tune.config.load import SPACES_DIR
+from synq_tune.config import Settings
 from synq_tune.config.settings import Text
-from synq_tune.errors import SearchSpaceError, lookup
+from synq_tune.errors import lookup
 
-TABLES_DIR = SPACES_DIR / "tables"
 Scale = Literal["small", "paper"]
+
+
+Metric = Literal["top1_report", "cam_kl"]
+"""What a row's number is: percent of the reporting images that are right, or the divergence of the
+student's saliency maps from the teacher's there (10⁻² nats, see `experiments.saliency`)."""
+
+
+class Noise(Settings):
+    """What is added to the images that trials train on, in the scale in which pixels are 0 to 1."""
+
+    kind: Literal["gaussian", "speckle", "salt_pepper", "uniform"]
+    """`speckle` is multiplied by the pixel; `salt_pepper` makes pixels 0 or 1."""
+    strength: float = Field(gt=0, le=1)
+    """Standard deviation; of `uniform` the largest change, of `salt_pepper` the share of pixels."""
 
 
 class Column(Settings):
@@ -23,6 +34,10 @@ class Column(Settings):
     """The space of the paper's network and budget."""
     small: Text | None = None
     """The space that stands for it on a small machine; `null` = there is none."""
+    settings: dict[str, dict[str, Any]] = {}
+    """What it changes of its space, under what a row changes."""
+    noise: Noise | None = None
+    """What is added to the synthetic images; `null` = nothing."""
 
 
 class PaperRow(Settings):
@@ -30,12 +45,14 @@ class PaperRow(Settings):
 
     settings: dict[str, Any] | None = None
     """What it changes of a space, as a variant of `compare.py` does; `null` = it is not built."""
+    why_not: Text | None = None
+    """Why it is not built."""
     small: dict[str, Any] | None = None
     """The same at the small scale, where that is something else."""
     over: Text | None = None
     """The row that its gain is over."""
     paper: dict[str, float] = {}
-    """Top-1 in the paper, percent, by column."""
+    """The metric in the paper, by column."""
 
 
 class PaperTable(Settings):
@@ -43,6 +60,8 @@ class PaperTable(Settings):
 
     title: Text
     """What it compares."""
+    metric: Metric = "top1_report"
+    """What its numbers are."""
     columns: dict[str, Column]
     """By name."""
     rows: dict[str, PaperRow]
@@ -56,6 +75,10 @@ class PaperTable(Settings):
         }
         return {name: settings for name, settings in found.items() if settings is not None}
 
+    def row_names(self, scale: Scale) -> list[str]:
+        """The rows that can be named at a scale."""
+        return list(self.rows)
+
     @model_validator(mode="after")
     def _names_are_known(self) -> PaperTable:
         for name, row in self.rows.items():
@@ -64,21 +87,3 @@ class PaperTable(Settings):
             if row.over is not None:
                 lookup(f"row that {name} is over", row.over, self.rows)
         return self
-
-
-def table_names() -> list[str]:
-    """`table1`, `table2`, …: those that can be asked for."""
-    return sorted(path.stem for path in TABLES_DIR.glob("table*.yaml"))
-
-
-def read_table(name: str) -> PaperTable:
-    """The table of that name.
-
-    Raises:
-        InputError: there is none, or its file is damaged.
-    """
-    path: Path = TABLES_DIR / f"{lookup('table', name, table_names())}.yaml"
-    try:
-        return PaperTable.model_validate(yaml12.read(path))
-    except ValidationError as error:
-        raise SearchSpaceError(f"{path}: {error.errors()[0]['msg']}.") from error

@@ -8,7 +8,8 @@ import pytest
 
 from synq_tune.config.load import RECIPES_DIR, names_in
 from synq_tune.errors import InputError
-from synq_tune.experiments.paper_table import PaperTable, read_table, table_names
+from synq_tune.experiments.paper import item_names, read_item
+from synq_tune.experiments.paper_table import PaperTable
 from synq_tune.experiments.reproduce import NOT_GIVEN, jobs, plan, result, rows_file, run
 
 SMALL = [
@@ -19,11 +20,21 @@ SMALL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", table_names())
+PLANNED = [n for n in item_names() if isinstance(read_item(n), PaperTable)]
+
+
+def test_every_table_and_figure_can_be_asked_for() -> None:
+    """Ten tables and thirteen figures, in the paper's order."""
+    tables = [f"table{number}" for number in range(1, 11)]
+    assert item_names() == tables + [f"figure{number}" for number in range(1, 14)]
+    assert set(item_names()) - set(PLANNED) == {"table4", "table10", "figure4"}
+
+
+@pytest.mark.parametrize("name", PLANNED)
 @pytest.mark.parametrize("scale", ["small", "paper"])
 def test_a_table_can_be_planned(name: str, scale: str) -> None:
     """Every row that is built makes a valid study, and what is not built is said."""
-    table = read_table(name)
+    table = read_item(name)
     found = jobs(table, scale, flags={"study": {"val_data": NOT_GIVEN}})
     lines = "\n".join(plan(table, found, 3))
     for row_name, row in table.rows.items():
@@ -35,7 +46,7 @@ def test_a_table_can_be_planned(name: str, scale: str) -> None:
 
 def test_numbers_are_the_papers() -> None:
     """Gains that the paper prints follow from the numbers."""
-    seven, eight = read_table("table7").rows, read_table("table8").rows
+    seven, eight = read_item("table7").rows, read_item("table8").rows
     gains = {
         "GDFQ": 5.34,
         "Qimera": 31.17,
@@ -67,12 +78,12 @@ def test_rows_run_once_and_stand_beside_the_paper(tmp_path: Path) -> None:
     """A second call makes no run; a stopped one goes on; the gain is over the row it names."""
     flags = {"study": {"val_data": "digits"}}
     found = jobs(TABLE, "small", assignments=SMALL, flags=flags)
-    first = list(run(found, 1, tmp_path, tmp_path / "store"))
-    assert len(first) == 2 and not list(run(found, 1, tmp_path, tmp_path / "store"))
+    first = list(run(TABLE, found, 1, tmp_path, tmp_path / "store"))
+    assert len(first) == 2 and not list(run(TABLE, found, 1, tmp_path, tmp_path / "store"))
     file = rows_file(tmp_path, "W8A8")
     whole = file.read_text()
     file.write_text(whole.splitlines(keepends=True)[0])
-    assert len(list(run(found, 1, tmp_path, tmp_path / "store"))) == 1
+    assert len(list(run(TABLE, found, 1, tmp_path, tmp_path / "store"))) == 1
     lines = list(result(TABLE, found, tmp_path))
     assert any(line.startswith("| absent | 91.00 | not built | 0 | +1.00 |") for line in lines)
     (more,) = (line for line in lines if line.startswith("| more |"))
@@ -88,4 +99,4 @@ def test_what_cannot_be_asked_for_is_said() -> None:
     with pytest.raises(InputError, match="something of the table runs"):
         jobs(TABLE, "small", ["absent"], flags=flags)
     with pytest.raises(InputError, match="table77"):
-        read_table("table77")
+        read_item("table77")

@@ -1,0 +1,1 @@
+"""Figures of SynQ's paper: the numbers behind each kind, and what is drawn of them."""

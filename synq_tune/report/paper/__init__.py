@@ -1,0 +1,1 @@
+"""Pictures of the kinds that a paper prints, as PNG files."""
