@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 import torch
-from ray import tune
 
 from synq_tune.config import StudySpec
 from synq_tune.config.load import with_recipe
@@ -23,6 +22,7 @@ from synq_tune.search import gpu_sharing
 from synq_tune.search.environment import check_this_machine
 from synq_tune.search.own_code_copies import receive
 from synq_tune.search.payload import Payload
+from synq_tune.search.reused_worker import ReusedWorker
 from synq_tune.search.transfer import FileManifest, fetch_missing
 from synq_tune.search.worker_folder import go_to, naming_missing_folder
 from synq_tune.trial.assets import Assets, choose_device, load_assets
@@ -60,8 +60,8 @@ def load_study(context: dict[str, Any]) -> Assets:
     return assets
 
 
-class TrialWorker(tune.Trainable):
-    """Steps from one evaluated epoch to the next; `reset_config` starts another run in place."""
+class TrialWorker(ReusedWorker):
+    """Steps from one evaluated epoch to the next; `take` starts another run in place."""
 
     def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
         """Load the study's assets, once per process.
@@ -78,15 +78,11 @@ class TrialWorker(tune.Trainable):
         go_to(context["cwd"])
         self.context = context
         self.folder = Path(context["folder"])
-        self._start(config)
+        self.take(config["run"])
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another run in this process."""
-        self._start(new_config)
-        return True
-
-    def _start(self, config: dict[str, Any]) -> None:
-        self.run_info = config["run"]
+    def take(self, run: dict[str, Any]) -> None:
+        """Take a run; it starts at the first step."""
+        self.run_info = run
         self.started = self.kept_at = time.monotonic()
         self.seconds_before = 0.0
         self.trial: Trial | None = None
@@ -174,10 +170,3 @@ class TrialWorker(tune.Trainable):
             compared = assets.report_probes.compare(student, assets.device)
             found["report_agreement"] = compared["agreement"]
         return found
-
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Nothing: the ledger is the only state (Tune insists on the method)."""
-        return {}
-
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing, see `save_checkpoint`."""
