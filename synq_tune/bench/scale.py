@@ -8,20 +8,20 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from synq_tune.bench.cpu_watch import CpuWatch
 from synq_tune.bench.material import Report
-from synq_tune.bench.scale_model import Driver, Line
+from synq_tune.bench.scale_model import Driver, Line, read_off
 from synq_tune.bench.simulated_study import METRIC, PARTS, SimulatedDriver
 from synq_tune.bench.two_raylets import two_raylets
 from synq_tune.config import StudySpec
 from synq_tune.errors import InputError
 from synq_tune.notes import counted
 from synq_tune.search.cluster import ray_cluster
+from synq_tune.search.resources import ROUND_TRIALS, ROUND_TURNS
 from synq_tune.search.sampler import space_size
 
 PLACES, FEW_PLACES = 64, 8
@@ -29,6 +29,8 @@ FEW, MANY = 0, 9000
 """Finished trials before those that are watched."""
 WATCHED = 60
 """Trials that are watched without Ray."""
+READ_PLACES, READ_TRIALS = 1000, 10_000
+"""What the model is read off for."""
 BESIDE = ("mlflow", "ray")
 """Parts that threads of their own do."""
 
@@ -41,6 +43,8 @@ class Cost:
     """By part."""
     disk: float
     """That the ledger waited for the disk."""
+    messages: int
+    """Bytes of a trial's states and student."""
 
 
 def bench_scale(spec: StudySpec, rounds: int, device: torch.device) -> Report:
@@ -62,10 +66,16 @@ def bench_scale(spec: StudySpec, rounds: int, device: torch.device) -> Report:
     del device
     _check_size(spec, max(MANY + WATCHED + PLACES, rounds))
     few, many = (alone(spec, earlier, WATCHED, PLACES) for earlier in (FEW, MANY))
-    ray, _ = on_ray(spec, max(rounds // 4, 4 * FEW_PLACES), FEW_PLACES)
-    driver = model_of(few, many, ray.cpu["ray"])
-    run, seconds = on_ray(spec, max(rounds, PLACES), PLACES)
-    return _report(spec, driver, few, many, run, seconds)
+    ray = _told_apart(on_ray(spec, max(rounds // 4, 4 * FEW_PLACES), FEW_PLACES), few)
+    run = _told_apart(on_ray(spec, max(rounds, 2 * PLACES), PLACES), few)
+    return _report(spec, model_of(few, many, ray.cpu["ray"]), few, many, run)
+
+
+def _told_apart(cost: Cost, alone: Cost) -> Cost:
+    """A cost on Ray whose share of Ray is without what Tune calls and nobody watches there."""
+    called = {name: alone.cpu[name] for name in ("suggest", "callback")}
+    ray = cost.cpu["ray"] - sum(called.values())
+    return replace(cost, cpu={**cost.cpu, **called, "ray": ray})
 
 
 def _check_size(spec: StudySpec, trials: int) -> None:
@@ -101,32 +111,30 @@ def alone(spec: StudySpec, earlier: int, trials: int, places: int) -> Cost:
     """
     with _driver(spec, earlier + trials + places, places, earlier) as driver:
         driver.run_alone(trials, places)
-        return _cost(driver.watch, trials)
+        return _cost(driver, trials)
 
 
-def on_ray(spec: StudySpec, trials: int, places: int) -> tuple[Cost, float]:
+def on_ray(spec: StudySpec, trials: int, places: int) -> Cost:
     """On two raylets of this machine, with a worker process for each place.
 
     The first trials, one for each place, are left out: they wait for workers to start.
 
     Returns:
-        The cost, in which `ray` is what the process took beyond the watched parts; and the seconds
-        that a trial took on this machine.
+        The cost, in which `ray` is what the process took beyond the watched parts.
     """
     with _driver(spec, trials, places) as driver, two_raylets() as address:
         ended = _moments(driver, places)
         with ray_cluster(address) as machines:
             driver.run_on(machines)
         driver.tracked.wait()
-        whole, wall, number = time.process_time(), time.monotonic(), ended[-1][0] - places
-    _, cpu, began = ended[0]
-    cost = _cost(driver.watch, number)
-    cost.cpu["ray"] = 1000 * (whole - cpu) / number - sum(cost.cpu.values())
-    return cost, (wall - began) / number
+        whole, number = time.process_time() - ended[0][1], ended[-1][0] - ended[0][0]
+    cost = _cost(driver, number)
+    cost.cpu["ray"] = 1000 * whole / number - sum(cost.cpu.values())
+    return cost
 
 
-def _moments(driver: SimulatedDriver, warm: int) -> list[tuple[int, float, float]]:
-    """(trials that are over, CPU seconds, time) from the moment on at which `warm` are over."""
+def _moments(driver: SimulatedDriver, warm: int) -> list[tuple[int, float]]:
+    """(trials that are over, CPU seconds) from the moment on at which `warm` are over."""
     told, moments = driver._on_transition, []
 
     def on_transition(key: str) -> None:
@@ -135,7 +143,7 @@ def _moments(driver: SimulatedDriver, warm: int) -> list[tuple[int, float, float
         if over == warm and not moments:
             driver.watch.reset()
         if over >= warm:
-            moments.append((over, time.process_time(), time.monotonic()))
+            moments.append((over, time.process_time()))
 
     driver._on_transition = on_transition
     return moments
@@ -164,37 +172,52 @@ def _driver(
             driver.close()
 
 
-def _cost(watch: CpuWatch, trials: int) -> Cost:
+def _cost(driver: SimulatedDriver, trials: int) -> Cost:
+    watch, told = driver.watch, driver.context
     cpu = {name: 1000 * watch.cpu[name] / trials for name in PARTS}
-    return Cost(cpu, 1000 * (watch.wall["ledger"] - watch.cpu["ledger"]) / trials)
+    disk = 1000 * (watch.wall["ledger"] - watch.cpu["ledger"]) / trials
+    states = (len(told["evaluated"]) - 1) * told["state_bytes"]
+    return Cost(cpu, disk, states + told["student_bytes"])
 
 
-def _report(
-    spec: StudySpec, driver: Driver, few: Cost, many: Cost, run: Cost, seconds: float
-) -> Report:
-    half = driver.cpu(PLACES)
+def _report(spec: StudySpec, driver: Driver, few: Cost, many: Cost, run: Cost) -> Report:
     numbers: dict[str, object] = {
         "space": spec.name,
         **{f"{name}_ms": value for name, value in few.cpu.items()},
         **{f"{name}_ms_at_{MANY}": value for name, value in many.cpu.items()},
         "ray_ms": driver.beside["ray"].at_0,
         "disk_ms": driver.waiting,
-        "predicted_ms": half,
+        "predicted_ms": driver.cpu(PLACES),
         "measured_ms": sum(run.cpu.values()),
         "measured": run.cpu,
-        "seconds_per_trial": seconds,
+        "bytes_per_trial": few.messages,
     }
     title = f"CPU of the driver a trial of {spec.name}, whose messages are real, in milliseconds"
-    heads = f"{'':36}{f'{FEW} trials':>12}{f'{MANY} trials':>14}{f'{PLACES} workers':>14}"
+    columns = counted(FEW, "trial"), counted(MANY, "trial"), counted(PLACES, "worker")
+    heads = f"{'finished before, or on Ray':36}{columns[0]:>12}{columns[1]:>14}{columns[2]:>14}"
     rows = [_row(PARTS[n], few.cpu[n], many.cpu[n], run.cpu[n]) for n in PARTS]
     rows += [_row("Ray and Tune", driver.beside["ray"].at_0, None, run.cpu["ray"])]
     rows += [_row("the ledger waits for the disk", few.disk, many.disk, run.disk)]
-    lines = [title, "", heads, *rows, "", *_check(numbers)]
+    lines = [title, "", heads, *rows, "", *_check(numbers), "", *_readings(driver, few.messages)]
     return Report(lines, numbers)
 
 
 def _row(name: str, few: float, many: float | None, run: float) -> str:
     return f"{name:36}{few:12.1f}{'' if many is None else f'{many:.1f}':>14}{run:14.1f}"
+
+
+def _readings(driver: Driver, messages: int) -> list[str]:
+    """What a study of 10,000 trials on 1,000 GPUs comes to, by how long a trial takes."""
+    in_round = max(ROUND_TRIALS, ROUND_TURNS * READ_PLACES)
+    found = []
+    for minutes in (1, 10, 60):
+        read = read_off(driver, READ_PLACES, READ_TRIALS, minutes, in_round, messages)
+        found.append(
+            f"{READ_PLACES:,} places, {minutes:2} min a trial: {read.trials_per_hour:,.0f} of "
+            f"{read.wanted:,.0f} trials an hour at the end of {READ_TRIALS:,} (held up by {read.bottleneck}), "
+            f"{read.megabytes:.1f} MB/s to the driver"
+        )
+    return [*found, f"largest part of the driver then: {driver.largest(READ_TRIALS)}"]
 
 
 def _check(numbers: Mapping[str, object]) -> list[str]:

@@ -30,8 +30,11 @@ from synq_tune.trial.evaluation import top1
 from synq_tune.trial.trial import Trial
 
 KEEP_SECONDS = 60.0
-"""Longest time without a checkpoint where `checkpoint_every` is `auto`, but for the epoch's
-rest."""
+"""Longest time without a checkpoint where `checkpoint_every` is `auto`, but for the epoch's rest and
+for `KEEP_RATE`."""
+KEEP_RATE = 100e6
+"""Bytes a second that all trials together send to the driver as checkpoints, at most: it sums and
+writes each, while all others wait."""
 
 _ASSETS: dict[str, Assets] = {}
 """Loaded once per worker process and study, by the study's folder."""
@@ -40,6 +43,16 @@ _ASSETS: dict[str, Assets] = {}
 def run_spec(spec: StudySpec, kind: str, params: dict[str, Any]) -> StudySpec:
     """The settings of a run: a rung of the ladder names a recipe instead of parameters."""
     return with_recipe(spec, params["recipe"]) if kind == "ladder" else spec.of_trial(params)
+
+
+def keep_seconds(places: int, state_bytes: int) -> float:
+    """Longest time without a checkpoint, in seconds.
+
+    Args:
+        places: trials at once.
+        state_bytes: of a trial's last checkpoint; 0 before there was one.
+    """
+    return max(KEEP_SECONDS, places * state_bytes / KEEP_RATE)
 
 
 def load_study(context: dict[str, Any]) -> Assets:
@@ -69,7 +82,7 @@ class TrialWorker(ReusedWorker):
         Args:
             config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to
                 the bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled,
+            context: {spec, dataset, store, folder, cwd, metric, threads, places, sources, labelled,
                 manifest, facts}, plain values.
         """
         keep_freed_memory()
@@ -84,7 +97,7 @@ class TrialWorker(ReusedWorker):
         """Take a run; it starts at the first step."""
         self.run_info = run
         self.started = self.kept_at = time.monotonic()
-        self.seconds_before = 0.0
+        self.seconds_before, self.state_bytes = 0.0, 0
         self.trial: Trial | None = None
 
     def _assets(self) -> Assets:
@@ -108,7 +121,8 @@ class TrialWorker(ReusedWorker):
         """Whether the state is kept after an epoch that is not evaluated."""
         every = self._assets().spec.study.checkpoint_every
         if every == "auto":
-            return time.monotonic() - self.kept_at > KEEP_SECONDS
+            least = keep_seconds(self.context["places"], self.state_bytes)
+            return time.monotonic() - self.kept_at > least
         return epoch % every == 0
 
     def step(self) -> dict[str, Any]:
@@ -134,7 +148,9 @@ class TrialWorker(ReusedWorker):
         if row.is_last:
             return result | {"state": "completed", "done": True, **self._finish()}
         self.kept_at = time.monotonic()
-        return result | {"payload": Payload(self.trial.state(**self._clock()))}
+        state = self.trial.state(**self._clock())
+        self.state_bytes = len(state)
+        return result | {"payload": Payload(state)}
 
     def _measured(self, row: EpochMetrics) -> dict[str, Any]:
         """What an evaluated epoch reports; nothing of one that is only kept."""
