@@ -213,11 +213,11 @@ def _readings(driver: Driver, messages: int) -> list[str]:
     for minutes in (1, 10, 60):
         read = read_off(driver, READ_PLACES, READ_TRIALS, minutes, in_round, messages)
         found.append(
-            f"{READ_PLACES:,} places, {minutes:2} min a trial: {read.trials_per_hour:,.0f} of "
-            f"{read.wanted:,.0f} trials an hour at the end of {READ_TRIALS:,} (held up by {read.bottleneck}), "
+            f"trials an hour with {READ_PLACES:,} places, {minutes:2} min each: "
+            f"{read.trials_per_hour:,.0f} of {read.wanted:,.0f} (bottleneck: {read.bottleneck}), "
             f"{read.megabytes:.1f} MB/s to the driver"
         )
-    return [*found, f"largest part of the driver then: {driver.largest(READ_TRIALS)}"]
+    return [*found, f"largest part of the driver at the end: {driver.largest(READ_TRIALS)}"]
 
 
 def _check(numbers: Mapping[str, object]) -> list[str]:

@@ -9,7 +9,6 @@ import pytest
 
 from synq_tune.bench import scale
 from synq_tune.bench.cpu_watch import CpuWatch
-from synq_tune.bench.scale import alone, model_of, on_ray
 from synq_tune.bench.scale_model import Driver, Line, filled_share, read_off
 from synq_tune.bench.simulated import messages
 from synq_tune.bench.simulated_study import SimulatedDriver, evaluated_epochs, with_header
@@ -116,24 +115,19 @@ def test_a_space_that_is_too_small_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_every_part_of_a_driver_is_watched() -> None:
-    """Alone: three evaluations a trial, each in the ledger, in the console and in MLflow."""
-    few, many = (alone(load_space("digits_w3a3"), n, 12, 4) for n in (0, 300))
-    assert all(cost.cpu[part] > 0 for cost in (few, many) for part in scale.PARTS)
-    driver = model_of(few, many, ray=5.0)
-    assert driver.cpu(0) == pytest.approx(sum(few.cpu.values()) + 5.0, rel=0.5)
-
-
-@pytest.mark.slow
-def test_two_raylets_carry_the_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every trial of every worker arrives once, whichever node it ran on."""
-    seen = []
-    close = SimulatedDriver.close
+def test_a_driver_of_few_workers_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every part is watched, alone and on two raylets, and every trial arrives once."""
+    small = {"PLACES": 6, "FEW_PLACES": 2, "MANY": 300, "WATCHED": 12}
+    for name, value in small.items():
+        monkeypatch.setattr(scale, name, value)
+    states, close = [], SimulatedDriver.close
     monkeypatch.setattr(
-        SimulatedDriver, "close", lambda self: (seen.append(self.ledger.replay()), close(self))
+        SimulatedDriver, "close", lambda self: (states.append(self.ledger.replay()), close(self))
     )
-    cost = on_ray(load_space("digits_w3a3"), 24, 6)
-    assert cost.cpu["ray"] > 0 and cost.messages > 100_000
-    state = seen[0]
-    assert state.tally.num_over("search", "completed") == 24
-    assert all(len(run.history) == 3 for run in state.of_kind("search"))
+    report = scale.bench_scale(load_space("digits_w3a3"), 24, None)
+    assert all(report.numbers[f"{part}_ms"] > 0 for part in (*scale.PARTS, "ray"))
+    assert report.numbers["measured_ms"] == pytest.approx(sum(report.numbers["measured"].values()))
+    assert 0.2 < report.numbers["measured_ms"] / report.numbers["predicted_ms"] < 5
+    assert [state.tally.num_over("search", "completed") for state in states] == [12, 312, 8, 24]
+    last = states[-1].of_kind("search")
+    assert all([row["epoch"] for row in run.history] == [3, 9, 24] for run in last)
