@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-import zlib
 from typing import Any
 
+from synq_tune.bench.simulated import accuracy_of
 from synq_tune.search.worker import TrialWorker
-from synq_tune.store import canonical_json
 
 
 class NoOpWorker(TrialWorker):
@@ -21,7 +20,7 @@ class NoOpWorker(TrialWorker):
             context: {metric, epochs}.
         """
         self.context = context
-        self._start(config)
+        self.take(config["run"])
 
     def step(self) -> dict[str, Any]:
         """The only evaluated epoch."""
@@ -36,8 +35,3 @@ class NoOpWorker(TrialWorker):
             "state": "completed",
             "done": True,
         }
-
-
-def accuracy_of(params: dict[str, Any]) -> float:
-    """A percentage in [0, 100) that only the configuration decides."""
-    return zlib.crc32(canonical_json(params).encode()) % 10_000 / 100

@@ -16,11 +16,12 @@ BENCHES = {
     "reconstruct": "synq_tune.bench.reconstruction_speed:bench_reconstruction",
     "memory": "synq_tune.bench.memory_use:bench_memory",
     "search": "synq_tune.bench.service:bench_search",
+    "scale": "synq_tune.bench.scale:bench_scale",
 }
-"""Name → where its function is: `search` alone imports Ray."""
+"""Name → where its function is: `search` and `scale` import Ray."""
 BENCH_NAMES = tuple(BENCHES)
-ROUNDS = {"search": 100}
-"""How often by default: trials of `search`; five times each of everything else."""
+ROUNDS = {"search": 100, "scale": 256}
+"""How often by default: trials of these; five times each of everything else."""
 
 
 def bench(
@@ -40,8 +41,8 @@ def bench(
         space: name or file.
         sets: assignments `key.path=value` over the space.
         weights: the teacher's checkpoint; None = seeded random weights.
-        rounds: how often each compared function is timed; trials of `search`. None = `ROUNDS`, else
-            5.
+        rounds: how often each compared function is timed; trials of `search` and `scale`. None =
+            `ROUNDS`, else 5.
         threads: of torch on the CPU; None keeps its own choice.
         device: `cpu`, `cuda`, …; None = the GPU if there is one.
         batch_size: instead of the space's, of what is timed.

@@ -1,9 +1,10 @@
 """Time what a study does against what it must cost: a training step, a trial, synthesis, memory,
-and what the service adds to a trial.
+what the service adds to a trial, and what a driver of 64 workers takes.
 
 python scripts/bench.py step --space cifar_resnet20_w3a3 --threads 1 --json
 python scripts/bench.py step --space resnet18_w4a4 --device cuda --batch-size 16
 python scripts/bench.py search --space cifar_resnet20_w3a3 --rounds 1000
+python scripts/bench.py scale --space digits_genie_w2a2
 
 Without --weights the network has seeded random weights: speed depends on shapes alone.
 """
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--rounds",
         type=int,
         metavar="N",
-        help="median of N, of search N trials; default: 5, of search 100",
+        help="median of N, of search and scale N trials; default: 5, 100 and 256",
     )
     made.add_argument(
         "--threads", type=int, metavar="N", help="of torch on the CPU; default: torch's own"

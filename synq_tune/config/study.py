@@ -52,7 +52,7 @@ class Study(Settings):
     on; `auto` = 2,000 of 224 px, more of smaller ones."""
     checkpoint_every: Literal["auto"] | Count = "auto"
     """Epochs between checkpoints, besides the evaluated ones. `auto` = where more than a minute has
-    passed since the last."""
+    passed since the last; more where all trials would send over 100 MB a second."""
     confirm: Confirm | None = Confirm()
     """How finalists are confirmed; `null` = not at all."""
     max_hours: float | None = Field(None, gt=0, le=1_000_000)

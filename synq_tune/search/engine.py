@@ -84,7 +84,8 @@ def _run_round(work: Work, scheduler: TrialScheduler) -> bool:
     callback = LedgerCallback(work.ledger, work.listener, plan.trials_per_gpu, searcher.end)
     trainable = tune.with_resources(
         tune.with_parameters(
-            work.worker or TrialWorker, context=work.context | {"threads": plan.threads}
+            work.worker or TrialWorker,
+            context=work.context | {"threads": plan.threads, "places": plan.max_concurrent},
         ),
         {"cpu": plan.cpus_per_trial, "gpu": plan.gpus_per_trial},
     )

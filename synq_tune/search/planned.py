@@ -27,14 +27,14 @@ def planned_line(state: StudyState) -> str:
 
 def num_done(state: StudyState) -> int:
     """Runs that are over."""
-    return sum(run.is_final for run in state.runs.values())
+    return state.tally.num_over()
 
 
 def runs_left(state: StudyState) -> tuple[int, int]:
     """(search trials, runs after the search) that are not over, if nothing ends the study early."""
     planned = planned_runs(state.spec)
-    trials = planned.trials - sum(run.is_final for run in state.of_kind("search"))
-    defaults = planned.defaults - sum(run.is_final for run in state.of_kind("ladder"))
+    trials = planned.trials - state.tally.num_over("search")
+    defaults = planned.defaults - state.tally.num_over("ladder")
     return max(0, trials), max(0, defaults) + _repeats_left(state, planned, trials)
 
 
@@ -43,7 +43,8 @@ def _repeats_left(state: StudyState, planned: Runs, trials: int) -> int:
     if trials <= 0:
         events = confirmations(state.spec, state) if planned.repeats else []
         return sum(not _is_over(state, event["key"]) for event in events)
-    out = sum(run.is_final and run.state != "completed" for run in state.of_kind("search"))
+    tally = state.tally
+    out = tally.num_over("search") - tally.num_over("search", "completed")
     return planned.repeats * min(planned.finalists, planned.trials - out)
 
 
@@ -62,21 +63,16 @@ def seconds_left(state: StudyState, concurrent: int, now: float) -> float | None
         concurrent: how many run at once.
         now: seconds since the epoch.
     """
-    over = [run for run in state.runs.values() if run.is_final]
-    whole = _mean([r.seconds for r in over if r.state == "completed"])
-    trial = _mean([r.seconds for r in over if r.kind == "search"]) or whole
+    whole = state.tally.mean_seconds(state="completed")
+    trial = state.tally.mean_seconds("search") or whole
     if trial is None:
         return None
     trials, final = runs_left(state)
     work = trials * trial + final * (whole or trial)
     behind = [_behind(run, trial if run.kind == "search" else whole or trial, now)
-              for run in state.runs.values() if not run.is_final]  # fmt: skip
+              for run in state.tally.unfinished.values()]  # fmt: skip
     width = max(1, min(concurrent, trials + final))
     return max(0.0, work - math.fsum(behind)) / width
-
-
-def _mean(values: list[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
 
 
 def _behind(run: Run, expected: float, now: float) -> float:

@@ -33,13 +33,13 @@ class RunQueue:
         event = self._search(state) or self._first_new([_ladder_event(self.spec)], state)
         if event is not None:
             return event
-        if any(not run.is_final for run in state.of_kind("search")):
+        if any(run.kind == "search" for run in state.tally.unfinished.values()):
             return WAIT
         return self._first_new(confirmations(self.spec, state), state)
 
     def is_done(self, state: StudyState) -> bool:
         """Whether every run there is to do is over."""
-        is_over = all(run.is_final for run in state.runs.values())
+        is_over = not state.tally.unfinished
         return is_over and self.propose(state) is None
 
     def _search(self, state: StudyState) -> dict[str, Any] | Literal["wait"] | None:

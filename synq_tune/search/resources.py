@@ -12,8 +12,11 @@ Machine = tuple[float, float]
 """(CPUs, GPUs) of one machine; a trial runs on one."""
 
 ROUND_TRIALS = 250
-"""Trials in one run of Tune, which keeps about 50 kB of each and looks through all of them at each
-step: with thousands, the driver starts Tune anew every so often."""
+"""Trials in one run of Tune, at least. It keeps about 50 kB of each: with thousands, the driver
+starts Tune anew every so often."""
+ROUND_TURNS = 8
+"""Trials in one run of Tune for each place, at least: when it ends, every place waits for the
+last trial of it, and gets a new worker."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def plan_resources(
     # The order in which threads add decides the last bits of a sum.
     threads = 1 if study.deterministic is not None else max(1, int(share))
     is_measuring = study.gpus_per_trial == "auto" and num_gpus > 0 and fitting is None
-    rounds = num_gpus if is_measuring else ROUND_TRIALS
+    rounds = num_gpus if is_measuring else max(ROUND_TRIALS, ROUND_TURNS * concurrent)
     return Plan(concurrent, share, gpus, threads, rounds)
 
 

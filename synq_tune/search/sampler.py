@@ -199,7 +199,7 @@ class Sampler:
         if space_size(self.spec) <= _MAX_ENUMERATED:
             left = [params for params in _all_configurations(self.spec) if self._is_new(params)]
             return generator.choice(left) if left else None
-        draws = (_draw_configuration(self.spec, generator) for _ in itertools.count())
+        draws = (draw_configuration(self.spec, generator) for _ in itertools.count())
         return next(params for params in draws if self._is_new(params))
 
     def _encode(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,7 +307,8 @@ def _all_configurations(spec: StudySpec) -> Iterator[dict[str, Any]]:
     return (dict(zip(spec.search, values, strict=True)) for values in options)
 
 
-def _draw_configuration(spec: StudySpec, generator: random.Random) -> dict[str, Any]:
+def draw_configuration(spec: StudySpec, generator: random.Random) -> dict[str, Any]:
+    """A point of the search space at random, each value on its own."""
     return {key: _draw(domain, generator) for key, domain in spec.search.items()}
 
 

@@ -91,8 +91,8 @@ class LedgerSearcher(NotPickled, Searcher):
         return {**place, "state": ray.put(data)}
 
     def _unfinished(self) -> str | None:
-        waiting = (run.key for run in self.ledger.state.runs.values() if not run.is_final)
-        return next((key for key in waiting if key not in self.active.values()), None)
+        taken = set(self.active.values())
+        return next((key for key in self.ledger.state.tally.unfinished if key not in taken), None)
 
     def _proposed(self) -> str | None:
         event = self.queue.propose(self.ledger.state)

@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 import torch
-from ray import tune
 
 from synq_tune.config import StudySpec
 from synq_tune.config.load import with_recipe
@@ -23,6 +22,7 @@ from synq_tune.search import gpu_sharing
 from synq_tune.search.environment import check_this_machine
 from synq_tune.search.own_code_copies import receive
 from synq_tune.search.payload import Payload
+from synq_tune.search.reused_worker import ReusedWorker
 from synq_tune.search.transfer import FileManifest, fetch_missing
 from synq_tune.search.worker_folder import go_to, naming_missing_folder
 from synq_tune.trial.assets import Assets, choose_device, load_assets
@@ -30,8 +30,11 @@ from synq_tune.trial.evaluation import top1
 from synq_tune.trial.trial import Trial
 
 KEEP_SECONDS = 60.0
-"""Longest time without a checkpoint where `checkpoint_every` is `auto`, but for the epoch's
-rest."""
+"""Longest time without a checkpoint where `checkpoint_every` is `auto`, but for the epoch's rest and
+for `KEEP_RATE`."""
+KEEP_RATE = 100e6
+"""Bytes a second that all trials together send to the driver as checkpoints, at most: it sums and
+writes each, while all others wait."""
 
 _ASSETS: dict[str, Assets] = {}
 """Loaded once per worker process and study, by the study's folder."""
@@ -40,6 +43,16 @@ _ASSETS: dict[str, Assets] = {}
 def run_spec(spec: StudySpec, kind: str, params: dict[str, Any]) -> StudySpec:
     """The settings of a run: a rung of the ladder names a recipe instead of parameters."""
     return with_recipe(spec, params["recipe"]) if kind == "ladder" else spec.of_trial(params)
+
+
+def keep_seconds(places: int, state_bytes: int) -> float:
+    """Longest time without a checkpoint, in seconds.
+
+    Args:
+        places: trials at once.
+        state_bytes: of a trial's last checkpoint; 0 before there was one.
+    """
+    return max(KEEP_SECONDS, places * state_bytes / KEEP_RATE)
 
 
 def load_study(context: dict[str, Any]) -> Assets:
@@ -60,8 +73,8 @@ def load_study(context: dict[str, Any]) -> Assets:
     return assets
 
 
-class TrialWorker(tune.Trainable):
-    """Steps from one evaluated epoch to the next; `reset_config` starts another run in place."""
+class TrialWorker(ReusedWorker):
+    """Steps from one evaluated epoch to the next; `take` starts another run in place."""
 
     def setup(self, config: dict[str, Any], context: dict[str, Any]) -> None:
         """Load the study's assets, once per process.
@@ -69,7 +82,7 @@ class TrialWorker(tune.Trainable):
         Args:
             config: {"run": {key, kind, params, seed, epoch, state}}; `state` is None, or refers to
                 the bytes of the training state after `epoch` epochs.
-            context: {spec, dataset, store, folder, cwd, metric, threads, sources, labelled,
+            context: {spec, dataset, store, folder, cwd, metric, threads, places, sources, labelled,
                 manifest, facts}, plain values.
         """
         keep_freed_memory()
@@ -78,17 +91,13 @@ class TrialWorker(tune.Trainable):
         go_to(context["cwd"])
         self.context = context
         self.folder = Path(context["folder"])
-        self._start(config)
+        self.take(config["run"])
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another run in this process."""
-        self._start(new_config)
-        return True
-
-    def _start(self, config: dict[str, Any]) -> None:
-        self.run_info = config["run"]
+    def take(self, run: dict[str, Any]) -> None:
+        """Take a run; it starts at the first step."""
+        self.run_info = run
         self.started = self.kept_at = time.monotonic()
-        self.seconds_before = 0.0
+        self.seconds_before, self.state_bytes = 0.0, 0
         self.trial: Trial | None = None
 
     def _assets(self) -> Assets:
@@ -112,7 +121,8 @@ class TrialWorker(tune.Trainable):
         """Whether the state is kept after an epoch that is not evaluated."""
         every = self._assets().spec.study.checkpoint_every
         if every == "auto":
-            return time.monotonic() - self.kept_at > KEEP_SECONDS
+            least = keep_seconds(self.context["places"], self.state_bytes)
+            return time.monotonic() - self.kept_at > least
         return epoch % every == 0
 
     def step(self) -> dict[str, Any]:
@@ -138,7 +148,9 @@ class TrialWorker(tune.Trainable):
         if row.is_last:
             return result | {"state": "completed", "done": True, **self._finish()}
         self.kept_at = time.monotonic()
-        return result | {"payload": Payload(self.trial.state(**self._clock()))}
+        state = self.trial.state(**self._clock())
+        self.state_bytes = len(state)
+        return result | {"payload": Payload(state)}
 
     def _measured(self, row: EpochMetrics) -> dict[str, Any]:
         """What an evaluated epoch reports; nothing of one that is only kept."""
@@ -174,10 +186,3 @@ class TrialWorker(tune.Trainable):
             compared = assets.report_probes.compare(student, assets.device)
             found["report_agreement"] = compared["agreement"]
         return found
-
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        """Nothing: the ledger is the only state (Tune insists on the method)."""
-        return {}
-
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing, see `save_checkpoint`."""

@@ -32,7 +32,7 @@ def run_line(state: StudyState, key: str) -> str | None:
     """A line for a run that just started or ended; None in between."""
     run = state.runs[key]
     if run.is_final:
-        done = sum(r.is_final for r in state.of_kind(run.kind))
+        done = state.tally.num_over(run.kind)
         total = state.num_trials if run.kind == "search" else None
         count = f"[{done}/{total}]" if total else f"[{run.kind}]"
         error = f"  {run.error}" if run.error else ""

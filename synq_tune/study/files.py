@@ -46,8 +46,7 @@ def needed_files(folder: Path, state: StudyState) -> dict[Path, str]:
     }
     states = {
         state_path(folder, run.key, run.kept_epoch, run.kept_position): run.kept_sha256
-        for run in state.runs.values()
-        if not run.is_final
+        for run in state.tally.unfinished.values()
     }
     return {path: sha256 for path, sha256 in {**students, **states}.items() if sha256}
 

@@ -31,6 +31,7 @@ from typing import Any, Literal
 from synq_tune.config import StudySpec
 from synq_tune.config.metrics import METRICS
 from synq_tune.study.stages import Budget, Stages, stage_of
+from synq_tune.study.tally import Tally
 
 RunKind = Literal["search", "confirm", "ladder"]
 RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted", "running"]
@@ -111,6 +112,12 @@ class StudyState:
     sessions: list[dict[str, Any]] = field(default_factory=list)
     sessions_before_budget: int = 0
     """Counted, since a clock may jump: only sessions behind the last `budget` know of it."""
+    _tally: Tally = field(default_factory=Tally, init=False, repr=False, compare=False)
+
+    @property
+    def tally(self) -> Tally:
+        """Which runs are over; costs next to nothing, however many there are."""
+        return self._tally.read(self.runs)
 
     @property
     def num_trials(self) -> int:
@@ -245,6 +252,7 @@ def _finished(state: StudyState, event: Mapping[str, Any]) -> None:
     run.report_agreement = event.get("report_agreement")
     run.epochs_run = event.get("epochs_run", run.epochs_run)
     run.metrics = _measured(state, run.history, event.get("metrics") or {})
+    state.tally.end(run)
 
 
 def _measured(

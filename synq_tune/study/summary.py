@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,9 +51,18 @@ def mean_score(runs: list[Run], metric: str) -> tuple[float, float, float]:
 
 def finalists(state: StudyState, top: int) -> list[Run]:
     """The best `top` completed search runs, the best first."""
+    return list(itertools.islice(_ranked(state), top))
+
+
+def _ranked(state: StudyState) -> Iterator[Run]:
+    """All completed search runs, the best first."""
     metric = resolve_metric(state)
-    candidates = [run for run in state.of_kind("search") if _is_candidate(run, metric)]
-    return heapq.nlargest(top, candidates, key=lambda run: score(run, metric))
+
+    def rank(run: Run) -> tuple[float, ...] | None:
+        is_one = run.kind == "search" and _is_candidate(run, metric)
+        return score(run, metric) if is_one else None
+
+    return state.tally.ranked(metric, rank)
 
 
 def _is_candidate(run: Run, metric: str) -> bool:
@@ -117,20 +127,21 @@ def best_run(state: StudyState) -> Run | None:
     the target, a later run that does is the best without repeats: the search ends with it.
     """
     metric = resolve_metric(state)
-    ranked = finalists(state, top=len(state.runs))
     tested_groups = judged(state)
     if not tested_groups:
-        return next(iter(ranked), None)
+        return next(_ranked(state), None)
     chosen = max(tested_groups, key=lambda group: group.rank(metric)).run
     if meets_target(state, chosen):
         return chosen
     tested = {group.run.key for group in tested_groups}
-    later = (run for run in ranked if run.key not in tested and meets_target(state, run))
+    later = (run for run in _ranked(state) if run.key not in tested and meets_target(state, run))
     return next(later, chosen)
 
 
 def judged(state: StudyState) -> list[Repeated]:
     """The configurations of which all repeats that were asked for are over."""
+    if not state.tally.num_over("confirm"):
+        return []
     confirm = state.spec.study.confirm
     asked = max(2, confirm.seeds if confirm else 2)
     return [group for group in repeated(state) if len(group.runs) >= asked and group.is_over]

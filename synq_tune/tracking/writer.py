@@ -212,6 +212,10 @@ class TrackedStudy:
             for name, (write, _) in list(self._refused.items()):
                 self._send(name, write)
 
+    def wait(self) -> None:
+        """Until all that was asked for so far is written, or refused."""
+        self._do(lambda: None)
+
     def finish(self, status: str) -> None:
         """Write what is left, end the parent run with MLflow's status FINISHED, FAILED or
         KILLED."""
