@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from synq_tune.config.metrics import MEASURED
-from synq_tune.study.state import StudyState
+from synq_tune.study.state import Run, StudyState
 from synq_tune.study.summary import Point, front, knee_of, objectives
 from synq_tune.text_table import aligned
 
@@ -22,10 +22,15 @@ def front_lines(state: StudyState) -> list[str]:
 
 def _row(state: StudyState, point: Point, names: tuple[str, ...], is_knee: bool) -> list[str]:
     values = [f"{point.values[name]:{MEASURED[name].text_format}}" for name in names]
-    bits = state.spec.of_trial(point.run.params).bits
-    ends = "".join(
-        f" {key} {width}" for key in ("first", "last", "skip") if (width := getattr(bits, key))
-    )
-    widths = f"W{bits.weights}A{bits.activations}{ends}"
     mark = "<- the knee" if is_knee else ""
+    widths = widths_of(state, point.run)
     return [f"trial {point.run.number}", *values, str(point.seeds), widths, mark]
+
+
+def widths_of(state: StudyState, run: Run) -> str:
+    """A trial's widths, such as `W3A4 first 8`."""
+    bits = state.spec.of_trial(run.params).bits
+    more = [
+        f" {key} {getattr(bits, key)}" for key in ("first", "last", "skip") if getattr(bits, key)
+    ]
+    return f"W{bits.weights}A{bits.activations}{''.join(more)}{' mixed' if bits.is_mixed else ''}"
