@@ -81,7 +81,7 @@ def _ladder_event(spec: StudySpec) -> dict[str, Any]:
     params = {"recipe": "synq_paper"}
     seed = trial_seed(spec.study.seed, 0)
     # It is run before the best is known, whose widths may be others.
-    label = f"{PAPER}, {widths(spec.bits)}" if spec.searches_bits else PAPER
+    label = f"{PAPER} at {widths(spec.bits)}" if spec.searches_bits else PAPER
     return _event("ladder-paper", "ladder", None, params, seed, label)
 
 

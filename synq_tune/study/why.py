@@ -44,8 +44,13 @@ def _of_front(state: StudyState, best: Run) -> str:
     if len(points) < 3:
         only = f"the better {first} of the two points" if len(points) == 2 else "the only point"
         return f"{_name(best)}: {only} of the front of {goals}"
+    if best is points[0].run:
+        return (
+            f"{_name(best)}: the best {first} of {len(points)} points of {goals}, of which none lies "
+            "beyond the line between the ends"
+        )
     return (
-        f"{_name(best)}: the knee of {len(points)} points of {goals}, the farthest from the line "
+        f"{_name(best)}: the knee of {len(points)} points of {goals}, the farthest beyond the line "
         "between the ends"
     )
 

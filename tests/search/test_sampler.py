@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -403,3 +404,18 @@ def test_calibrations_differ_by_their_widths_alone(
         finish(ledger, event["number"], top1=90.0 + event["number"], size=1.0)
         widths.append(event["params"]["bits.weights"])
     assert sorted(widths) == [2, 4, 8] and queue.is_done(ledger.state)
+
+
+def test_the_ladder_says_whose_widths_the_papers_defaults_have(
+    tmp_path: Path, make_spec: Callable[..., StudySpec]
+) -> None:
+    """They run before the best is known; the name is one that MLflow takes."""
+    labels = []
+    for search in (WIDE, SMALL):
+        spec = make_spec(search, num_trials=1)
+        ledger = Ledger.create(tmp_path / str(len(labels)), spec)
+        queue = RunQueue(spec, Sampler(spec, top1))
+        ledger.append("proposed", **queue.propose(ledger.state))
+        labels.append(queue.propose(ledger.state)["label"])
+    assert labels == ["the paper's defaults at W3A3", "the paper's defaults"]
+    assert re.fullmatch(r"[\w\-. /:]+", labels[0].replace("'", ""))

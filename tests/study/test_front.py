@@ -90,7 +90,15 @@ def test_the_knee_is_the_best(state: StudyState) -> None:
     rows = summarize(state, Path("x"))["front"]
     assert [row["number"] for row in rows if row["is_knee"]] == [1]
     assert rows[0]["values"] == {"top1": 98.0, "size": 8000.0}
-    # One point, and two.
+    # A front that is hollow, one of one point, and one of two.
+    hollow = StudyState(state.spec, {})
+    for number, (bits, top1) in enumerate([(2, 20.0), (6, 30.0), (8, 98.0)]):
+        add(hollow, number, bits, top1)
+    assert best_run(hollow).number == 2
+    assert why_line(hollow) == (
+        "trial 2: the best top1 of 3 points of top1 and size, of which none lies beyond the line "
+        "between the ends"
+    )
     for numbers, best, why in (([3], 3, "the only point"), ([1, 3], 1, "the better top1")):
         some = StudyState(state.spec, {})
         for number in numbers:
