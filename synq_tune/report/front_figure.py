@@ -15,7 +15,7 @@ About = Callable[[Run], Sequence[str]]
 
 
 def front_figure(
-    runs: Sequence[Run],
+    trials: Sequence[Point],
     points: Sequence[Point],
     chosen: Run | None,
     names: tuple[str, str],
@@ -25,8 +25,8 @@ def front_figure(
     """Every completed trial as a dot, the front's joined and the chosen one marked.
 
     Args:
-        runs: trials with both metrics.
-        points: of the front, their values the means over seeds.
+        trials: with both metrics, those of the front among them.
+        points: of the front.
         chosen: the trial that is exported.
         names: metrics, up the page and across it.
         about: see `About`.
@@ -35,9 +35,8 @@ def front_figure(
     up, across = names
     ordered = sorted(points, key=lambda point: point.values[across])
     marked = [point for point in ordered if chosen is not None and point.run.key == chosen.key]
-    others = [Point(run, {n: run.metrics[n] for n in names}) for run in runs]
     data = [
-        _dots(others, names, about, "every trial", {"color": GREY, "size": 7, "opacity": 0.6}),
+        _dots(trials, names, about, "every trial", {"color": GREY, "size": 7, "opacity": 0.6}),
         {
             **_dots(ordered, names, about, "the front", {"color": BLUE, "size": 10}),
             "mode": "lines+markers" if is_joined else "markers",

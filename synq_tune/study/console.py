@@ -80,6 +80,11 @@ def no_trial_line(state: StudyState) -> str:
     return f"no trial completed ({ends}).{said[-1] if said else ''}"
 
 
+def _front(state: StudyState) -> list[str]:
+    lines = front_lines(state)
+    return [*lines, ""] if lines else []
+
+
 def study_lines(state: StudyState) -> list[str]:
     """What a finished study ends with: ladder, best files."""
     best = state.stages.best
@@ -88,9 +93,9 @@ def study_lines(state: StudyState) -> list[str]:
         "",
         *ladder_lines(state.stages.ladder.rungs),
         "",
+        *_front(state),
         f"best      {best.key}: " + ", ".join(f"{k}={v}" for k, v in best.params.items()),
         *(f"confirm   {line}" for line in confirm_lines(state)),
-        *front_lines(state),
         f"why       {why_line(state)}",
         *(f"note      {line}" for line in notes),
         *(f"file      {line}" for line in file_lines(state)),

@@ -169,10 +169,11 @@ def front(state: StudyState) -> list[Point]:
         return found
     fewest = min(group.num_failures for group in groups)
     sound = [group for group in groups if group.num_failures == fewest]
-    return _front([_mean_point(group, names) for group in sound], names)
+    return _front([mean_point(group, names) for group in sound], names)
 
 
-def _mean_point(group: Repeated, names: tuple[str, ...]) -> Point:
+def mean_point(group: Repeated, names: tuple[str, ...]) -> Point:
+    """A repeated trial with the means of its runs that measured all of these metrics."""
     runs = [run for run in group.completed if all(name in run.metrics for name in names)]
     means = {n: math.fsum(run.metrics[n] for run in runs) / len(runs) for n in names}
     return Point(group.run, means, len(runs))

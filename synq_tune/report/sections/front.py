@@ -15,7 +15,12 @@ from synq_tune.report.numbers import value
 from synq_tune.study.exported import milliseconds_of_best
 from synq_tune.study.front_table import widths_of
 from synq_tune.study.state import Run
-from synq_tune.study.summary import Point, front, objectives, points_of_runs
+from synq_tune.study.summary import Point, front, judged, mean_point, objectives, points_of_runs
+
+_MEANS = (
+    "Trials that were repeated stand at the mean of their seeds, and only those are on the front. The "
+    "others ran once: a grey point above the line may be luck."
+)
 
 
 def pareto_front(material: Material) -> Section | None:
@@ -30,6 +35,7 @@ def pareto_front(material: Material) -> Section | None:
     if not points:
         return Section("front", title, "No trial has completed, so there is no front yet.")
     blocks: list[Block] = [_plot(material, points, names, name) for name in names[1:]]
+    blocks += [Prose(_MEANS)] if any(point.seeds > 1 for point in points) else []
     blocks += [_table(material, points, names), *_export(material, points)]
     return Section("front", title, _lead(material, points, names), blocks)
 
@@ -65,10 +71,17 @@ def _lead(material: Material, points: list[Point], names: tuple[str, ...]) -> st
 
 def _plot(material: Material, points: list[Point], names: tuple[str, ...], across: str) -> Plot:
     both = (names[0], across)
-    runs = [run for run in _completed(material) if all(name in run.metrics for name in both)]
-    about = partial(_about, material, names)
-    shown = front_figure(runs, points, material.best, both, about, len(names) == 2)
+    about, trials = partial(_about, material, names), _trials(material, both)
+    shown = front_figure(trials, points, material.best, both, about, len(names) == 2)
     return Plot(shown, f"{axis_title(names[0])} of each trial against {axis_title(across)}")
+
+
+def _trials(material: Material, both: tuple[str, str]) -> list[Point]:
+    """Every trial that measured both; one that was repeated stands at its means."""
+    runs = [run for run in _completed(material) if all(name in run.metrics for name in both)]
+    means = {group.run.key: mean_point(group, both) for group in judged(material.state)}
+    single = {run.key: Point(run, {name: run.metrics[name] for name in both}) for run in runs}
+    return [means.get(key, point) for key, point in single.items()]
 
 
 def _about(material: Material, names: tuple[str, ...], run: Run) -> list[str]:
@@ -115,13 +128,11 @@ def _export(material: Material, points: list[Point]) -> list[Block]:
     others = [point.run for point in points if best is None or point.run.key != best.key]
     if not others:
         return []
+    number = str(others[0].number)
     line = command_line(
-        "export.py",
-        "--study",
-        material.folder,
-        "--trial",
-        str(others[0].number),
-        "--output",
-        "other",
+        "export.py", "--study", ".", "--trial", number, "--output", f"trial-{number}"
     )
-    return [Prose("Milliseconds are measured at the export. To export another point:"), Code(line)]
+    says = (
+        "Milliseconds are measured at the export. To export another point, in the study's folder:"
+    )
+    return [Prose(says), Code(line)]
