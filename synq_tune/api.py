@@ -62,6 +62,14 @@ class Study:
         return self._summary["best"]
 
     @property
+    def front(self) -> pandas.DataFrame:
+        """One row per point of the front of a study with several objectives: number, `values.*`,
+        seeds, is_knee, `params.*`; empty in one with a single objective."""
+        import pandas
+
+        return pandas.json_normalize(self._summary.get("front", []), sep=".")
+
+    @property
     def ladder(self) -> pandas.DataFrame:
         """One row per rung, accuracies in percent; empty before the study has measured it."""
         import pandas

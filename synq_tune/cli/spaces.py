@@ -19,6 +19,7 @@ from synq_tune.config.measured import Measurement, measurements
 from synq_tune.config.weights_source import weights_source
 from synq_tune.errors import lookup
 from synq_tune.text_table import aligned
+from synq_tune.tracking.describe import searched_widths
 
 _HEADS = ("space", "network", "quantizer", "bits", "images", "updates", "measured")
 
@@ -39,9 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bits_text(name: str) -> str:
-    """Such as `W4A8`, of a bundled space."""
-    bits = load_space(name).bits
-    return f"W{bits.weights}A{bits.activations}"
+    """Such as `W4A8`, of a bundled space; `W2-8A4` where it searches the weights' width."""
+    return searched_widths(load_space(name))
 
 
 def purpose(name: str) -> str:

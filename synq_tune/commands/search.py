@@ -183,6 +183,11 @@ def _extend(ledger: Ledger, arguments: argparse.Namespace) -> None:
             "`--target-loss >= 0 and finite` must hold, but got "
             f"{changed['target_loss']}. It is in points."
         )
+    if "target_loss" in changed and study.has_front:
+        raise InputError(
+            "`a target ends a search by one objective` must hold, but got --target-loss "
+            f"{changed['target_loss']} for a study of {', '.join(study.objectives)}. Leave it out."
+        )
     ledger.record(Budget(**changed))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from synq_tune.config import Domain, FineTune, Reconstruct
+from synq_tune.config.spec import WIDTHS
 from synq_tune.errors import SearchSpaceError
 
 BUDGET = ("epochs", "batch_size", "steps_per_epoch", "calibration_batches")
@@ -80,11 +81,14 @@ def search_of(own: Tree, recipe: Tree) -> dict[str, Any]:
 
 
 def _stays(ranges: Tree, reconstructs: bool) -> set[str]:
-    """Keys whose ranges a study may keep: all of the recipe's stages where it states no range."""
+    """Keys whose ranges a study may keep: all of the recipe's stages where it states no range.
+
+    Widths are no part of a method.
+    """
     if ranges:
-        return {*KEPT, *(key for key in FITTED if key in ranges)}
+        return {*KEPT, *WIDTHS, *(key for key in FITTED if key in ranges)}
     stage = Reconstruct.model_fields if reconstructs else ()
-    return {*FineTune.model_fields, *(_RECONSTRUCT + key for key in stage)}
+    return {*FineTune.model_fields, *WIDTHS, *(_RECONSTRUCT + key for key in stage)}
 
 
 def quantizer_of(own: str | None, stated: str | None) -> str | None:

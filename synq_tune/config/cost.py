@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from synq_tune.config.spec import StudySpec
+from synq_tune.config.metrics import COSTS
+from synq_tune.config.spec import WIDTHS, StudySpec
 from synq_tune.notes import counted
 
 
@@ -50,11 +52,24 @@ def runs_of(spec: StudySpec, trials: int) -> Runs:
         trials: of its search; more than its space has are never run, see `search.planned`.
     """
     if not spec.is_trained:
-        return Runs(1, 0, 0, 0)
+        return Runs(trials if spec.is_varied else 1, 0, 0, 0)
     confirm = spec.study.confirm
     if confirm is None or confirm.seeds < 2:
         return Runs(trials, 0, 0, 1)
-    return Runs(trials, min(confirm.top, trials), confirm.seeds - 1, 1)
+    return Runs(trials, int(min(_most_finalists(spec), trials)), confirm.seeds - 1, 1)
+
+
+def _most_finalists(spec: StudySpec) -> float:
+    """Configurations that are repeated, at most: all points of a front where there is one.
+
+    No two of its points cost the same, so there are no more than combinations of widths.
+    """
+    study = spec.study
+    if not study.has_front:
+        return study.confirm.top if study.confirm else 0
+    if not set(study.objectives[1:]) <= set(COSTS):
+        return math.inf
+    return math.prod(domain.size for key, domain in spec.search.items() if key in WIDTHS)
 
 
 def steps_per_epoch(spec: StudySpec) -> int:

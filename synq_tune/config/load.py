@@ -53,8 +53,8 @@ def deep_merge(base: Mapping[str, Any], over: Mapping[str, Any], path: str = "")
 
 
 def parse_assignment(text: str) -> dict[str, Any]:
-    """`a.b=value` → {"a": {"b": value}}; the value is YAML. `search.reconstruct.X` is one key of
-    search."""
+    """`a.b=value` → {"a": {"b": value}}; the value is YAML. `search.reconstruct.X` and
+    `search.bits.X` are one key of search."""
     key, equals, value = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -74,7 +74,7 @@ def _fix(tree: dict[str, Any], assignment: dict[str, Any]) -> dict[str, Any]:
     merged = deep_merge(tree, assignment)
     fixed = {
         prefix + key
-        for room, prefix in (("finetune", ""), ("reconstruct", "reconstruct."))
+        for room, prefix in (("finetune", ""), ("reconstruct", "reconstruct."), ("bits", "bits."))
         for key in (assignment[room] if isinstance(assignment.get(room), dict) else ())
     }
     if fixed and isinstance(merged.get("search"), dict):
@@ -314,5 +314,5 @@ def with_recipe(spec: StudySpec, recipe: str) -> StudySpec:
     tree = {**spec.model_dump(by_alias=True), "recipe": recipe, "search": {}}
     tree["finetune"] = {**finetune, **kept}
     tree["reconstruct"] = read_recipe(recipe).get("reconstruct", {})
-    tree["study"] = {**tree["study"], "first": ()}
+    tree["study"] = {**tree["study"], "first": (), "objectives": ()}
     return build_spec(tree, f"recipe {recipe}")

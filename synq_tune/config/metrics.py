@@ -1,4 +1,4 @@
-"""What a student is measured by: one table, and what a study maximises."""
+"""What a student is measured by: how right it is, what it costs, and what a study maximises."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Literal
 
 Chosen = Literal["auto", "top1", "agreement", "holdout_kl", "holdout_mse"]
 """What `study.metric` may ask for: `auto`, or a metric of the table."""
+Objective = Literal["auto", "top1", "agreement", "holdout_kl", "holdout_mse", "size", "bops"]
+"""What `study.objectives` may name: those, and costs."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,20 @@ METRICS = {
 """In the order in which tables show them: top1 and agreement in percent; the divergence (nats) and
 the squared distance of student's and teacher's logits on held-out images."""
 
+COSTS = {
+    metric.name: metric
+    for metric in (
+        Metric("size", "bytes", "bytes", ",.0f", True, True),
+        Metric("bops", "bit ops", "bit operations", ".3e", True, True),
+    )
+}
+"""What a student takes, which follows from its widths alone: bytes of all weights' codes, packed
+(scales, biases and BatchNorms come on top), and the sum of multiplications · weight bits · value
+bits of one image, float counting 32. Only studies whose trials differ in width have them."""
+
+MEASURED = {**METRICS, **COSTS}
+"""All that a run may have, in the order in which tables show it."""
+
 
 def auto_metric(asked: str, has_labels: bool) -> str:
     """The metric that `study.metric` stands for: `auto` is top1 with labels, else agreement."""
@@ -48,7 +64,7 @@ def auto_metric(asked: str, has_labels: bool) -> str:
 
 def is_lower_better(metric: str) -> bool:
     """Whether less of a metric is better."""
-    return metric in METRICS and METRICS[metric].is_lower_better
+    return metric in MEASURED and MEASURED[metric].is_lower_better
 
 
 def mode_of(metric: str) -> Literal["max", "min"]:

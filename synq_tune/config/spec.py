@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from synq_tune.config.bits import Bits
 from synq_tune.config.domain import Domain
 from synq_tune.config.finetune import FineTune
+from synq_tune.config.metrics import COSTS
 from synq_tune.config.reconstruct import Reconstruct
 from synq_tune.config.settings import FORMAT, QuantizerName, Settings, Text
 from synq_tune.config.study import Study
@@ -17,7 +18,13 @@ from synq_tune.config.teacher import Teacher
 from synq_tune.errors import lookup
 
 _RECONSTRUCT = "reconstruct."
-SEARCHABLE = (*FineTune.model_fields, *(_RECONSTRUCT + key for key in Reconstruct.model_fields))
+WIDTHS = tuple(f"bits.{key}" for key in Bits.model_fields if key != "overrides")
+"""The widths that a space may search; `bits.overrides` is one thing, not a value of a range."""
+SEARCHABLE = (
+    *FineTune.model_fields,
+    *(_RECONSTRUCT + key for key in Reconstruct.model_fields),
+    *WIDTHS,
+)
 """What a space may search."""
 SEARCHABLE_NAMES = (
     *FineTune.name_fields(),
@@ -48,7 +55,8 @@ class StudySpec(Settings):
     finetune: FineTune = FineTune()
     """How a trial trains."""
     search: dict[str, Domain] = {}
-    """What is searched: a field of `finetune`, or `reconstruct.FIELD`, and its values."""
+    """What is searched: a field of `finetune`, `reconstruct.FIELD` or `bits.FIELD`, and its
+    values."""
     study: Study = Study()
     """How the search runs, stops and chooses."""
 
@@ -66,7 +74,18 @@ class StudySpec(Settings):
                         f"values` must hold, but searched are: "
                         f"{', '.join(sorted(self.search)) or 'none'}."
                     )
+        self._check_costs()
         return self
+
+    def _check_costs(self) -> None:
+        """An objective that no trial can change is none."""
+        costs = [name for name in self.study.objectives if name in COSTS]
+        if costs and not self.searches_bits:
+            raise ValueError(
+                f"study.objectives: `a width is searched beside {costs[0]}` must hold, but search "
+                f"has {', '.join(sorted(self.search)) or 'nothing'}. Add "
+                "bits.weights: {choice: [2, 3, 4, 8]} to search."
+            )
 
     def _try(self, key: str, value: Any) -> None:
         """Raise ValueError, by the search's key, for a value that no trial can take."""
@@ -85,21 +104,41 @@ class StudySpec(Settings):
         """This study with one configuration in place of what it searches.
 
         Args:
-            params: values by field of finetune, or by `reconstruct.FIELD`.
+            params: values by field of finetune, or by `reconstruct.FIELD` or `bits.FIELD`.
         """
-        stages = {"finetune": self.finetune, "reconstruct": self.reconstruct}
-        own = {name: {} for name in stages}
+        own: dict[str, dict[str, Any]] = {"finetune": {}, "reconstruct": {}, "bits": {}}
         for key, value in params.items():
-            own["reconstruct" if key.startswith(_RECONSTRUCT) else "finetune"][
-                key.removeprefix(_RECONSTRUCT)
-            ] = value
+            section, field = _place(key)
+            own[section][field] = value
+        sections = {name: getattr(self, name) for name in own}
         changed = {
             name: type(settings).model_validate({**settings.model_dump(), **own[name]})
-            for name, settings in stages.items()
+            for name, settings in sections.items()
         }
         return self.model_copy(update={**changed, "search": {}})
+
+    def own_value(self, key: str) -> Any:
+        """The study's own value of what `key` of search names, as JSON has it."""
+        section, field = _place(key)
+        return getattr(self, section).model_dump(mode="json")[field]
+
+    @property
+    def searches_bits(self) -> bool:
+        """Whether trials differ in width, and so in what they cost."""
+        return any(key in WIDTHS for key in self.search)
+
+    @property
+    def is_varied(self) -> bool:
+        """Whether trials differ at all: something is trained, or their widths are drawn."""
+        return self.is_trained or self.searches_bits
 
     @property
     def is_trained(self) -> bool:
         """Whether anything changes the student after calibration."""
         return self.finetune.epochs > 0 or self.reconstruct.is_on
+
+
+def _place(key: str) -> tuple[str, str]:
+    """Section and field of a key of search; one without a section is of finetune."""
+    section, dot, field = key.partition(".")
+    return (section, field) if dot else ("finetune", key)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from torch import fx
 
 from synq_tune import error_log
-from synq_tune.config import FineTune, StudySpec
+from synq_tune.config import Bits, FineTune, StudySpec
 from synq_tune.errors import first_line, full_text
 from synq_tune.inspection.student import Inspection, inspect_student
 from synq_tune.quantization.student import quantize_student
@@ -93,17 +93,18 @@ class _Gathering:
             return None
 
 
-def gather(assets: Assets, model: Model | None, folder: Path) -> Evidence:
+def gather(assets: Assets, model: Model | None, folder: Path, bits: Bits | None = None) -> Evidence:
     """Measure all parts.
 
     Args:
         assets: of the study.
         model: None while no trial has completed.
         folder: of the study; full texts of errors go into its log.
+        bits: widths of the model; None: the study's own.
     """
     at = _Gathering(folder)
     parts: dict[str, Any] = {
-        "inspection": at.part("inspection", lambda: _inspected(assets)),
+        "inspection": at.part("inspection", lambda: _inspected(assets, bits or assets.spec.bits)),
         "synthetic": at.part(
             "synthetic", lambda: synthetic(assets.teacher, assets.dataset, _d0s(assets.spec))
         ),
@@ -118,9 +119,8 @@ def gather(assets: Assets, model: Model | None, folder: Path) -> Evidence:
     return Evidence(**parts, missing=at.missing)
 
 
-def _inspected(assets: Assets) -> Inspection:
-    spec = assets.spec
-    return inspect_student(quantize_student(assets.teacher, spec.bits, spec.quantizer))
+def _inspected(assets: Assets, bits: Bits) -> Inspection:
+    return inspect_student(quantize_student(assets.teacher, bits, assets.spec.quantizer))
 
 
 def _d0s(spec: StudySpec) -> tuple[float | None, ...]:

@@ -19,6 +19,7 @@ from synq_tune.report.sections.cams import cams
 from synq_tune.report.sections.card import card
 from synq_tune.report.sections.choice import choice
 from synq_tune.report.sections.export import export
+from synq_tune.report.sections.front import pareto_front
 from synq_tune.report.sections.images import images
 from synq_tune.report.sections.ladder import ladder
 from synq_tune.report.sections.mistakes import mistakes
@@ -30,9 +31,10 @@ REPORT_NAME = "report.html"
 MAX_BYTES = 8_000_000
 _NOT_HERE = "Images are left out of this copy of the report."
 _TEMPLATES = Path(__file__).parent / "templates"
-_SECTIONS: tuple[Callable[[Material], Section], ...] = (
+_SECTIONS: tuple[Callable[[Material], Section | None], ...] = (
     card,
     ladder,
+    pareto_front,
     choice,
     search,
     quantization,
@@ -42,7 +44,7 @@ _SECTIONS: tuple[Callable[[Material], Section], ...] = (
     export,
     reproduce,
 )
-"""In the order in which they stand."""
+"""In the order in which they stand; one that has nothing to say is None."""
 
 
 def write_page(material: Material, path: Path, is_private: bool = True) -> None:
@@ -58,7 +60,8 @@ def write_page(material: Material, path: Path, is_private: bool = True) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    sections = [make(material) for make in _SECTIONS]
+    made = (make(material) for make in _SECTIONS)
+    sections = [section for section in made if section is not None]
     public = [without_private(section, _NOT_HERE) for section in sections]
     text = render(material, sections if is_private else public)
     if len(text) > MAX_BYTES:

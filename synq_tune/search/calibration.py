@@ -21,7 +21,7 @@ KEY = "trial-0000"
 
 def calibrates_first(spec: StudySpec) -> bool:
     """Whether the study's first trial trains nothing: it cannot, or a target may be met without."""
-    return not spec.is_trained or spec.study.target_loss is not None
+    return not spec.is_varied or spec.study.target_loss is not None
 
 
 def _untrained(spec: StudySpec) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def run_calibration(
 def _run(ledger: Ledger, assets: Assets, folder: Path, listener: Callable[[str], None]) -> None:
     run, started = ledger.state.runs[KEY], time.monotonic()
     spec = assets.spec.of_trial(run.params)
-    trial = Trial(assets, spec.finetune, run.seed, reconstruct=spec.reconstruct)
+    trial = Trial(assets, spec.finetune, run.seed, reconstruct=spec.reconstruct, bits=spec.bits)
     try:
         with stage("calibration", f"teacher.model={assets.spec.teacher.model}"):
             (row,) = trial.run()

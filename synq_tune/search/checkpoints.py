@@ -30,7 +30,8 @@ def load_student(assets: Assets, run: Run, folder: Path) -> fx.GraphModule:
     """
     if not is_kept(run, folder):
         return _train_again(assets, run)
-    student = quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
+    bits = run_spec(assets.spec, run.kind, run.params).bits
+    student = quantize_student(assets.teacher, bits, assets.spec.quantizer)
     student.load_state_dict(load_file(checkpoint_path(folder, run.key)))
     return student.to(assets.device)
 
@@ -43,7 +44,7 @@ def is_kept(run: Run, folder: Path) -> bool:
 
 def _train_again(assets: Assets, run: Run) -> fx.GraphModule:
     spec = run_spec(assets.spec, run.kind, run.params)
-    trial = Trial(assets, spec.finetune, run.seed, reconstruct=spec.reconstruct)
+    trial = Trial(assets, spec.finetune, run.seed, reconstruct=spec.reconstruct, bits=spec.bits)
     for _ in trial.run():
         pass
     return trial.student

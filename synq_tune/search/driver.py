@@ -234,7 +234,7 @@ class StudyDriver:
     def _calibrate(self, dataset_path: Path) -> None:
         if not calibrates_first(self.spec):
             return
-        if not self.spec.is_trained:
+        if not self.spec.is_varied:
             print(
                 "search    nothing is trained at 0 epochs: one trial, calibration only", flush=True
             )
@@ -268,7 +268,8 @@ class StudyDriver:
         def score(run: Run) -> float | None:
             return objective(run.metrics, prepared.metric)
 
-        return RunQueue(self.spec, Sampler(self.spec, score))
+        others = self.spec.study.objectives[1:]
+        return RunQueue(self.spec, Sampler(self.spec, score, others))
 
     def _is_searched(self, queue: RunQueue) -> bool:
         return self._is_enough() or queue.is_done(self.ledger.state)

@@ -1,4 +1,7 @@
-"""Which searched parameters mattered: fANOVA of the trials that completed (Hutter et al., 2014)."""
+"""Which searched parameters mattered: fANOVA of the trials that completed (Hutter et al., 2014).
+
+Of several objectives the first is explained: what the others cost follows from the widths alone.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,17 @@ def parameter_importances(state: StudyState) -> dict[str, float]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = to_optuna(state)
     done = [trial for trial in study.trials if trial.state is TrialState.COMPLETE]
-    if len(done) < _FEWEST or len({trial.value for trial in done}) == 1 or not _varied(done):
+    if len(done) < _FEWEST or len({_first(trial) for trial in done}) == 1 or not _varied(done):
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(**_FOREST))
+        evaluator = FanovaImportanceEvaluator(**_FOREST)
+        shares = get_param_importances(study, evaluator=evaluator, target=_first)
     return {key: float(share) for key, share in shares.items()}
+
+
+def _first(trial: FrozenTrial) -> float:
+    return trial.values[0]
 
 
 def _varied(trials: list[FrozenTrial]) -> bool:

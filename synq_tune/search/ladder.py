@@ -12,11 +12,12 @@ from functools import partial
 
 from torch import Tensor, fx
 
-from synq_tune.config import Reconstruct
+from synq_tune.config import Bits, Reconstruct
 from synq_tune.errors import NonFiniteError, stage
 from synq_tune.study.rungs import BEST, CALIBRATED, CALIBRATED_ON_NOISE, FULL_PRECISION
 from synq_tune.study.stages import Rung
 from synq_tune.study.state import StudyState
+from synq_tune.study.summary import best_bits
 from synq_tune.trial.assets import Assets
 from synq_tune.trial.evaluation import asking_teacher, confidence_interval, top1
 from synq_tune.trial.trial import Trial
@@ -42,15 +43,19 @@ def _measured(name: str, model: Callable[[Tensor], Tensor], assets: Assets) -> R
     return _rung(name, accuracy, compared["agreement"], assets)
 
 
-def calibrated(assets: Assets, calibrate_on: str, seed: int) -> fx.GraphModule:
+def calibrated(
+    assets: Assets, calibrate_on: str, seed: int, bits: Bits | None = None
+) -> fx.GraphModule:
     """A student of which nothing was trained.
 
     Args:
         calibrate_on: `noise` or `synthetic`.
         seed: of the run.
+        bits: widths; None: the study's own.
     """
     config = assets.spec.finetune.model_copy(update={"epochs": 0})
-    return Trial(assets, config, seed, calibrate_on, reconstruct=Reconstruct()).untrained()
+    off = Reconstruct()
+    return Trial(assets, config, seed, calibrate_on, reconstruct=off, bits=bits).untrained()
 
 
 def _or_diverged(name: str, measure: Callable[[], Rung]) -> Rung:
@@ -65,13 +70,14 @@ def _or_diverged(name: str, measure: Callable[[], Rung]) -> Rung:
 def build_ladder(assets: Assets, state: StudyState, best: Callable[[Tensor], Tensor]) -> list[Rung]:
     """Full precision, calibrated on noise, on the dataset, the paper's defaults, the best found.
 
-    The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here. A
-    rung that diverged has `diverged` (why) instead of numbers.
+    The paper's defaults come from the ledger (run `ladder-paper`); the others are measured here, at
+    the widths of the best. A rung that diverged has `diverged` (why) instead of numbers.
     """
     with asking_teacher():
         rungs = [_measured(FULL_PRECISION, assets.teacher, assets)]
     for name, images in ((CALIBRATED_ON_NOISE, "noise"), (CALIBRATED, "synthetic")):
-        rungs.append(_or_diverged(name, partial(_calibrated_rung, name, images, assets)))
+        rung = partial(_calibrated_rung, name, images, assets, best_bits(state))
+        rungs.append(_or_diverged(name, rung))
     rungs += _of_paper(state, assets)
     return [
         *rungs,
@@ -79,8 +85,8 @@ def build_ladder(assets: Assets, state: StudyState, best: Callable[[Tensor], Ten
     ]
 
 
-def _calibrated_rung(name: str, calibrate_on: str, assets: Assets) -> Rung:
-    student = calibrated(assets, calibrate_on, assets.spec.study.seed)
+def _calibrated_rung(name: str, calibrate_on: str, assets: Assets, bits: Bits) -> Rung:
+    student = calibrated(assets, calibrate_on, assets.spec.study.seed, bits)
     return _measured(name, student, assets)
 
 

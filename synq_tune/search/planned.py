@@ -21,6 +21,7 @@ def planned_line(state: StudyState) -> str:
     """The same in words; on resume with how many are over."""
     study, done = state.spec.study, num_done(state)
     may_end = study.target_loss is not None or study.max_hours is not None
+    may_end |= study.has_front and study.confirm is not None  # how many points is known at the end
     ended = f"; {done} of them are over" if done else ""
     return f"{'at most ' if may_end else ''}{planned_runs(state.spec)}{ended}"
 

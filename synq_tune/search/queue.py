@@ -11,6 +11,7 @@ from synq_tune.seeds import trial_seed
 from synq_tune.study.rungs import PAPER
 from synq_tune.study.state import Run, RunKind, StudyState
 from synq_tune.study.summary import finalists
+from synq_tune.tracking.describe import widths
 
 WAIT: Final = "wait"
 """Nothing to propose before a running search trial ends: the finalists are not known, or what the
@@ -28,9 +29,12 @@ class RunQueue:
 
     def propose(self, state: StudyState) -> dict[str, Any] | Literal["wait"] | None:
         """Fields of the next `proposed` event, WAIT, or None when nothing is left."""
-        if not self.spec.is_trained and state.of_kind("search"):
+        if not self.spec.is_varied and state.of_kind("search"):
+            return None
+        event = self._search(state)
+        if event is None and not self.spec.is_trained:
             return None  # repeats of a calibration and an untrained recipe would tell nothing
-        event = self._search(state) or self._first_new([_ladder_event(self.spec)], state)
+        event = event or self._first_new([_ladder_event(self.spec)], state)
         if event is not None:
             return event
         if any(run.kind == "search" for run in state.tally.unfinished.values()):
@@ -76,7 +80,9 @@ def confirmations(spec: StudySpec, state: StudyState) -> list[dict[str, Any]]:
 def _ladder_event(spec: StudySpec) -> dict[str, Any]:
     params = {"recipe": "synq_paper"}
     seed = trial_seed(spec.study.seed, 0)
-    return _event("ladder-paper", "ladder", None, params, seed, PAPER)
+    # It is run before the best is known, whose widths may be others.
+    label = f"{PAPER} at {widths(spec.bits)}" if spec.searches_bits else PAPER
+    return _event("ladder-paper", "ladder", None, params, seed, label)
 
 
 def _confirm_event(spec: StudySpec, run: Run, repeat: int) -> dict[str, Any]:

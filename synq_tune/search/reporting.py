@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import fx
 
 from synq_tune import error_log
-from synq_tune.config import FineTune
+from synq_tune.config import Bits, FineTune
 from synq_tune.errors import InputError, first_line, full_text
 from synq_tune.report.evidence import Evidence, Model, gather
 from synq_tune.report.material import Material
@@ -21,7 +21,7 @@ from synq_tune.search.importances import parameter_importances
 from synq_tune.search.ladder import calibrated
 from synq_tune.search.own_code_copies import open_sources
 from synq_tune.study.state import StudyState
-from synq_tune.study.summary import best_run
+from synq_tune.study.summary import best_bits, best_run
 from synq_tune.tracking.writer import TrackedStudy
 from synq_tune.trial.assets import Assets, choose_device, load_assets
 
@@ -48,18 +48,18 @@ def material_of(
     model = None
     if student is not None and best is not None:
         config = state.spec.of_trial(best.params).finetune
-        model = Model(student, config, partial(_calibrated, assets, config))
-    evidence = gather(assets, model, folder)
+        model = Model(student, config, partial(_calibrated, assets, config, best_bits(state)))
+    evidence = gather(assets, model, folder, best_bits(state))
     return Material(state, folder, parameter_importances(state), evidence, is_ending)
 
 
-def _calibrated(assets: Assets, config: FineTune) -> fx.GraphModule | None:
+def _calibrated(assets: Assets, config: FineTune, bits: Bits) -> fx.GraphModule | None:
     """The student before training; None where making it would take minutes."""
     height, width = assets.dataset.images.shape[2:]
     pixels = config.calibration_batches * config.batch_size * height * width
     if assets.device.type == "cpu" and pixels > _MOST_PIXELS:
         return None
-    return calibrated(assets, "synthetic", assets.spec.study.seed)
+    return calibrated(assets, "synthetic", assets.spec.study.seed, bits)
 
 
 def write_report(state: StudyState, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from synq_tune.config import Domain, StudySpec
+from synq_tune.config.metrics import objective
 from synq_tune.search.design import spread
 from synq_tune.seeds import derive_seed
 from synq_tune.store import canonical_json
@@ -46,21 +47,26 @@ MetricOf = Callable[[Run], float | None]
 class Sampler:
     """Proposes the next configuration of a study; never one that it has proposed before."""
 
-    def __init__(self, spec: StudySpec, metric_of: MetricOf) -> None:
+    def __init__(self, spec: StudySpec, metric_of: MetricOf, others: Sequence[str] = ()) -> None:
         """Start with an empty picture; the first `propose` reads the whole state.
 
         Args:
             spec: of the study.
             metric_of: what to maximise, from a run's `metrics`; None if it was not measured.
+            others: metrics of the further objectives; with any, TPE proposes for the front (Ozaki
+                et al., 2020).
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.spec = spec
         self.metric_of = metric_of
+        self.others = tuple(others)
         self.startup = max(FEWEST_STARTUP, spec.study.num_trials // STARTUP_SHARE)
         self._design: list[dict[str, Any]] | None = None
         domains = {key: domain for key, domain in sorted(spec.search.items()) if _size(domain) > 1}
         self._distributions = {key: _distribution(domain) for key, domain in domains.items()}
-        self._study = optuna.create_study(direction="maximize", sampler=_random_sampler(0))
+        self._study = optuna.create_study(
+            directions=["maximize"] * (1 + len(self.others)), sampler=_random_sampler(0)
+        )
         self._draft = self._study.ask()
         """What all proposals are drawn for; it never ends."""
         self._open: dict[str, optuna.Trial] = {}
@@ -107,18 +113,26 @@ class Sampler:
 
         TPE ranks completed trials first, then pruned ones by the epoch they reached and their value
         there, and last pruned ones without a value. A diverged or failed run is told as the latter:
-        told as FAIL it would be left out, and its neighbourhood proposed again.
+        told as FAIL it would be left out, and its neighbourhood proposed again. With several
+        objectives Optuna takes no values of a pruned trial: all of them rank last.
         """
-        value = self.metric_of(run) if run.state == "completed" else None
-        if value is not None:
-            self._study.tell(trial, value)
+        values = self._values(run) if run.state == "completed" else None
+        value = values[0] if values else None
+        if values is not None:
+            self._study.tell(trial, values)
         else:
-            steps = self._steps(run) if run.state == "stopped" else {}
+            takes_steps = run.state == "stopped" and not self.others
+            steps = self._steps(run) if takes_steps else {}
             for epoch, step_value in steps.items():
                 trial.report(step_value, epoch)
             self._study.tell(trial, state=TrialState.PRUNED)
             value = next(iter(steps.values()), None)
         self._num_informative += value is not None
+
+    def _values(self, run: Run) -> list[float] | None:
+        """What to maximise of a run, in the order of the objectives; None where one is missing."""
+        values = [self.metric_of(run), *(objective(run.metrics, name) for name in self.others)]
+        return None if None in values else values
 
     def _steps(self, run: Run) -> dict[int, float]:
         """Value of the metric at each evaluated epoch."""
@@ -218,8 +232,8 @@ class Sampler:
 
 
 def first_configurations(spec: StudySpec) -> list[dict[str, Any]]:
-    """`study.first`, each completed by finetune's own values of the searched keys."""
-    own = spec.finetune.model_dump(mode="json")
+    """`study.first`, each completed by the study's own values of the searched keys."""
+    own = {key: spec.own_value(key) for key in spec.search}
     configurations = []
     for params in spec.study.first:
         values = {key: params.get(key, own[key]) for key in spec.search}
@@ -230,9 +244,9 @@ def first_configurations(spec: StudySpec) -> list[dict[str, Any]]:
 def max_trials(spec: StudySpec) -> int:
     """How many trials the study can have: `num_trials`, or fewer if the space is smaller.
 
-    Where nothing is trained, nothing that is searched matters: one.
+    Where nothing is trained, nothing that is searched matters but widths: one without any.
     """
-    if not spec.is_trained:
+    if not spec.is_varied:
         return 1
     outside = [p for p in first_configurations(spec) if not is_inside(spec, p)]
     # Calibration alone, tried first for a target, is one trial and no point of the space.

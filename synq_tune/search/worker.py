@@ -114,7 +114,9 @@ class TrialWorker(ReusedWorker):
         start = None if run["state"] is None else ray.get(run["state"])
         if start is not None:
             self.seconds_before = about(start)["seconds"]
-        self.trial = Trial(assets, spec.finetune, run["seed"], reconstruct=spec.reconstruct)
+        self.trial = Trial(
+            assets, spec.finetune, run["seed"], reconstruct=spec.reconstruct, bits=spec.bits
+        )
         self.epochs = self.trial.run(start, self._is_due)
 
     def _is_due(self, epoch: int) -> bool:

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from synq_tune.config.metrics import METRICS
+from synq_tune.config.metrics import COSTS, METRICS
 from synq_tune.notes import counted
 from synq_tune.study.confirmed import confirm_lines
 from synq_tune.study.exported import file_lines
+from synq_tune.study.front_table import front_lines
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.progress import hardly_needed_line, target_line
 from synq_tune.study.stages import Rung
@@ -25,7 +26,13 @@ def _params(params: dict[str, Any]) -> str:
 
 def _metrics(run: Run) -> str:
     values = ((name, run.metrics[name]) for name in METRICS if name in run.metrics)
-    return "  ".join(f"{name} {value:.2f}" for name, value in values)
+    costs = ((m, run.metrics[name]) for name, m in COSTS.items() if name in run.metrics)
+    return "  ".join(
+        [
+            *(f"{name} {value:.2f}" for name, value in values),
+            *(f"{value:{m.text_format}} {m.heading}" for m, value in costs),
+        ]
+    )
 
 
 def run_line(state: StudyState, key: str) -> str | None:
@@ -73,6 +80,11 @@ def no_trial_line(state: StudyState) -> str:
     return f"no trial completed ({ends}).{said[-1] if said else ''}"
 
 
+def _front(state: StudyState) -> list[str]:
+    lines = front_lines(state)
+    return [*lines, ""] if lines else []
+
+
 def study_lines(state: StudyState) -> list[str]:
     """What a finished study ends with: ladder, best files."""
     best = state.stages.best
@@ -81,6 +93,7 @@ def study_lines(state: StudyState) -> list[str]:
         "",
         *ladder_lines(state.stages.ladder.rungs),
         "",
+        *_front(state),
         f"best      {best.key}: " + ", ".join(f"{k}={v}" for k, v in best.params.items()),
         *(f"confirm   {line}" for line in confirm_lines(state)),
         f"why       {why_line(state)}",

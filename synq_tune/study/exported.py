@@ -26,6 +26,14 @@ def file_lines(state: StudyState) -> list[str]:
     return aligned([_file(name, size, full, report["logits"]) for name, size in sizes.items()])
 
 
+def milliseconds_of_best(state: StudyState) -> float | None:
+    """Time of an image in the exported ONNX file as a runtime takes it by itself; None before."""
+    parity = state.stages.parity
+    found = parity.report["logits"] if parity is not None else {}
+    times = [entry.get("ms_per_image") for key, entry in found.items() if key.split()[0] == "onnx"]
+    return times[-1] if times else None
+
+
 def _file(name: str, size: int, full: int, logits: Mapping[str, Any]) -> list[str]:
     # The last level is the one that a runtime takes by itself.
     found = [entry for key, entry in logits.items() if key.split()[0] == name]

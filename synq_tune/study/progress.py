@@ -64,10 +64,10 @@ def hardly_needed_line(state: StudyState) -> str | None:
     if gain > HARDLY_NEEDED:
         return None
     found = f"comes within {gain:.2f} points of" if gain > 0 else f"is {-gain:.2f} points above"
-    hint = " (--target-loss 1 tries calibration first)"
+    may_have_target = state.spec.study.target_loss is None and not state.spec.study.has_front
     return (
         f"calibration alone {found} the best found: at these bits a search is hardly needed"
-        f"{hint if state.spec.study.target_loss is None else ''}"
+        f"{' (--target-loss 1 tries calibration first)' if may_have_target else ''}"
     )
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from synq_tune.config import StudySpec
-from synq_tune.config.metrics import METRICS
+from synq_tune.config.metrics import MEASURED
 from synq_tune.study.stages import Budget, Stages, stage_of
 from synq_tune.study.tally import Tally
 
@@ -38,7 +38,7 @@ RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted", 
 FINAL_STATES = ("completed", "stopped", "diverged", "failed")
 """States a run never leaves; `interrupted` and `running` runs are run again on resume."""
 SUMMARIZED = (
-    *(metric.name for metric in METRICS.values() if metric.is_always_summarized),
+    *(metric.name for metric in MEASURED.values() if metric.is_always_summarized),
     "top1_best_epoch",
     "agreement_best_epoch",
     "epoch",
@@ -67,7 +67,8 @@ class Run:
     """Wall time of the epochs that led to the result, however many processes ran them."""
     epochs_run: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-    """Accuracies in percent; see design: top1, agreement, holdout_kl, …_best_epoch, epoch."""
+    """Accuracies in percent; see design: top1, agreement, holdout_kl, …_best_epoch, epoch; and
+    `config.metrics.COSTS`."""
     history: list[dict[str, Any]] = field(default_factory=list)
     """{epoch, metrics, losses, partial, earlier} of each evaluated epoch that led to where the run
     is; `earlier` has the losses of the epochs before it that were not evaluated, by epoch."""
@@ -121,8 +122,8 @@ class StudyState:
 
     @property
     def num_trials(self) -> int:
-        """Search trials asked for; one where nothing is trained."""
-        return self.spec.study.num_trials if self.spec.is_trained else 1
+        """Search trials asked for; one where nothing is trained and no width drawn."""
+        return self.spec.study.num_trials if self.spec.is_varied else 1
 
     def of_kind(self, kind: RunKind) -> list[Run]:
         """Runs of one kind in order of proposal."""
@@ -266,7 +267,8 @@ def _measured(
         if name in metrics:
             best = max([metrics[name], *_comparable(history, name)])
             metrics.setdefault(f"{name}_best_epoch", best)
-    names = dict.fromkeys((*SUMMARIZED, state.spec.study.metric))
+    study = state.spec.study
+    names = dict.fromkeys((*SUMMARIZED, study.metric, *study.objectives))
     return {name: metrics[name] for name in names if name in metrics}
 
 

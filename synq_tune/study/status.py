@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from synq_tune.config.metrics import METRICS, mode_of
+from synq_tune.config.metrics import MEASURED, mode_of
 from synq_tune.notes import counted
 from synq_tune.study import summary
 from synq_tune.study.confirmed import confirm_lines
+from synq_tune.study.front_table import front_lines
 from synq_tune.study.lock import holder
 from synq_tune.study.measured_on import measured_on
 from synq_tune.study.places import store_of
@@ -20,7 +21,7 @@ from synq_tune.study.state import Run, StudyState
 from synq_tune.study.why import why_line
 from synq_tune.text_table import aligned
 
-_METRIC_COLUMNS = [(m.name, m.heading, m.text_format) for m in METRICS.values()]
+_METRIC_COLUMNS = [(m.name, m.heading, m.text_format) for m in MEASURED.values()]
 
 
 def format_status(state: StudyState, folder: Path) -> str:
@@ -34,6 +35,7 @@ def format_status(state: StudyState, folder: Path) -> str:
         _head(state, folder),
         _trials(state),
         _confirm(state),
+        "\n".join(front_lines(state)),
         _best(state),
         _ladder(state),
         _places(state),
@@ -75,7 +77,10 @@ def _head(state: StudyState, folder: Path) -> str:
 
 
 def _metric(state: StudyState) -> str:
-    name = summary.resolve_metric(state)
+    return ", then ".join(map(_direction, summary.objectives(state)))
+
+
+def _direction(name: str) -> str:
     return f"{name} ({'higher' if mode_of(name) == 'max' else 'lower'} is better)"
 
 

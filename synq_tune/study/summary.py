@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 from synq_tune import store
-from synq_tune.config import FORMAT
+from synq_tune.config import FORMAT, Bits
 from synq_tune.config.metrics import auto_metric, mode_of, objective, settled
 from synq_tune.redact import redact_uri
+from synq_tune.study.front import knee, non_dominated
 from synq_tune.study.stages import Stage
 from synq_tune.study.state import Run, RunState, StudyState
 
@@ -28,6 +29,11 @@ def resolve_metric(state: StudyState) -> str:
         return state.stages.metric.metric
     study = state.spec.study
     return auto_metric(study.metric, has_labels=study.val_data is not None)
+
+
+def objectives(state: StudyState) -> tuple[str, ...]:
+    """Names of all that the study looks for, first what chooses; one where it has no front."""
+    return resolve_metric(state), *state.spec.study.objectives[1:]
 
 
 def score(run: Run, metric: str) -> tuple[float, float, float]:
@@ -50,7 +56,12 @@ def mean_score(runs: list[Run], metric: str) -> tuple[float, float, float]:
 
 
 def finalists(state: StudyState, top: int) -> list[Run]:
-    """The best `top` completed search runs, the best first."""
+    """The best `top` completed search runs, the best first.
+
+    With several objectives those of the front, however many, the best in the first of them first.
+    """
+    if state.spec.study.has_front:
+        return [point.run for point in points_of_runs(state, objectives(state))]
     return list(itertools.islice(_ranked(state), top))
 
 
@@ -118,14 +129,91 @@ def repeated(state: StudyState) -> list[Repeated]:
     return found
 
 
+@dataclass(frozen=True)
+class Point:
+    """One trial of a front."""
+
+    run: Run
+    """The search trial."""
+    values: dict[str, float]
+    """Each objective; of a repeated trial the mean over its seeds."""
+    seeds: int = 1
+    """Runs that the values are the mean of."""
+
+
+def points_of_runs(state: StudyState, names: tuple[str, ...]) -> list[Point]:
+    """The front of the completed search runs, each by its one seed; see `front`.
+
+    Args:
+        state: of the study.
+        names: metrics, the first of which orders the points.
+    """
+    runs = [run for run in state.of_kind("search") if run.state == "completed"]
+    measured = [run for run in runs if all(name in run.metrics for name in names)]
+    return _front([Point(run, {n: run.metrics[n] for n in names}) for run in measured], names)
+
+
+def _front(points: list[Point], names: tuple[str, ...]) -> list[Point]:
+    kept = [points[n] for n in non_dominated([_to_maximise(p, names) for p in points])]
+    return sorted(kept, key=lambda point: _to_maximise(point, names), reverse=True)
+
+
+def _to_maximise(point: Point, names: tuple[str, ...]) -> tuple[float, ...]:
+    values = ((settled(objective(point.values, name) or 0.0, name)) for name in names)
+    return tuple(values)
+
+
+def front(state: StudyState) -> list[Point]:
+    """Trials that no other beats in every objective, from the best in the first of them on.
+
+    Once all points that the search found are repeated with other seeds, those that failed under the
+    fewest of them count, by their means. Empty while no trial completed, and where the study has
+    one objective.
+    """
+    names = objectives(state)
+    if len(names) < 2:
+        return []
+    found, groups = points_of_runs(state, names), judged(state)
+    tested = {group.run.key for group in groups}
+    if not groups or any(point.run.key not in tested for point in found):
+        return found
+    fewest = min(group.num_failures for group in groups)
+    sound = [group for group in groups if group.num_failures == fewest]
+    return _front([mean_point(group, names) for group in sound], names)
+
+
+def mean_point(group: Repeated, names: tuple[str, ...]) -> Point:
+    """A repeated trial with the means of its runs that measured all of these metrics."""
+    runs = [run for run in group.completed if all(name in run.metrics for name in names)]
+    means = {n: math.fsum(run.metrics[n] for run in runs) / len(runs) for n in names}
+    return Point(group.run, means, len(runs))
+
+
+def knee_of(state: StudyState, points: list[Point]) -> Point | None:
+    """The point of a front to hand over, see `study.front.knee`; None of no points."""
+    names = objectives(state)
+    return points[knee([_to_maximise(p, names) for p in points])] if points else None
+
+
+def best_bits(state: StudyState) -> Bits:
+    """The widths of the best; the space's own while there is none."""
+    run = best_run(state)
+    return state.spec.bits if run is None else state.spec.of_trial(run.params).bits
+
+
 def best_run(state: StudyState) -> Run | None:
     """The search run to export; None while none has completed.
+
+    With several objectives the knee of the front. With one:
 
     Among the finalists whose confirm runs are all over, the one with the fewest failed seeds, and
     of those the best mean: a configuration that diverges under one seed in three is not as good as
     its lucky runs. Before there are any, the best completed run. Where the chosen one does not meet
     the target, a later run that does is the best without repeats: the search ends with it.
     """
+    if state.spec.study.has_front:
+        chosen = knee_of(state, front(state))
+        return chosen.run if chosen else None
     metric = resolve_metric(state)
     tested_groups = judged(state)
     if not tested_groups:
@@ -195,8 +283,25 @@ def _without_trials(state: StudyState, study_dir: Path) -> dict[str, Any]:
         "confirm": [_confirm(run) for run in state.of_kind("confirm")],
         "ladder": ladder(state),
         "best": best(state),
+        **({"front": front_rows(state)} if state.spec.study.has_front else {}),
         "tracking_uri": tracking_uri(state),
     }
+
+
+def front_rows(state: StudyState) -> list[dict[str, Any]]:
+    """The front's points as JSON: {number, values, seeds, is_knee, params}."""
+    points = front(state)
+    chosen = knee_of(state, points)
+    return [
+        {
+            "number": point.run.number,
+            "values": point.values,
+            "seeds": point.seeds,
+            "is_knee": point is chosen,
+            "params": point.run.params,
+        }
+        for point in points
+    ]
 
 
 def write_summary(state: StudyState, folder: Path) -> None:

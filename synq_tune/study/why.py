@@ -5,7 +5,16 @@ from __future__ import annotations
 from synq_tune.config.metrics import METRICS
 from synq_tune.notes import counted
 from synq_tune.study.state import Run, StudyState
-from synq_tune.study.summary import Repeated, best_run, finalists, judged, resolve_metric, score
+from synq_tune.study.summary import (
+    Repeated,
+    best_run,
+    finalists,
+    front,
+    judged,
+    objectives,
+    resolve_metric,
+    score,
+)
 
 
 def why_line(state: StudyState) -> str | None:
@@ -16,6 +25,8 @@ def why_line(state: StudyState) -> str | None:
     best, metric = best_run(state), resolve_metric(state)
     if best is None:
         return None
+    if state.spec.study.has_front:
+        return _of_front(state, best)
     groups = sorted(judged(state), key=lambda group: group.rank(metric), reverse=True)
     if not groups:
         return _of_single_runs(state, best, metric)
@@ -24,6 +35,24 @@ def why_line(state: StudyState) -> str | None:
     if len(groups) == 1:
         return f"{_name(best)}: the only configuration that was repeated"
     return f"{_name(best)} before {_name(groups[1].run)}: {_of_groups(*groups[:2], metric)}"
+
+
+def _of_front(state: StudyState, best: Run) -> str:
+    """Why it is the knee; see `study.front.knee`."""
+    points, first = front(state), resolve_metric(state)
+    goals = " and ".join(objectives(state))
+    if len(points) < 3:
+        only = f"the better {first} of the two points" if len(points) == 2 else "the only point"
+        return f"{_name(best)}: {only} of the front of {goals}"
+    if best is points[0].run:
+        return (
+            f"{_name(best)}: the best {first} of {len(points)} points of {goals}, of which none lies "
+            "beyond the line between the ends"
+        )
+    return (
+        f"{_name(best)}: the knee of {len(points)} points of {goals}, the farthest beyond the line "
+        "between the ends"
+    )
 
 
 def _of_single_runs(state: StudyState, best: Run, metric: str) -> str:

@@ -45,7 +45,7 @@ def study_tags(spec: StudySpec, metric: str, dataset: str = "") -> dict[str, str
     """
     tags = {
         "teacher": spec.teacher.model,
-        "bits": widths(spec.bits),
+        "bits": searched_widths(spec),
         "recipe": spec.recipe,
         "space": spec.name,
         "quantizer": own_code.label(spec.quantizer),
@@ -64,6 +64,17 @@ def widths(bits: Bits) -> str:
     return f"W{bits.weights}A{bits.activations}{skip}{mixed}"
 
 
+def searched_widths(spec: StudySpec) -> str:
+    """The same of a study: `W2-8A3` where the weights' width is searched."""
+    text = widths(spec.bits)
+    for letter, key in (("W", "weights"), ("A", "activations")):
+        domain = spec.search.get(f"bits.{key}")
+        if domain is not None:
+            ends = f"{letter}{min(domain.values)}-{max(domain.values)}"
+            text = text.replace(f"{letter}{getattr(spec.bits, key)}", ends)
+    return text
+
+
 def trials_view(spec: StudySpec, parent_id: str) -> dict[str, Any]:
     """What MLflow's "share view" stores in a tag of the experiment: filter, order and columns.
 
@@ -74,6 +85,7 @@ def trials_view(spec: StudySpec, parent_id: str) -> dict[str, Any]:
     trials = f"tags.`mlflow.parentRunId` = '{parent_id}' and tags.`synq.kind` = 'search'"
     # Metrics stand left of parameters, and tags right of both: MLflow has one order.
     shown = ("top1", "agreement", *(() if metric in ("top1", "agreement") else (metric,)))
+    shown = tuple(dict.fromkeys((*shown, *spec.study.objectives[1:])))
     columns = ["attributes.`Duration`", *(f"metrics.`{name}`" for name in shown)]
     return {
         "searchFilter": trials,

@@ -10,8 +10,8 @@ from synq_tune.study.measured_on import measured_on
 from synq_tune.study.rungs import BEST, FULL_PRECISION
 from synq_tune.study.stages import Rung
 from synq_tune.study.state import Run, StudyState
-from synq_tune.study.summary import resolve_metric
-from synq_tune.tracking.describe import widths
+from synq_tune.study.summary import objectives
+from synq_tune.tracking.describe import searched_widths, widths
 
 NOTE = "mlflow.note.content"
 _OURS = "synq.note"
@@ -33,7 +33,8 @@ def run_sentence(spec: StudySpec, run: Run) -> str:
         "calibrated and fine-tuned" if spec.of_trial(run.params).is_trained else "calibrated only"
     )
     return (
-        f"Trial {run.number} of the space {spec.name}: {spec.teacher.model} at {widths(spec.bits)}, "
+        f"Trial {run.number} of the space {spec.name}: {spec.teacher.model} at "
+        f"{widths(spec.of_trial(run.params).bits)}, "
         f"{done}, with the values below."
     )
 
@@ -42,8 +43,9 @@ def study_sentences(state: StudyState) -> str:
     """What the parent run is, and what came of it once the ladder is measured."""
     spec = state.spec
     asked = (
-        f"A search for the best {widths(spec.bits)} version of {spec.teacher.model} without its "
-        f"training data (space {spec.name}, recipe {spec.recipe}), chosen by {resolve_metric(state)}."
+        f"A search for the best {searched_widths(spec)} version of {spec.teacher.model} without its "
+        f"training data (space {spec.name}, recipe {spec.recipe}), chosen by "
+        f"{' and '.join(objectives(state))}."
     )
     return " ".join([asked, *_result(state)])
 

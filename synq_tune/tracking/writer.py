@@ -20,7 +20,7 @@ from synq_tune.study.ledger import Ledger
 from synq_tune.study.places import tracking_of
 from synq_tune.study.stages import Tracking, Uploads
 from synq_tune.study.state import Run, StudyState
-from synq_tune.study.summary import resolve_metric
+from synq_tune.study.summary import best_bits, resolve_metric
 from synq_tune.tracking import (
     Tracker,
     TrackingError,
@@ -178,7 +178,7 @@ class TrackedStudy:
             model,
             input_example,
             metrics=_parent_metrics(state),
-            name=f"{state.spec.name}-{widths(state.spec.bits)}",
+            name=f"{state.spec.name}-{widths(best_bits(state))}",
             params={**_best_params(state), **_made_of(state)},
         )
         version = self.tracker.register_best(uri, state.spec.name, _version_tags(state))
@@ -260,6 +260,7 @@ def _best_params(state: StudyState) -> dict[str, str]:
 def _made_of(state: StudyState) -> dict[str, str]:
     """What a model is a version of."""
     tags = study_tags(state.spec, resolve_metric(state))
+    tags["bits"] = widths(best_bits(state))
     return {key: tags[key] for key in ("teacher", "bits", "quantizer", "recipe", "space")}
 
 

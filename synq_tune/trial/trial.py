@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from synq_tune.config import FineTune, Reconstruct
+from synq_tune.config import Bits, FineTune, Reconstruct
 from synq_tune.finetune.divergence import check_finite_state, diverges_at
 from synq_tune.finetune.loop import EpochMetrics, finetune
 from synq_tune.finetune.optimizer import optimizer_of
@@ -24,6 +24,7 @@ from synq_tune.finetune.training_state import (
 from synq_tune.quantization.ready import fit_ranges, let_through
 from synq_tune.quantization.student import quantize_student
 from synq_tune.trial.assets import Assets
+from synq_tune.trial.costs import costs_of
 from synq_tune.trial.rungs import is_evaluated
 from synq_tune.trial.stages import Position, Progress, reconstruct
 from synq_tune.views.source import Source, SourceMaterial, load_source
@@ -42,6 +43,7 @@ class Trial:
         seed: int,
         calibrate_on: Literal["synthetic", "noise"] = "synthetic",
         reconstruct: Reconstruct | None = None,
+        bits: Bits | None = None,
     ) -> None:
         """Nothing runs yet; `student` exists once `run` has yielded.
 
@@ -50,9 +52,11 @@ class Trial:
             seed: orders the batches.
             calibrate_on: the dataset, or standard normal noise of the same shape.
             reconstruct: the stage before training; None: that of the study's settings.
+            bits: widths; None: those of the study's settings.
         """
         self.assets, self.config, self.seed = assets, config, seed
         self.reconstruct = assets.spec.reconstruct if reconstruct is None else reconstruct
+        self.bits = assets.spec.bits if bits is None else bits
         self.calibrate_on = calibrate_on
         self.student: fx.GraphModule | None = None
         self._source: Source | None = None
@@ -113,7 +117,7 @@ class Trial:
 
     def _fresh_student(self) -> fx.GraphModule:
         assets = self.assets
-        return quantize_student(assets.teacher, assets.spec.bits, assets.spec.quantizer)
+        return quantize_student(assets.teacher, self.bits, assets.spec.quantizer)
 
     def _reconstructed(self) -> EpochMetrics:
         """What reconstruction alone gives; its state, of training, is one behind the last part."""
@@ -146,7 +150,10 @@ class Trial:
 
     def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
         with diverges_at(epoch, self.config):
-            return self.assets.evaluate(self.student, is_last)
+            metrics = self.assets.evaluate(self.student, is_last)
+        if is_last and self.assets.spec.searches_bits:
+            metrics |= costs_of(self.student)
+        return metrics
 
     def _prepare(self, start: bytes | None) -> Iterator[EpochMetrics]:
         """Make student and optimizer ready for the first step, or for the one after `start`.
@@ -161,7 +168,7 @@ class Trial:
             yield from self._reconstruct(start if stage == _RECONSTRUCT else None)
         else:
             self._unreported = about(start).get("unreported", {})
-        let_through(self.student, self.config, self.assets.spec.bits.activations)
+        let_through(self.student, self.config, self.bits.activations)
         self._optimizer = optimizer_of(self.student, self.config)
         if stage == _FINETUNE:
             self._epoch = restore(start, self.student, self._optimizer)
@@ -197,7 +204,7 @@ class Trial:
         if epoch == last or (epoch < last and source.asks_student):
             if epoch > 0:  # clipping and correcting are for fresh weights
                 self.student = self._fresh_student()
-            width = self.assets.spec.bits.activations
+            width = self.bits.activations
             fit_ranges(self.student, self.config, width, self._calibration_images())
             check_finite_state(self.student)
         source.watch(self.student)

@@ -46,6 +46,7 @@ ACCEPTED: dict[str, set[str]] = {
     "reconstruct.blocks": {"pair of text"}, "reconstruct.free_weights": FLAG,
     "reconstruct.memory_budget": POSITIVE, "reconstruct.num_images": COUNT,
     "study": {"dict"}, "study.confirm": {"dict"}, "study.first": {"list"},
+    "study.objectives": {"list"},
     "finetune.milestones": {"list"}, "synthesis.num_holdout": BIT,
     "synthesis.seed": COUNT | {"zero"}, "study.seed": COUNT | {"zero"},
     "finetune.epochs": COUNT | {"zero"},

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from synq_tune.config.load import load_space
-from synq_tune.finetune.training_state import about, tensor_bytes
+from synq_tune.finetune.training_state import FORMAT, about, tensor_bytes
 from synq_tune.search import tune_adapter as searcher_module
 from synq_tune.search.payload import Payload
 from synq_tune.search.queue import RunQueue
@@ -39,6 +39,13 @@ SPEC = load_space(
      "study.eval_every=1", "study.confirm={top: 1, seeds: 2}", "study.val_data=null"],
 )  # fmt: skip
 METRIC = "agreement"
+FRONT_SPEC = load_space(
+    "digits_w3a3",
+    [f"finetune.epochs={EPOCHS}", f"study.num_trials={TRIALS}", f"study.deterministic={PLACES}",
+     "study.eval_every=1", "study.confirm={top: 1, seeds: 2}", "study.val_data=null",
+     "search.bits.weights={choice: [2, 3, 4, 8]}", "study.objectives=[agreement, size]"],
+)  # fmt: skip
+"""The same with two objectives."""
 
 
 class Worker:
@@ -63,10 +70,12 @@ class Worker:
             "epoch": self.epoch, "metrics": {METRIC: value}, "losses": {"total": 100 - value},
             "partial": False, "objective": value, "seconds": float(self.epoch),
         }  # fmt: skip
-        info = {"format": 1, "epoch": self.epoch, "learned": self.learned}
+        info = {"format": FORMAT, "epoch": self.epoch, "learned": self.learned}
         payload = Payload(tensor_bytes({"weights": torch.tensor([value])}, info))
         if self.epoch == EPOCHS:
             result |= {"state": "completed", "done": True}
+            if "bits.weights" in self.run["params"]:
+                result["metrics"]["size"] = 1000.0 * self.run["params"]["bits.weights"]
         return result | {"payload": payload}
 
 
@@ -83,13 +92,15 @@ class RaylessDriver:
         metric = Metric(METRIC, "max")
         if not self.ledger.state.stages.says(metric):
             self.ledger.record(metric)
-        queue = RunQueue(SPEC, Sampler(SPEC, lambda run: run.metrics.get(METRIC)))
+        spec = self.ledger.state.spec
+        others = spec.study.objectives[1:]
+        queue = RunQueue(spec, Sampler(spec, lambda run: run.metrics.get(METRIC), others))
         self.queue, self.searcher = (
             queue,
             LedgerSearcher(self.ledger, queue, lambda: False, 10**6),
         )
         self.callback = LedgerCallback(self.ledger, self._on_transition)
-        self.scheduler = make_scheduler(SPEC, self.ledger.state, METRIC)
+        self.scheduler = make_scheduler(spec, self.ledger.state, METRIC)
         self.workers: dict[str, Worker] = {}
 
     def _on_transition(self, key: str) -> None:

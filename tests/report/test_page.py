@@ -169,6 +169,70 @@ def test_mixed_widths_are_said(tmp_path: Path) -> None:
     assert "W3 A3 mixed" in text and "layers with widths of their own. It comes" in text
 
 
+WIDTHS = "search.bits.weights={choice: [2, 3, 4, 8]}"
+
+
+def _add_widths(ledger: Ledger) -> None:
+    """One trial a width; 4 bits are worse than 3."""
+    for number, (bits, top1) in enumerate([(8, 98.0), (4, 96.0), (3, 97.0), (2, 20.0)]):
+        key, params = f"trial-{number:04d}", {"bits.weights": bits, "lr": 0.01}
+        fields = {"kind": "search", "number": number, "params": params, "seed": 0, "label": ""}
+        ledger.append("proposed", key=key, **fields)
+        ledger.append("started", key=key)
+        metrics = {"top1": top1, "size": 1000.0 * bits, "bops": 2e6 * bits}
+        ledger.append("finished", key=key, state="completed", metrics=metrics, epochs_run=3)
+
+
+def _traces(page: Page) -> dict[str, dict] | None:
+    found = [f for f in _figures(page) if any(d.get("name") == "the front" for d in f["data"])]
+    for figure in found:
+        go.Figure(figure)
+    return {trace["name"]: trace for trace in found[0]["data"]} if found else None
+
+
+def test_the_front_is_drawn(tmp_path: Path) -> None:
+    """Every trial, the front joined, the knee marked; widths and costs under the pointer."""
+    ledger = begun(tmp_path / "study", WIDTHS, "study.objectives=[top1, size]")
+    _add_widths(ledger)
+    page = _page(ledger)
+    traces = _traces(page)
+    assert traces["every trial"]["x"] == [8000, 4000, 3000, 2000]
+    assert traces["the front"]["x"] == [2000, 3000, 8000]
+    assert traces["the front"]["mode"] == "lines+markers"
+    assert (traces["exported"]["x"], traces["exported"]["y"]) == ([3000], [97.0])
+    assert traces["exported"]["text"] == [
+        "trial-0002, W3A3<br>top1 97.00<br>size 3,000<br>bops 6.000e+06<br>"
+        "bits.weights = 3<br>lr = 0.01"
+    ]
+    assert "Exported is the knee, trial 2" in page.text and "3-bit weights" in page.text
+    assert "--trial 0" in page.text and "2.000e+06" not in page.text
+
+
+def test_one_objective_has_a_front_where_sizes_differ(tmp_path: Path) -> None:
+    """The best is marked, which is no knee; without widths the section is left out."""
+    ledger = begun(tmp_path / "study", WIDTHS)
+    _add_widths(ledger)
+    page = _page(ledger)
+    assert _traces(page)["exported"]["x"] == [8000] and "is the knee" not in page.text
+    plain = begun(tmp_path / "plain")
+    add_trials(plain, 3)
+    assert _traces(_page(plain)) is None and "Pareto" not in _page(plain).text
+
+
+def test_three_objectives_are_two_plots(tmp_path: Path) -> None:
+    """Not joined: in each of them the third objective makes the line jump."""
+    ledger = begun(tmp_path / "study", WIDTHS, "study.objectives=[top1, size, bops]")
+    _add_widths(ledger)
+    names = ("every trial", "the front", "exported")
+    figures = [
+        figure
+        for figure in _figures(_page(ledger))
+        if tuple(trace.get("name") for trace in figure["data"]) == names
+    ]
+    assert len(figures) == 2
+    assert all(f["data"][1]["mode"] == "markers" for f in figures)
+
+
 @pytest.mark.parametrize("space", ["digits_vit_w4a8", "resnet18_w3a3"])
 def test_other_networks(space: str, tmp_path: Path) -> None:
     """A transformer's space, and one of ImageNet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from synq_tune.config import StudySpec
 from synq_tune.config.load import load_space
+from synq_tune.search.queue import RunQueue
 from synq_tune.search.sampler import (
     Sampler,
     configuration_key,
@@ -327,3 +329,93 @@ def test_study_without_search_has_one_trial(
     assert search(ledger, sampler, 1, lambda params: 1.0) == [{}]
     assert sampler.propose(ledger.state) is None
     assert max_trials(ledger.state.spec) == 1
+
+
+WIDE = {"lr": {"float": [1e-3, 1e-1], "log": True}, "bits.weights": {"choice": [2, 3, 4, 8]}}
+
+
+def _finish_front(ledger: Ledger, number: int) -> None:
+    """Accuracy grows with the width, size too; every fifth trial is stopped, every seventh diverges."""
+    params = ledger.state.runs[f"trial-{number:04d}"].params
+    how = "stopped" if number % 5 == 4 else "diverged" if number % 7 == 6 else "completed"
+    top1 = 99 - 20 / params["bits.weights"] - 100 * abs(params["lr"] - 0.01)
+    costs = {"size": 1000.0 * params["bits.weights"]} if how == "completed" else {}
+    finish(ledger, number, how, top1=top1, **costs)
+
+
+def test_two_objectives_propose_the_same_after_a_restart(
+    tmp_path: Path, make_spec: Callable[..., StudySpec]
+) -> None:
+    """Beyond the start-up too, with trials that were stopped and that diverged."""
+    spec = make_spec(WIDE, objectives=["top1", "size"])
+    ledger = Ledger.create(tmp_path / "study", spec)
+    live = Sampler(spec, top1, ("size",))
+    for number in range(24):
+        restarted = Sampler(spec, top1, ("size",))
+        state = Ledger.open(ledger.folder).state
+        assert restarted.propose(state) == live.propose(ledger.state)
+        assert propose(ledger, live) is not None
+        _finish_front(ledger, number)
+    keys = {configuration_key(run.params) for run in ledger.state.runs.values()}
+    assert len(keys) == 24
+
+
+def test_a_front_is_searched_at_both_ends(
+    tmp_path: Path, make_spec: Callable[..., StudySpec]
+) -> None:
+    """Behind the start-up one objective goes where it is best, two go on drawing narrow widths."""
+    drawn = {}
+    for name, others in (("one", ()), ("two", ("size",))):
+        objectives = {"objectives": ["top1", "size"]} if others else {}
+        spec = make_spec(WIDE, num_trials=40, **objectives)
+        ledger = Ledger.create(tmp_path / name, spec)
+        sampler = Sampler(spec, top1, others)
+        for number in range(40):
+            assert propose(ledger, sampler) is not None
+            _finish_front(ledger, number)
+        later = list(ledger.state.runs.values())[15:]
+        drawn[name] = sum(run.params["bits.weights"] <= 3 for run in later)
+    assert drawn["two"] > drawn["one"] + 3
+
+
+def test_first_configurations_may_name_any_searched_key(
+    make_spec: Callable[..., StudySpec],
+) -> None:
+    """What one leaves out is the study's own value, of whichever section."""
+    search = {**WIDE, "reconstruct.batch_size": {"choice": [16, 32]}}
+    spec = make_spec(search, first=[{"lr": 0.01}])
+    assert first_configurations(spec) == [
+        {"lr": 0.01, "bits.weights": 3, "reconstruct.batch_size": 32}
+    ]
+
+
+def test_calibrations_differ_by_their_widths_alone(
+    tmp_path: Path, make_spec: Callable[..., StudySpec]
+) -> None:
+    """Where nothing is trained each width is a trial, and neither ladder nor seeds follow."""
+    spec = make_spec({"bits.weights": {"choice": [2, 4, 8]}}, objectives=["top1", "size"])
+    spec = spec.model_copy(update={"finetune": spec.finetune.model_copy(update={"epochs": 0})})
+    ledger = Ledger.create(tmp_path / "study", spec)
+    queue = RunQueue(spec, Sampler(spec, top1, ("size",)))
+    widths = []
+    while (event := queue.propose(ledger.state)) is not None:
+        ledger.append("proposed", **event)
+        ledger.append("started", key=event["key"])
+        finish(ledger, event["number"], top1=90.0 + event["number"], size=1.0)
+        widths.append(event["params"]["bits.weights"])
+    assert sorted(widths) == [2, 4, 8] and queue.is_done(ledger.state)
+
+
+def test_the_ladder_says_whose_widths_the_papers_defaults_have(
+    tmp_path: Path, make_spec: Callable[..., StudySpec]
+) -> None:
+    """They run before the best is known; the name is one that MLflow takes."""
+    labels = []
+    for search in (WIDE, SMALL):
+        spec = make_spec(search, num_trials=1)
+        ledger = Ledger.create(tmp_path / str(len(labels)), spec)
+        queue = RunQueue(spec, Sampler(spec, top1))
+        ledger.append("proposed", **queue.propose(ledger.state))
+        labels.append(queue.propose(ledger.state)["label"])
+    assert labels == ["the paper's defaults at W3A3", "the paper's defaults"]
+    assert re.fullmatch(r"[\w\-. /:]+", labels[0].replace("'", ""))

@@ -11,7 +11,7 @@ from synq_tune.study.rungs import BEST, FULL_PRECISION
 from synq_tune.study.stages import Rung
 from synq_tune.study.state import StudyState
 from synq_tune.study.status import stage_reached
-from synq_tune.study.summary import counts
+from synq_tune.study.summary import best_bits, counts
 from synq_tune.trial.evaluation import confidence_interval
 
 
@@ -35,7 +35,7 @@ def repeat_line() -> str:
 
 
 def _lead(material: Material) -> str:
-    best, bits = material.best, material.state.spec.bits
+    best, bits = material.best, best_bits(material.state)
     if best is None:
         return "No trial has completed, so there is no model yet."
     return (
@@ -61,7 +61,7 @@ def _facts(material: Material) -> list[Fact]:
 
 
 def _bits(state: StudyState) -> Fact:
-    bits = state.spec.bits
+    bits = best_bits(state)
     note = (
         f"weights of {bits.weights} bits (W), values between layers of {bits.activations} bits (A)"
     )

@@ -7,7 +7,7 @@ from synq_tune.report.blocks import Block, Heading, Prose, Section, Table
 from synq_tune.report.material import Material
 from synq_tune.study.rungs import BEST
 from synq_tune.study.state import Run, StudyState
-from synq_tune.study.summary import Repeated, finalist, repeated
+from synq_tune.study.summary import Repeated, finalist, objectives, repeated
 from synq_tune.study.why import why_line
 
 
@@ -31,6 +31,8 @@ def choice(material: Material) -> Section:
 
 def _rule(material: Material, is_repeated: bool) -> str:
     metric, best = material.metric, material.best
+    if material.state.spec.study.has_front:
+        return _front_rule(material, is_repeated)
     if not is_repeated:
         return f"Trial {best.number} is the completed trial with the best {metric}."
     confirm = material.state.spec.study.confirm
@@ -41,6 +43,18 @@ def _rule(material: Material, is_repeated: bool) -> str:
         f"{asked} again with other seeds. Whoever failed under the fewest seeds comes first, then "
         f"the best mean of {metric}; equal means go to the lower holdout_kl, the distance of the "
         f"student's and the teacher's probabilities. That is trial {best.number}."
+    )
+
+
+def _front_rule(material: Material, is_repeated: bool) -> str:
+    goals = " and ".join(objectives(material.state))
+    again = (
+        "Every point of the front ran again with other seeds; those that failed under the fewest "
+        "count, by their means. "
+    )
+    return (
+        f"{again if is_repeated else ''}Trial {material.best.number} is the knee of the front of "
+        f"{goals}."
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synq_tune.config.metrics import METRICS
+from synq_tune.config.metrics import MEASURED
 from synq_tune.notes import counted
 from synq_tune.process.invocation import command_line
 from synq_tune.redact import redact_uri
@@ -152,7 +152,7 @@ def _timeline(material: Material) -> list[Block]:
 
 def _table(material: Material) -> list[Block]:
     runs, best = material.searched, material.best
-    metrics = [m for m in METRICS.values() if any(m.name in run.metrics for run in runs)]
+    metrics = [m for m in MEASURED.values() if any(m.name in run.metrics for run in runs)]
     keys = list(dict.fromkeys(key for run in runs for key in run.params))
     heads = ["trial", "state", *(m.heading for m in metrics), "epochs", "seconds", *keys, "said"]
     last_number = 4 + len(metrics)
