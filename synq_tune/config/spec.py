@@ -74,18 +74,7 @@ class StudySpec(Settings):
                         f"values` must hold, but searched are: "
                         f"{', '.join(sorted(self.search)) or 'none'}."
                     )
-        self._check_costs()
         return self
-
-    def _check_costs(self) -> None:
-        """An objective that no trial can change is none."""
-        costs = [name for name in self.study.objectives if name in COSTS]
-        if costs and not self.searches_bits:
-            raise ValueError(
-                f"study.objectives: `a width is searched beside {costs[0]}` must hold, but search "
-                f"has {', '.join(sorted(self.search)) or 'nothing'}. Add "
-                "bits.weights: {choice: [2, 3, 4, 8]} to search."
-            )
 
     def _try(self, key: str, value: Any) -> None:
         """Raise ValueError, by the search's key, for a value that no trial can take."""
@@ -126,6 +115,11 @@ class StudySpec(Settings):
     def searches_bits(self) -> bool:
         """Whether trials differ in width, and so in what they cost."""
         return any(key in WIDTHS for key in self.search)
+
+    @property
+    def measures_costs(self) -> bool:
+        """Whether trials say what they cost: it may differ, or it is an objective."""
+        return self.searches_bits or any(name in COSTS for name in self.study.objectives)
 
     @property
     def is_varied(self) -> bool:

@@ -151,7 +151,7 @@ class Trial:
     def _evaluate(self, epoch: int, is_last: bool) -> dict[str, float]:
         with diverges_at(epoch, self.config):
             metrics = self.assets.evaluate(self.student, is_last)
-        if is_last and self.assets.spec.searches_bits:
+        if is_last and self.assets.spec.measures_costs:
             metrics |= costs_of(self.student)
         return metrics
 

@@ -12,6 +12,7 @@ from synq_tune.config import FineTune, Reconstruct, StudySpec, yaml12
 from synq_tune.config.asked import FITTED, KEPT, KEPT_OF_RECONSTRUCT
 from synq_tune.config.load import RECIPES_DIR, SPACES_DIR, load_space, names_in, read_recipe
 from synq_tune.config.overrides import overrides, overrides_line
+from synq_tune.config.spec import WIDTHS
 from synq_tune.errors import SearchSpaceError
 
 SPACES = sorted(path.stem for path in SPACES_DIR.glob("*.yaml"))
@@ -72,8 +73,13 @@ def test_asking_for_a_recipe_gives_that_recipe(space: str, recipe: str) -> None:
     is_transformer = own.quantizer.startswith("vit_")
     named = tree["quantizer"]
     assert spec.quantizer == (TRANSFORMERS.get(named, named) if is_transformer else named)
-    assert set(spec.search) == {k for k in tree["search"] if k not in FITTED or k in own.search}
+    widths = {key: domain for key, domain in own.search.items() if key in WIDTHS}
+    asked = {k for k in tree["search"] if k not in FITTED or k in own.search}
+    assert set(spec.search) == asked | widths.keys()
     for key, domain in spec.search.items():
+        if key in WIDTHS:  # no part of a method
+            assert domain == widths[key]
+            continue
         expected = own.search[key].values if key in FITTED else tuple(tree["search"][key]["choice"])
         assert sorted(map(str, domain.values)) == sorted(map(str, expected)), key
         assert domain.contains(_value(spec, key)), key

@@ -47,12 +47,12 @@ def test_what_makes_no_sense_is_refused(sets: list[str], said: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_cost_that_no_trial_changes_is_refused() -> None:
-    """Size is the same for all where no width is searched; the line says how to search one."""
-    with pytest.raises(SearchSpaceError, match=r"a width is searched beside size.*bits\.weights"):
-        _spec("study.objectives=[top1, size]")
-    with pytest.raises(SearchSpaceError, match="a width is searched beside size"):
-        _spec(WIDTHS, "study.objectives=[top1, size]", "bits.weights=4")
+def test_a_cost_that_no_trial_changes_is_measured_all_the_same() -> None:
+    """The front is then the best in the first objective, and not empty."""
+    for sets in ((), (WIDTHS, "bits.weights=4")):
+        spec = _spec(*sets, "study.objectives=[top1, size]")
+        assert spec.measures_costs and not spec.searches_bits
+    assert _spec(WIDTHS).measures_costs and not _spec().measures_costs
 
 
 def test_widths_are_searched_like_anything_else() -> None:
