@@ -148,9 +148,9 @@ def _worker(assets: Assets, kind: str, params: dict[str, Any]) -> TrialWorker:
     worker.context = {"metric": "agreement"}
     worker.folder = assets.store
     worker._assets = lambda: assets
-    worker._start({"run": {
+    worker.take({
         "key": "trial-0000", "kind": kind, "params": params, "seed": 0, "epoch": 0, "state": None,
-    }})  # fmt: skip
+    })  # fmt: skip
     return worker
 
 

@@ -40,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bits_text(name: str) -> str:
-    """Such as `W4A8`, of a bundled space; `W2-8A4` where it searches the weights' width."""
-    return searched_widths(load_space(name))
+    """Such as `W4A8`, of a bundled space; `W2-8A4` where it searches the weights' width.
+
+    Widths of single places, such as `skip 8`, would make the table too wide.
+    """
+    return searched_widths(load_space(name)).split()[0]
 
 
 def purpose(name: str) -> str:
