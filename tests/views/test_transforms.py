@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from synq_tune.config import FineTune
-from synq_tune.views.transforms import ViewTransforms, draw_transforms
+from synq_tune.views.low_pass import low_pass
+from synq_tune.views.transforms import ViewTransforms, base_images, draw_transforms
 
 COUNT = 400
 PASTED = FineTune(
@@ -80,3 +81,24 @@ def test_patches_need_a_range_of_weights() -> None:
     """A patch's area is 1 minus the weight."""
     with pytest.raises(ValidationError, match="`mix_weight is set` must hold with paste_prob"):
         FineTune(paste_probability=0.5)
+
+
+PLAIN = FineTune(crop_scale=None, flip=False, d0=2.0, num_views=2)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_the_filter_is_applied_once(before: bool) -> None:
+    """To each view, or to the images before they are cut, and never to both."""
+    config = PLAIN.model_copy(update={"filter_before_crop": before})
+    images = torch.randn(COUNT, 1, 8, 8)
+    base = base_images(images, config)
+    pixels = draw_transforms(COUNT, config, 0).pixels(base, 0, torch.arange(COUNT), config)
+    torch.testing.assert_close(pixels, low_pass(images, 2.0), atol=3e-3, rtol=0)
+
+
+def test_only_a_recipe_that_mirrors_does() -> None:
+    """Half the images of each view then, none otherwise, whatever the crops."""
+    for flip, share in ((True, 0.5), (False, 0.0)):
+        config = PLAIN.model_copy(update={"flip": flip, "crop_scale": (0.5, 1.0)})
+        flips = draw_transforms(COUNT, config, 0).flips.float()
+        assert float((flips.mean(1) - share).abs().max()) < 0.1
