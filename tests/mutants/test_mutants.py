@@ -89,6 +89,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_tests(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     """The default tests of a folder on the copy, to the first failure."""
     arguments = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow and not long"]
+    arguments += ["--timeout", "120"]  # a fault may never end
     return subprocess.run(
         [sys.executable, "-m", "pytest", *arguments, *tests.split()],
         cwd=folder,
