@@ -314,3 +314,23 @@ def test_header_needs_no_heavy_import(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "study")]
     assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_an_event_is_on_the_disk_before_it_counts(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synced with the whole line in it, and only then is the state another: a machine
+    that loses its power has lost nothing that anybody was told."""
+    seen: list[tuple[bytes, int]] = []
+    fsync = os.fsync
+
+    def synced(file: int) -> None:
+        seen.append((ledger.path.read_bytes(), len(ledger.state.sessions)))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    before = len(ledger.state.sessions)
+    ledger.append("session", action="started")
+    ((content, known),) = seen
+    assert json.loads(content.splitlines()[-1])["action"] == "started"
+    assert (known, len(ledger.state.sessions)) == (before, before + 1)
