@@ -334,3 +334,13 @@ def test_an_event_is_on_the_disk_before_it_counts(
     ((content, known),) = seen
     assert json.loads(content.splitlines()[-1])["action"] == "started"
     assert (known, len(ledger.state.sessions)) == (before, before + 1)
+
+
+def test_only_the_last_line_can_be_torn(ledger: Ledger) -> None:
+    """Damage in the one before it is damage, however near the end."""
+    run(ledger, 0)
+    lines = ledger.path.read_bytes().splitlines(keepends=True)
+    lines[-2] = lines[-2].replace(b'"crc":"', b'"crc":"0')
+    ledger.path.write_bytes(b"".join(lines))
+    with pytest.raises(InputError, match=f"line {len(lines) - 1} of {len(lines)} is damaged"):
+        Ledger.open(ledger.folder)

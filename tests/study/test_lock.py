@@ -18,7 +18,7 @@ import pytest
 
 from synq_tune.errors import InputError
 from synq_tune.study import lock
-from synq_tune.study.lock import LOCK_NAME, holder, study_lock
+from synq_tune.study.lock import LOCK_NAME, Holder, boot_id, holder, study_lock
 
 HOLD = """
 import sys, time
@@ -183,3 +183,21 @@ def test_refresh_is_a_sign_of_life(tmp_path: Path) -> None:
         second = holder(tmp_path)
     assert first is not None and second is not None
     assert second.since == first.since and second.seen > first.seen
+
+
+@pytest.mark.parametrize(
+    ("host", "boot", "age", "is_dead"),
+    [
+        (None, "another", 1e9, True),  # this machine, before it started anew
+        (None, "another", -1.0, False),  # a machine of the same name that lives
+        ("elsewhere", "another", 1e9, False),  # its clock tells nothing
+        (None, None, 1e9, False),  # this kernel, whose own lock decides
+    ],
+)
+def test_a_holder_is_dead_only_where_its_machine_began_anew(
+    host: str | None, boot: str | None, age: float, is_dead: bool
+) -> None:
+    """A sign of life behind this machine's start is of somebody who lives."""
+    host, boot = host or socket.gethostname(), boot or boot_id()
+    seen = time.time() - age
+    assert Holder(1, host, boot, seen, seen).is_dead == is_dead
