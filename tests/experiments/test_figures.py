@@ -22,14 +22,9 @@ from synq_tune.experiments.figures.sweeps import draw_sweep
 from synq_tune.experiments.paper_figure import PaperFigure
 from synq_tune.experiments.reproduce import jobs
 from synq_tune.views.low_pass import low_pass
+from tests.experiments.small_runs import SMALL
 
 COLUMNS = {"W8A8": {"paper": "digits_w8a8", "small": "digits_w8a8"}}
-SMALL = [
-    "synthesis.num_images=48", "synthesis.num_holdout=16", "synthesis.batch_size=64",
-    "synthesis.iterations=4", "synthesis.center_iterations=4", "synthesis.perturbation=0",
-    "finetune.batch_size=24", "finetune.num_views=1", "finetune.calibration_batches=2",
-    "finetune.epochs=1",
-]  # fmt: skip
 
 
 def test_filtered_noise_has_its_energy_below_d0() -> None:

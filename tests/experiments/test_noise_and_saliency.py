@@ -17,13 +17,8 @@ from synq_tune.experiments.paper_table import Noise, PaperTable
 from synq_tune.experiments.reproduce import jobs, result, rows_file, run
 from synq_tune.experiments.saliency import map_divergence
 from synq_tune.models.preprocessing import Preprocessing
+from tests.experiments.small_runs import SMALL
 
-SMALL = [
-    "synthesis.num_images=48", "synthesis.num_holdout=16", "synthesis.batch_size=64",
-    "synthesis.iterations=4", "synthesis.center_iterations=4", "synthesis.perturbation=0",
-    "finetune.batch_size=24", "finetune.num_views=1", "finetune.calibration_batches=2",
-    "finetune.epochs=1",
-]  # fmt: skip
 PREPROCESSING = Preprocessing(16, 16, 3, (0.5, 0.4, 0.3), (0.25, 0.25, 0.5))
 
 

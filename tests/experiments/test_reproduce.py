@@ -11,14 +11,7 @@ from synq_tune.errors import InputError
 from synq_tune.experiments.paper import item_names, read_item
 from synq_tune.experiments.paper_table import PaperTable
 from synq_tune.experiments.reproduce import NOT_GIVEN, jobs, plan, result, rows_file, run
-
-SMALL = [
-    "synthesis.num_images=48", "synthesis.num_holdout=16", "synthesis.batch_size=64",
-    "synthesis.iterations=4", "synthesis.center_iterations=4", "synthesis.perturbation=0",
-    "finetune.batch_size=24", "finetune.num_views=1", "finetune.calibration_batches=2",
-    "finetune.epochs=1",
-]  # fmt: skip
-
+from tests.experiments.small_runs import SMALL
 
 PLANNED = [n for n in item_names() if isinstance(read_item(n), PaperTable)]
 
