@@ -20,7 +20,7 @@ from pathlib import Path
 from synq_tune.cli.arguments import add_shared, command_parser, flags_of
 from synq_tune.errors import InputError
 from synq_tune.experiments import reproduce
-from synq_tune.experiments.paper import Nothing, item_names, read_item
+from synq_tune.experiments.paper import Nothing, read_item
 from synq_tune.experiments.paper_figure import PaperFigure
 from synq_tune.experiments.paper_ranges import PaperRanges, range_table
 from synq_tune.experiments.paper_table import PaperTable
@@ -30,7 +30,7 @@ from synq_tune.store import store_folder
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
     made = command_parser(__doc__)
-    made.add_argument("item", metavar="TABLE|FIGURE", help=", ".join(item_names()))
+    made.add_argument("item", metavar="TABLE|FIGURE", help="table1 to table10, figure1 to figure13")
     made.add_argument(
         "--scale", choices=("small", "paper"), default="small",
         help="a stand-in for a small machine, or the paper's network and budget; default: small",

@@ -29,9 +29,7 @@ class Bits(Settings):
     """Width of what residual sums read; layers that read it too round it to theirs. `null` = one
     grid for both, as in the paper."""
     overrides: dict[Text, BitWidth | Widths] = {}
-    """Glob over the names that `inspect.py` shows → bits of its weights (a layer) or of its values
-    (an activation); `{weights: 2, activations: 4}` where one name is both. Of several globs the
-    last one counts."""
+    """Glob over `inspect.py`'s names → bits; the last one counts."""
 
     @property
     def is_mixed(self) -> bool:

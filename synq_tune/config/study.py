@@ -26,10 +26,8 @@ class Study(Settings):
     """What chooses. `top1` needs labelled images; the others compare with the teacher on held-out
     synthetic ones. `auto` = top1 with labels, else agreement."""
     objectives: tuple[Objective, ...] = ()
-    """Several goals at once, such as `[top1, size]`: the study keeps the front of trials that no
-    other beats in all. The first is `metric`, which stops trials early; `size` (bytes of the
-    weights) and `bops` (bit operations of one image) differ where a `bits` field is searched.
-    Empty = `metric` alone."""
+    """Goals, such as `[top1, size]`: the study keeps the front. The first is `metric`. Empty =
+    `metric` alone."""
     val_data: Text | None = None
     """Labelled images, as `--val-data` takes them; `null` = none."""
     num_trials: int = Field(64, ge=1, le=1_000_000)
@@ -56,8 +54,8 @@ class Study(Settings):
     """Labelled images, besides the held-out synthetic ones, that the exported files are compared
     on; `auto` = 2,000 of 224 px, more of smaller ones."""
     checkpoint_every: Literal["auto"] | Count = "auto"
-    """Epochs between checkpoints, besides the evaluated ones. `auto` = where more than a minute has
-    passed since the last; more where all trials would send over 100 MB a second."""
+    """Epochs between checkpoints, besides the evaluated ones. `auto` = a minute apart, or more
+    in a large cluster."""
     confirm: Confirm | None = Confirm()
     """How finalists are confirmed; `null` = not at all."""
     max_hours: float | None = Field(None, gt=0, le=1_000_000)
